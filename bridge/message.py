@@ -1,0 +1,221 @@
+"""Decoding and checking a record: bytes in, a Record or a BadRecord with its reason out. Knows neither Kafka nor Celery.
+
+Any bytes may come. What is accepted is stored to the letter; what is not has exactly one of the reasons of REASONS.
+"""
+
+import json
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any, NamedTuple, NoReturn
+
+import simplejson
+
+from records import Record
+
+# Ids that are no UUIDs are mapped into this namespace. It must never change: ids of stored messages come from it.
+NAMESPACE = uuid.UUID("5f0c6f0e-4f0b-5c0e-9d55-2f6f6f1c7a31")
+
+MAX_ID_CHARS = 255
+
+REASONS = frozenset(
+    {
+        "invalid-json",
+        "invalid-unicode",
+        "nul-character",
+        "not-an-object",
+        "invalid-id",
+        "missing-text",
+        "invalid-text",
+        "text-too-long",
+        "invalid-metadata",
+        "rejected",
+    }
+)
+
+CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+# More digits than this Python refuses to read as an int (sys.set_int_max_str_digits); a Decimal takes any number.
+INT_DIGITS = 4000
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+class BadRecord(ValueError):
+    """The record can never be stored; `reason` is one of REASONS, `detail` says what is wrong with it."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class Fields(NamedTuple):
+    """The checked content of a record. `id` is None where none was given; `metadata` is JSON text."""
+
+    id: str | None
+    source_id: str | None
+    text: str
+    metadata: str | None
+
+
+class Coordinates(NamedTuple):
+    """Where in the log a record stands; timestamp in ms since 1970."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+
+
+def decode(at: Coordinates, key: bytes | None, value: bytes | None, headers: Headers, max_text_chars: int) -> Record:
+    """The record as persist_text takes it. Raises BadRecord and nothing else, whatever the bytes.
+
+    The replay of a dead letter, told by its headers, is decoded as if it stood where it first came.
+    """
+    first = first_coming(at, headers)
+    replayed = None if first is at else (first.topic, first.partition, first.offset)
+    place = (first.timestamp, first.partition, first.offset, replayed)
+    if value is None:
+        identity, source_id = message_id(key_text(key))
+        return Record(identity, source_id, None, None, *place)
+    fields = check(parse(value), max_text_chars)
+    identity = fields.id or str(uuid.uuid5(NAMESPACE, "{0.topic}/{0.partition}/{0.offset}/{0.timestamp}".format(first)))
+    return Record(identity, fields.source_id, fields.text, fields.metadata, *place)
+
+
+def first_coming(at: Coordinates, headers: Headers) -> Coordinates:
+    """The coordinates of the dead letter that this record repeats, or its own.
+
+    They can only make a record older than it is, so a made-up header never wins over a newer text.
+    """
+    if not any(name == "dead-letter-topic" for name, _ in headers):
+        return at
+    given = {name: value or b"" for name, value in headers if name.startswith("dead-letter-")}
+    try:
+        first = Coordinates(
+            given["dead-letter-topic"].decode(),
+            int(given["dead-letter-partition"].decode("ascii")),
+            int(given["dead-letter-offset"].decode("ascii")),
+            int(given["dead-letter-timestamp"].decode("ascii")),
+        )
+    except (KeyError, ValueError):
+        return at
+    plausible = 0 <= first.partition < 2**31 and 0 <= first.offset < 2**63 and -(2**63) <= first.timestamp
+    if not plausible or first.timestamp > at.timestamp or first.topic != at.topic:
+        return at
+    return first
+
+
+def parse(value: bytes) -> object:
+    """The JSON value of UTF-8 bytes, with numbers kept exactly. Raises BadRecord."""
+    if not value:
+        raise BadRecord("invalid-json", "the value is empty")
+    try:
+        document = value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRecord("invalid-unicode", f"not UTF-8 at byte {error.start}: {error.reason}") from None
+    if document[0] == "\ufeff":
+        raise BadRecord("invalid-json", "it begins with a byte-order mark; JSON is sent without one")
+    try:
+        return json.loads(document, parse_float=number, parse_int=integer, parse_constant=refuse_constant)
+    except BadRecord:
+        raise
+    except RecursionError:
+        raise BadRecord("invalid-json", "nested too deeply") from None
+    except ValueError as error:
+        raise BadRecord("invalid-json", str(error)) from None
+
+
+def number(digits: str) -> Decimal:
+    try:
+        return Decimal(digits)
+    except InvalidOperation:
+        raise BadRecord("invalid-json", "a number is out of range") from None
+
+
+def integer(digits: str) -> int | Decimal:
+    return int(digits) if len(digits) <= INT_DIGITS else Decimal(digits)
+
+
+def refuse_constant(name: str) -> NoReturn:
+    raise BadRecord("invalid-json", f"{name} is not JSON")
+
+
+def check(document: object, max_text_chars: int) -> Fields:
+    """The content of a parsed record; unknown keys are ignored. Raises BadRecord."""
+    if not isinstance(document, Mapping):
+        raise BadRecord("not-an-object", f'expected {{"id": ..., "text": ...}}, found {json_type(document)}')
+    identity = source_id = None
+    if document.get("id") is not None:
+        identity, source_id = message_id(document["id"])
+    text = check_text(document.get("text"), max_text_chars)
+    return Fields(identity, source_id, text, check_metadata(document.get("metadata")))
+
+
+def message_id(given: object) -> tuple[str, str | None]:
+    """The UUID of a message, in lower case, and its source id (None where a canonical UUID was given).
+
+    Any other string of 1 to 255 characters becomes UUIDv5 (RFC 9562, 5.5) in NAMESPACE. Raises BadRecord.
+    """
+    if not isinstance(given, str):
+        raise BadRecord("invalid-id", f"the id must be a string, found {json_type(given)}")
+    if not 1 <= len(given) <= MAX_ID_CHARS:
+        raise BadRecord("invalid-id", f"the id must have 1 to {MAX_ID_CHARS} characters, found {len(given)}")
+    check_characters(given, "the id")
+    if CANONICAL_UUID.fullmatch(given):
+        return given.lower(), None
+    return str(uuid.uuid5(NAMESPACE, given)), given
+
+
+def key_text(key: bytes | None) -> str:
+    if key is None:
+        raise BadRecord("invalid-id", "a record without a value deletes the message of its key, but it has no key")
+    try:
+        return key.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRecord("invalid-unicode", f"the key is not UTF-8 at byte {error.start}") from None
+
+
+def check_text(text: object, max_text_chars: int) -> str:
+    if text is None:
+        raise BadRecord("missing-text", "there is no text")
+    if not isinstance(text, str):
+        raise BadRecord("invalid-text", f"the text must be a string, found {json_type(text)}")
+    check_characters(text, "the text")
+    if len(text) > max_text_chars:
+        raise BadRecord("text-too-long", f"the text has {len(text)} characters, the limit is {max_text_chars}")
+    if not text.strip():
+        raise BadRecord("invalid-text", "the text is empty or only white space")
+    return text
+
+
+def check_metadata(metadata: object) -> str | None:
+    if metadata is None:
+        return None
+    if not isinstance(metadata, Mapping):
+        raise BadRecord("invalid-metadata", f"the metadata must be an object, found {json_type(metadata)}")
+    try:
+        dumped = simplejson.dumps(metadata, use_decimal=True, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:
+        raise BadRecord("invalid-metadata", "nested too deeply") from None
+    if ESCAPED_NUL.search(dumped):
+        raise BadRecord("nul-character", "the metadata contains a NUL character")
+    check_characters(dumped, "the metadata")
+    return dumped
+
+
+def check_characters(text: str, what: str) -> None:
+    if "\0" in text:
+        raise BadRecord("nul-character", f"{what} contains a NUL character at {text.index(chr(0))}")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadRecord("invalid-unicode", f"{what} contains half of a surrogate pair at {error.start}") from None
+
+
+def json_type(value: Any) -> str:
+    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

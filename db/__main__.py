@@ -1,0 +1,51 @@
+"""`python -m db`: the schema. Upgrade it, downgrade it, show its revision, or make all vectors anew.
+
+    python -m db upgrade [REVISION]     run the migrations that are missing, and set up the read-only role
+    python -m db downgrade REVISION     undo migrations down to REVISION ("base": all of them)
+    python -m db current                show the revision
+    python -m db reembed                make the chosen provider's model the active one and embed every message again
+"""
+
+import argparse
+import sys
+
+from sqlalchemy.exc import SQLAlchemyError
+
+import settings as configuration
+from db import schema, session
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m db", description="The schema of the database.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    upgrade = commands.add_parser("upgrade", help="run the migrations that are missing")
+    upgrade.add_argument("revision", nargs="?", default="head")
+    downgrade = commands.add_parser("downgrade", help="undo migrations")
+    downgrade.add_argument("revision")
+    commands.add_parser("current", help="show the revision")
+    commands.add_parser("reembed", help="embed every message again with the chosen provider's model")
+    given = parser.parse_args()
+    try:
+        chosen = configuration.load()
+        if given.command == "upgrade":
+            print(f"database: revision {schema.upgrade(chosen, given.revision)}")
+        elif given.command == "downgrade":
+            print(f"database: revision {schema.downgrade(chosen, given.revision)}")
+        elif given.command == "current":
+            print(f"database: revision {schema.current(chosen)}")
+        else:
+            print(f"embedding {schema.reembed(chosen)} messages again")
+    except (schema.UnusableDatabase, configuration.InvalidSetting) as error:
+        print(f"db: {error}", file=sys.stderr)
+        return 1
+    except SQLAlchemyError as error:
+        where = f"{chosen.database_address}:{chosen.database_port}"
+        reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
+        hint = "is it running? (DATABASE_HOST, DATABASE_PORT)" if session.is_outage(error) else "nothing was changed"
+        print(f"db: PostgreSQL at {where}: {reason}; {hint}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

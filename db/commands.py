@@ -1,0 +1,412 @@
+"""Everything that writes: messages, deletions, dead letters, embedding jobs and vectors. Reads for people are in queries.
+
+Each function runs in the caller's transaction and never commits. The triggers of migration 0001 do the rest: whoever
+changes a message, its vectors go and a job is queued, in that same transaction.
+"""
+
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, text
+
+from db.copy import vector_rows
+from records import DeadLetter, Record
+
+# Readers of a version compare the tuple; timestamps outside of these years cannot be shown as a date.
+FIRST_MS = -62_135_596_800_000  # 0001-01-01
+LAST_MS = 253_402_300_799_000  # 9999-12-31
+
+# One key for the whole database: writers of texts share it, a writer of tombstones holds it alone (see `persist`).
+TOMBSTONE_LOCK = 7_263_511_900
+
+
+class Stored(NamedTuple):
+    """What `persist` did: the jobs that its rows were queued in, and the ids whose row it wrote."""
+
+    jobs: list[int]
+    ids: set[str]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A claimed row of the outbox: it is ours until its lease has run out."""
+
+    id: int
+    message_ids: list[str]
+    deleted: bool
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors of n passages: n message ids (16 bytes each), content hashes (16 bytes), passage numbers and character
+    spans, and the (n, dimensions) float array."""
+
+    message_ids: Sequence[bytes]
+    content_hashes: Sequence[bytes]
+    numbers: Sequence[int]
+    spans: Sequence[tuple[int, int]]
+    embeddings: NDArray[np.float32]
+
+    def only(self, keep: Sequence[int]) -> "Vectors":
+        return Vectors(
+            [self.message_ids[i] for i in keep],
+            [self.content_hashes[i] for i in keep],
+            [self.numbers[i] for i in keep],
+            [self.spans[i] for i in keep],
+            self.embeddings[list(keep)],
+        )
+
+
+LATER = """(t.version_timestamp, t.version_partition, t.version_offset)
+        < (excluded.version_timestamp, excluded.version_partition, excluded.version_offset)"""
+
+UPSERT = text(f"""
+    INSERT INTO text_messages AS t
+        (id, source_id, message, metadata, created_at, version_timestamp, version_partition, version_offset)
+    SELECT r.id, r.source_id, r.message, r.metadata::jsonb, to_timestamp(r.created_ms / 1000.0),
+        r.version_timestamp, r.version_partition, r.version_offset
+    FROM unnest(:ids ::uuid[], :source_ids ::text[], :messages ::text[], :metadata ::text[], :created ::bigint[],
+                :timestamps ::bigint[], :partitions ::int[], :offsets ::bigint[])
+        AS r (id, source_id, message, metadata, created_ms, version_timestamp, version_partition, version_offset)
+    WHERE NOT EXISTS (
+        SELECT FROM deleted_messages d
+        WHERE d.id = r.id AND (d.version_timestamp, d.version_partition, d.version_offset)
+            >= (r.version_timestamp, r.version_partition, r.version_offset))
+    ORDER BY r.id  -- every writer locks in this order, so none waits in a circle
+    ON CONFLICT (id) DO UPDATE SET
+        source_id = coalesce(excluded.source_id, t.source_id),
+        message = excluded.message,
+        metadata = excluded.metadata,
+        processed_at = CASE WHEN t.message = excluded.message THEN t.processed_at ELSE CURRENT_TIMESTAMP END,
+        version_timestamp = excluded.version_timestamp,
+        version_partition = excluded.version_partition,
+        version_offset = excluded.version_offset
+    WHERE {LATER}
+    RETURNING id::text
+""")
+
+# A deletion by psql that was under way when UPSERT looked: its row was waited for, and is now to be respected.
+UNDO_DELETED = text("""
+    DELETE FROM text_messages t USING deleted_messages d
+    WHERE t.id = ANY (:ids ::uuid[]) AND d.id = t.id
+        AND (d.version_timestamp, d.version_partition, d.version_offset)
+            >= (t.version_timestamp, t.version_partition, t.version_offset)
+    RETURNING t.id::text
+""")
+
+REMEMBER_DELETIONS = text("""
+    INSERT INTO deleted_messages AS t (id, version_timestamp, version_partition, version_offset)
+    SELECT * FROM unnest(:ids ::uuid[], :timestamps ::bigint[], :partitions ::int[], :offsets ::bigint[]) AS r (id)
+    ON CONFLICT (id) DO UPDATE SET
+        version_timestamp = excluded.version_timestamp,
+        version_partition = excluded.version_partition,
+        version_offset = excluded.version_offset,
+        deleted_at = excluded.deleted_at
+    WHERE (t.version_timestamp, t.version_partition, t.version_offset)
+        < (excluded.version_timestamp, excluded.version_partition, excluded.version_offset)
+""")
+
+DELETE_OLDER = text("""
+    DELETE FROM text_messages t
+    USING unnest(:ids ::uuid[], :timestamps ::bigint[], :partitions ::int[], :offsets ::bigint[])
+        AS r (id, version_timestamp, version_partition, version_offset)
+    WHERE t.id = r.id AND (t.version_timestamp, t.version_partition, t.version_offset)
+        <= (r.version_timestamp, r.version_partition, r.version_offset)
+""")
+
+
+def latest(records: Iterable[Record]) -> tuple[list[tuple[Record, int]], list[Record]]:
+    """The texts (with the ms at which each was created) and the tombstones that win, one a message id."""
+    winners: dict[str, tuple[Record, int]] = {}
+    for record in records:
+        earlier = winners.get(record.id)
+        created = record.timestamp
+        if earlier is not None:
+            if earlier[0].message is not None and record.message is not None:
+                created = min(created, earlier[1])
+            if earlier[0].version > record.version:
+                record = earlier[0]
+        winners[record.id] = (record, created)
+    texts = [winner for winner in winners.values() if winner[0].message is not None]
+    return texts, [record for record, _ in winners.values() if record.message is None]
+
+
+def persist(connection: Connection, records: Sequence[Record], *, reserved_seconds: float | None = None) -> Stored:
+    """Stores texts and tombstones so that for each id the latest version wins, whatever came first. Idempotent.
+
+    `reserved_seconds` keeps the sweep off the new jobs for so long, because the caller hands them on itself; None leaves
+    them to the sweep. Raises what the database says: a DataError is the fault of one of the records.
+    """
+    texts, tombstones = latest(records)
+    # Without the lock a text and its tombstone, both uncommitted, would not see each other, and both would stay.
+    lock = "pg_advisory_xact_lock" if tombstones else "pg_advisory_xact_lock_shared"
+    connection.execute(
+        text(f"""SELECT {lock}(:key), set_config('text_pipeline.jobs', :collect, true),
+                        set_config('text_pipeline.reserved_seconds', :seconds, true)"""),
+        {
+            "key": TOMBSTONE_LOCK,
+            "collect": "" if reserved_seconds is None else "+",
+            "seconds": str(reserved_seconds or 0),
+        },
+    )
+    if tombstones:
+        arrays = versions(tombstones)
+        connection.execute(REMEMBER_DELETIONS, arrays)
+        connection.execute(DELETE_OLDER, arrays)
+    written: set[str] = set()
+    if texts:
+        winners = [record for record, _ in texts]
+        rows = connection.execute(
+            UPSERT,
+            {
+                **versions(winners),
+                "source_ids": [record.source_id for record in winners],
+                "messages": [record.message for record in winners],
+                "metadata": [record.metadata for record in winners],
+                "created": [min(max(created, FIRST_MS), LAST_MS) for _, created in texts],
+            },
+        )
+        written = set(rows.scalars())
+        if written:
+            written -= set(connection.execute(UNDO_DELETED, {"ids": array(written)}).scalars())
+    replayed = [record.replayed for record in records if record.replayed is not None]
+    if replayed:
+        set_dead_letter_state(connection, replayed, "replayed")
+    jobs: list[int] = []
+    if written and reserved_seconds is not None:
+        collected = connection.execute(text("SELECT current_setting('text_pipeline.jobs')")).scalar_one()
+        jobs = [int(job) for job in collected.split(",")[1:]]
+    return Stored(jobs, written)
+
+
+def array(values: Iterable[object]) -> str:
+    """A PostgreSQL array literal of values that need no quoting (uuids and numbers)."""
+    return "{" + ",".join(map(str, values)) + "}"
+
+
+def versions(records: Sequence[Record]) -> dict[str, object]:
+    return {
+        "ids": array(record.id for record in records),
+        "timestamps": array(record.timestamp for record in records),
+        "partitions": array(record.partition for record in records),
+        "offsets": array(record.offset for record in records),
+    }
+
+
+def set_dead_letter_state(connection: Connection, keys: Iterable[tuple[str, int, int]], state: str) -> int:
+    """Marks open dead letters, by (topic, partition, offset), as replayed or dropped; returns how many were open."""
+    changed = 0
+    for topic, partition, offset in keys:
+        changed += connection.execute(
+            text("""
+                UPDATE dead_letters SET state = :state, state_changed_at = clock_timestamp()
+                WHERE topic = :topic AND partition = :partition AND "offset" = :offset AND state = 'open'
+            """),
+            {"state": state, "topic": topic, "partition": partition, "offset": offset},
+        ).rowcount
+    return changed
+
+
+def record_dead_letters(connection: Connection, letters: Sequence[DeadLetter]) -> None:
+    """Notes dead letters, each once for its coordinates; one whose replay has failed is open again. Idempotent."""
+    statement = text("""
+        INSERT INTO dead_letters AS t
+            (topic, partition, "offset", timestamp, reason, detail, key, value, value_bytes, headers)
+        VALUES (:topic, :partition, :offset, :timestamp, :reason, :detail, decode(:key, 'base64'), decode(:value, 'base64'),
+            :value_bytes, :headers ::jsonb)
+        ON CONFLICT (topic, partition, "offset") DO UPDATE SET
+            reason = excluded.reason, detail = excluded.detail, state = 'open', state_changed_at = clock_timestamp()
+        WHERE :again AND t.state = 'replayed'
+    """)
+    for letter in sorted(letters, key=lambda letter: letter[:3]):
+        connection.execute(statement, letter._asdict() | {"headers": json.dumps(letter.headers)})
+
+
+def claim_jobs(connection: Connection, jobs: Sequence[int], lease: str, seconds: float) -> list[Job]:
+    """Takes those of the jobs that nobody else holds, for `seconds`; claiming again with the same lease extends it."""
+    # A lease need not survive a crash of the server: the job is then simply free again.
+    connection.execute(text("SET LOCAL synchronous_commit = off"))
+    rows = connection.execute(
+        text("""
+            UPDATE embedding_jobs SET lease = :lease ::uuid,
+                attempts = attempts + (lease IS DISTINCT FROM :lease ::uuid)::int,
+                available_at = clock_timestamp() + make_interval(secs => :seconds)
+            WHERE id IN (
+                SELECT id FROM embedding_jobs
+                WHERE id = ANY (:jobs ::bigint[])
+                    AND (lease IS NULL OR lease = :lease ::uuid OR available_at <= clock_timestamp())
+                FOR UPDATE SKIP LOCKED)
+            RETURNING id, message_ids::text[], deleted, attempts
+        """),
+        {"jobs": array(jobs), "lease": lease, "seconds": seconds},
+    )
+    return [Job(*row) for row in rows]
+
+
+def release_jobs(connection: Connection, jobs: Sequence[int], lease: str, *, seconds: float, refund: bool) -> None:
+    """Gives jobs back, to be taken from `seconds` on; with `refund` the attempt does not count, for it was an outage."""
+    connection.execute(
+        text("""
+            UPDATE embedding_jobs SET lease = NULL, attempts = attempts - :refund,
+                available_at = clock_timestamp() + make_interval(secs => :seconds)
+            WHERE id = ANY (:jobs ::bigint[]) AND lease = :lease ::uuid
+        """),
+        {"jobs": array(jobs), "lease": lease, "seconds": seconds, "refund": int(refund)},
+    )
+
+
+def split_job(connection: Connection, job: Job, lease: str) -> None:
+    """Replaces a job by two of half its messages each, so that the one that cannot pass ends up alone."""
+    middle = len(job.message_ids) // 2
+    gone = connection.execute(
+        text("DELETE FROM embedding_jobs WHERE id = :id AND lease = :lease ::uuid"), {"id": job.id, "lease": lease}
+    )
+    if gone.rowcount:
+        for half in (job.message_ids[:middle], job.message_ids[middle:]):
+            connection.execute(text("INSERT INTO embedding_jobs (message_ids) VALUES (:ids ::uuid[])"), {"ids": half})
+
+
+def take_waiting_jobs(connection: Connection, *, messages: int, seconds: float) -> list[tuple[int, int]]:
+    """Reserves jobs that wait for somebody, oldest first, for `seconds`: (job id, number of its messages) pairs with at
+    most about `messages` messages together."""
+    connection.execute(text("SET LOCAL synchronous_commit = off"))
+    rows = connection.execute(
+        text("""
+            WITH waiting AS (
+                SELECT id, cardinality(message_ids) AS size FROM embedding_jobs
+                WHERE available_at <= clock_timestamp() ORDER BY id LIMIT :messages FOR UPDATE SKIP LOCKED
+            ), chosen AS (
+                SELECT id FROM (SELECT id, sum(size) OVER (ORDER BY id) - size AS before FROM waiting) AS running
+                WHERE before < :messages
+            )
+            UPDATE embedding_jobs j SET lease = NULL,
+                available_at = clock_timestamp() + make_interval(secs => :seconds)
+            FROM chosen WHERE j.id = chosen.id
+            RETURNING j.id, cardinality(j.message_ids)
+        """),
+        {"messages": messages, "seconds": seconds},
+    )
+    return sorted((row[0], row[1]) for row in rows)
+
+
+def store_embeddings(
+    connection: Connection,
+    jobs: Sequence[Job],
+    lease: str,
+    model: str,
+    vectors: Vectors,
+    failures: Sequence[tuple[str, str, str]] = (),
+) -> bool:
+    """Finishes jobs: vectors whose message still has the text they were made of replace the older ones; the rest is let
+    go. `failures` are (message id, content hash, reason). False, and nothing written, when a lease was lost.
+
+    Raises IntegrityError when another worker writes vectors of the same message: roll back and do it again.
+    """
+    ours = connection.execute(
+        text("DELETE FROM embedding_jobs WHERE id = ANY (:jobs ::bigint[]) AND lease = :lease ::uuid"),
+        {"jobs": array(job.id for job in jobs), "lease": lease},
+    )
+    if ours.rowcount != len(jobs):
+        return False
+    ids = array(message_id for job in jobs for message_id in job.message_ids)
+    rows = connection.execute(
+        text("""
+            WITH old AS (DELETE FROM message_embeddings WHERE message_id = ANY (:ids ::uuid[]) AND model = :model)
+            SELECT id::text, content_hash::text FROM text_messages WHERE id = ANY (:ids ::uuid[])
+        """),
+        {"ids": ids, "model": model},
+    )
+    current = {uuid.UUID(row[0]).bytes: uuid.UUID(row[1]).bytes for row in rows}
+    keep = [
+        place
+        for place, message_id in enumerate(vectors.message_ids)
+        if current.get(message_id) == vectors.content_hashes[place]
+    ]
+    if len(keep) != len(vectors.message_ids):
+        vectors = vectors.only(keep)
+    if keep:
+        cursor = connection.connection.cursor()
+        cursor.copy_expert(
+            """COPY message_embeddings
+               (message_id, passage_number, passage_start, passage_end, content_hash, model, embedding)
+               FROM STDIN WITH (FORMAT binary)""",
+            vector_rows(vectors, model),
+        )
+    for message_id, content_hash, reason in failures:
+        if current.get(uuid.UUID(message_id).bytes) == uuid.UUID(content_hash).bytes:
+            record_failure(connection, message_id, content_hash, model, reason, max(job.attempts for job in jobs))
+    return True
+
+
+def record_failure(
+    connection: Connection, message_id: str, content_hash: str, model: str, reason: str, attempts: int
+) -> None:
+    connection.execute(
+        text("""
+            INSERT INTO embedding_failures (message_id, content_hash, model, reason, attempts)
+            VALUES (:id ::uuid, :hash ::uuid, :model, :reason, :attempts)
+            ON CONFLICT (message_id) DO UPDATE SET content_hash = excluded.content_hash, model = excluded.model,
+                reason = excluded.reason, attempts = excluded.attempts, failed_at = clock_timestamp()
+        """),
+        {"id": message_id, "hash": content_hash, "model": model, "reason": reason[:1000], "attempts": attempts},
+    )
+
+
+def retry_failures(connection: Connection) -> int:
+    """Queues all messages whose embedding has failed once more; returns how many."""
+    return int(
+        connection.execute(
+            text("""
+                WITH gone AS (DELETE FROM embedding_failures RETURNING message_id)
+                SELECT count(*), queue_embedding(array_agg(message_id)) FROM gone
+            """)
+        ).scalar_one()
+    )
+
+
+def register_model(connection: Connection, name: str, dimensions: int) -> str:
+    """Makes a model the active one if there is none yet; returns the name of the active one."""
+    connection.execute(
+        text("""
+            INSERT INTO embedding_models (name, dimensions, active)
+            SELECT :name, :dimensions, TRUE WHERE NOT EXISTS (SELECT FROM embedding_models WHERE active)
+            ON CONFLICT DO NOTHING
+        """),
+        {"name": name, "dimensions": dimensions},
+    )
+    return str(connection.execute(text("SELECT name FROM embedding_models WHERE active")).scalar_one())
+
+
+def switch_model(connection: Connection, name: str, dimensions: int) -> int:
+    """Makes another model the active one and queues every message for it; returns how many messages."""
+    connection.execute(text("UPDATE embedding_models SET active = FALSE WHERE active AND name <> :name"), {"name": name})
+    connection.execute(
+        text("""
+            INSERT INTO embedding_models (name, dimensions, active) VALUES (:name, :dimensions, TRUE)
+            ON CONFLICT (name) DO UPDATE SET active = TRUE
+        """),
+        {"name": name, "dimensions": dimensions},
+    )
+    connection.execute(text("DELETE FROM message_embeddings WHERE model <> :name"), {"name": name})
+    return int(
+        connection.execute(
+            text("SELECT count(*), queue_embedding(array_agg(id)) FROM text_messages")
+        ).scalar_one()
+    )
+
+
+def forget_old_deletions(connection: Connection, retention_ms: int) -> int:
+    """Drops remembered deletions that are a day older than anything the log can hold; returns how many."""
+    return connection.execute(
+        text("""
+            DELETE FROM deleted_messages
+            WHERE deleted_at < clock_timestamp() - make_interval(secs => :seconds) - INTERVAL '1 day'
+        """),
+        {"seconds": retention_ms / 1000},
+    ).rowcount

@@ -1,0 +1,313 @@
+"""Everything that is read for people: messages, search, counts. Short explicit SQL that returns dicts; nothing writes.
+
+The APIs run these with the read-only role. Times come as ISO 8601 strings in UTC, made by PostgreSQL, because a row typed
+by hand may hold a time that Python has no type for ('infinity').
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import simplejson
+from sqlalchemy import Connection, text
+
+Row = dict[str, Any]
+
+RRF_CONSTANT = 60  # Cormack, Clarke and Büttcher 2009, "Reciprocal Rank Fusion": 60 is their value
+FUSED = 100  # how many of each ranking are fused
+
+ACTIVE = "(SELECT name FROM embedding_models WHERE active)"
+
+MESSAGE = f"""
+    m.id::text AS id, m.source_id, m.message, m.metadata,
+    to_json(m.created_at) #>> '{{}}' AS created_at, to_json(m.processed_at) #>> '{{}}' AS processed_at,
+    CASE
+        WHEN EXISTS (SELECT FROM message_embeddings e WHERE e.message_id = m.id AND e.model = {ACTIVE}
+                     AND e.content_hash = m.content_hash) THEN 'ready'
+        WHEN EXISTS (SELECT FROM embedding_failures f WHERE f.message_id = m.id
+                     AND f.content_hash = m.content_hash) THEN 'failed'
+        ELSE 'pending'
+    END AS embedding"""
+
+
+class InvalidCursor(ValueError):
+    """The cursor was not made by `newest`."""
+
+
+def message(connection: Connection, message_id: str) -> Row | None:
+    """One message by its UUID, in the form of the REST API, or None."""
+    row = connection.execute(text(f"SELECT {MESSAGE} FROM text_messages m WHERE m.id = :id ::uuid"), {"id": message_id})
+    found = row.mappings().one_or_none()
+    return dict(found) if found else None
+
+
+def newest(connection: Connection, *, limit: int, cursor: str | None = None, words: str | None = None) -> Row:
+    """A page of messages, newest first: {"messages", "count", "next"}. `words` keeps those that full text finds.
+
+    Raises InvalidCursor. Plan: text_messages_newest in order, or text_messages_words and a sort.
+    """
+    where, values = ["TRUE"], {"limit": limit + 1}
+    if cursor is not None:
+        created_at, message_id = read_cursor(cursor)
+        where.append("(m.created_at, m.id) < (:created_at ::timestamptz, :id ::uuid)")
+        values |= {"created_at": created_at, "id": message_id}
+    if words is not None:
+        where.append("message_words(m.message) @@ websearch_to_tsquery('english', :words)")
+        values |= {"words": words}
+    # OFFSET 0 keeps the planner from walking the newest-first index through all rows for a rare word.
+    source = "text_messages" if words is None else f"(SELECT * FROM text_messages m WHERE {' AND '.join(where)} OFFSET 0)"
+    rows = connection.execute(
+        text(f"""
+            SELECT {MESSAGE} FROM {source} m {"WHERE " + " AND ".join(where) if words is None else ""}
+            ORDER BY m.created_at DESC NULLS LAST, m.id DESC LIMIT :limit
+        """),
+        values,
+    )
+    found = [dict(row) for row in rows.mappings()]
+    page = found[:limit]
+    following = None
+    if len(found) > limit and page[-1]["created_at"] is not None:
+        following = base64.urlsafe_b64encode(f"{page[-1]['created_at']} {page[-1]['id']}".encode()).decode()
+    return {"messages": page, "count": len(page), "next": following}
+
+
+def read_cursor(cursor: str) -> tuple[str, str]:
+    try:
+        created_at, message_id = base64.b64decode(cursor.encode(), b"-_", validate=True).decode("ascii").split(" ")
+    except (binascii.Error, ValueError):
+        raise InvalidCursor(f"{cursor[:100]!r} is not a cursor: use the value of 'next' as it came") from None
+    when = re.fullmatch(r"-?infinity|\d{4,6}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?[+-]\d\d:\d\d( BC)?", created_at)
+    if not when or not re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", message_id):
+        raise InvalidCursor(f"{cursor[:100]!r} is not a cursor: use the value of 'next' as it came")
+    return created_at, message_id
+
+
+def version(connection: Connection, message_id: str) -> tuple[int, int, int] | None:
+    """The version of a stored message, (timestamp, partition, offset), or None where there is none."""
+    row = connection.execute(
+        text("""
+            SELECT version_timestamp, version_partition, version_offset FROM text_messages WHERE id = :id ::uuid
+        """),
+        {"id": message_id},
+    ).one_or_none()
+    return (row[0], row[1], row[2]) if row else None
+
+
+def deletion(connection: Connection, message_id: str) -> tuple[int, int, int] | None:
+    """The version of a remembered deletion, or None."""
+    row = connection.execute(
+        text("""
+            SELECT version_timestamp, version_partition, version_offset FROM deleted_messages WHERE id = :id ::uuid
+        """),
+        {"id": message_id},
+    ).one_or_none()
+    return (row[0], row[1], row[2]) if row else None
+
+
+def texts(connection: Connection, ids: Sequence[str]) -> dict[str, str]:
+    """The texts of those of the messages that exist, by id."""
+    rows = connection.execute(
+        text("SELECT id::text, message FROM text_messages WHERE id = ANY (:ids ::uuid[])"), {"ids": list(ids)}
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def counts(connection: Connection) -> Row:
+    """{"messages", "embeddings", "pending", "failed", "dead_letters"}: embedded messages, those waiting for a vector,
+    those that failed, and the dead letters that are open."""
+    return dict(
+        connection.execute(
+            text(f"""
+                SELECT (SELECT count(*) FROM text_messages) AS messages,
+                    (SELECT count(*) FROM message_embeddings WHERE passage_number = 0 AND model = {ACTIVE}) AS embeddings,
+                    (SELECT coalesce(sum(cardinality(message_ids)), 0)::bigint FROM embedding_jobs WHERE NOT deleted)
+                        AS pending,
+                    (SELECT count(*) FROM embedding_failures) AS failed,
+                    (SELECT count(*) FROM dead_letters WHERE state = 'open') AS dead_letters
+            """)
+        )
+        .mappings()
+        .one()
+    )
+
+
+def per_minute(connection: Connection) -> list[Row]:
+    """How many messages were created in each of the last 60 minutes, oldest first: {"minute", "messages"}."""
+    rows = connection.execute(
+        text("""
+            SELECT to_json(minute) #>> '{}' AS minute, coalesce(messages, 0) AS messages
+            FROM generate_series(date_trunc('minute', now()) - INTERVAL '59 min', now(), INTERVAL '1 min') AS minute
+            LEFT JOIN (
+                SELECT date_trunc('minute', created_at) AS minute, count(*) AS messages FROM text_messages
+                WHERE created_at >= date_trunc('minute', now()) - INTERVAL '59 min' AND created_at < now() + INTERVAL '1 min'
+                GROUP BY 1
+            ) AS counted USING (minute)
+            ORDER BY 1
+        """)
+    )
+    return [dict(row) for row in rows.mappings()]
+
+
+def status(connection: Connection) -> Row:
+    """{"status", "model", "dimensions", "embedded", "pending", "failed", "oldest_pending_seconds", "index"}."""
+    found = counts(connection)
+    model = connection.execute(text("SELECT name, dimensions FROM embedding_models WHERE active")).one_or_none()
+    oldest = connection.execute(
+        text("SELECT extract(epoch FROM clock_timestamp() - min(created_at)) FROM embedding_jobs WHERE NOT deleted")
+    ).scalar_one()
+    return {
+        "status": "catching_up" if found["pending"] else "up_to_date",
+        "model": model.name if model else None,
+        "dimensions": model.dimensions if model else None,
+        "embedded": found["embeddings"],
+        "pending": found["pending"],
+        "failed": found["failed"],
+        "oldest_pending_seconds": round(float(oldest), 3) if oldest is not None else None,
+        "index": {"kind": "exact", "vectors": found["embeddings"]},
+    }
+
+
+def active_model(connection: Connection) -> str | None:
+    """The name of the model whose vectors answer searches; None before the first worker has started."""
+    return connection.execute(text("SELECT name FROM embedding_models WHERE active")).scalar_one_or_none()
+
+
+HIT = """m.id::text AS id, m.source_id, m.message, m.metadata, to_json(m.created_at) #>> '{}' AS created_at"""
+
+
+def semantic(
+    connection: Connection,
+    vector: Sequence[float],
+    model: str,
+    *,
+    limit: int,
+    filter: Mapping[str, Any] | None = None,
+    min_score: float | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    without: str | None = None,
+) -> list[Row]:
+    """The messages nearest to a vector, best first, each once with its best passage and the cosine similarity as score.
+
+    A vector counts only while its content hash is that of its message, so no edited text is ever found by its old vector.
+    `since` <= created_at < `until`. `without` leaves one message id out. Exact: a scan of all vectors.
+    """
+    where, values = narrowing(filter, since, until)
+    wanted = limit * 2 + 8
+    values |= {"query": "[" + ",".join(f"{number:.7g}" for number in vector) + "]", "model": model, "limit": limit}
+    if without is not None:
+        where.append("m.id <> :without ::uuid")
+        values["without"] = without
+    statement = text(f"""
+        WITH nearest AS (
+            SELECT e.message_id, e.passage_start, e.passage_end, e.content_hash, e.embedding <=> :query ::halfvec AS distance
+            FROM message_embeddings e
+            {"JOIN text_messages m ON m.id = e.message_id" if where else ""}
+            WHERE e.model = :model {"".join(" AND " + condition for condition in where)}
+            ORDER BY distance LIMIT :wanted
+        ), best AS (
+            SELECT DISTINCT ON (n.message_id) n.* FROM nearest n
+            JOIN text_messages m ON m.id = n.message_id AND m.content_hash = n.content_hash
+            ORDER BY n.message_id, n.distance
+        )
+        SELECT {HIT}, substr(m.message, b.passage_start + 1, b.passage_end - b.passage_start) AS passage,
+            1 - b.distance AS score, (SELECT count(*) FROM nearest) AS seen
+        FROM best b JOIN text_messages m ON m.id = b.message_id
+        ORDER BY b.distance, m.id LIMIT :limit
+    """)
+    while True:
+        rows = [dict(row) for row in connection.execute(statement, values | {"wanted": wanted}).mappings()]
+        # Too few, because several passages of one message or outdated vectors were among the nearest: look further.
+        if len(rows) >= limit or not rows or rows[0]["seen"] < wanted:
+            break
+        wanted *= 4
+    for row in rows:
+        del row["seen"]
+        row["score"] = min(1.0, row["score"])
+    return [row for row in rows if min_score is None or row["score"] >= min_score]
+
+
+def narrowing(filter: Mapping[str, Any] | None, since: str | None, until: str | None) -> tuple[list[str], Row]:
+    where: list[str] = []
+    values: Row = {}
+    if filter:
+        where.append("m.metadata @> :filter ::jsonb")
+        values["filter"] = simplejson.dumps(filter, use_decimal=True)
+    if since is not None:
+        where.append("m.created_at >= :since ::timestamptz")
+        values["since"] = since
+    if until is not None:
+        where.append("m.created_at < :until ::timestamptz")
+        values["until"] = until
+    return where, values
+
+
+def keyword(
+    connection: Connection,
+    words: str,
+    *,
+    limit: int,
+    filter: Mapping[str, Any] | None = None,
+    min_score: float | None = None,
+    since: str | None = None,
+    until: str | None = None,
+) -> list[Row]:
+    """The messages that hold the words, best first; score is ts_rank_cd scaled to 0..1, passage the fitting excerpt."""
+    where, values = narrowing(filter, since, until)
+    rows = connection.execute(
+        text(f"""
+            WITH found AS (
+                SELECT m.id, ts_rank_cd(message_words(m.message), q, 32) AS score
+                FROM text_messages m, websearch_to_tsquery('english', :words) AS q
+                WHERE message_words(m.message) @@ q {"".join(" AND " + condition for condition in where)}
+                ORDER BY score DESC, m.id LIMIT :limit
+            )
+            SELECT {HIT}, ts_headline('english', left(m.message, 100000), websearch_to_tsquery('english', :words),
+                    'StartSel="", StopSel="", MaxFragments=1, MaxWords=60, MinWords=20') AS passage, f.score
+            FROM found f JOIN text_messages m ON m.id = f.id ORDER BY f.score DESC, m.id
+        """),
+        values | {"words": words, "limit": limit},
+    )
+    hits = [dict(row) for row in rows.mappings()]
+    return [hit for hit in hits if min_score is None or hit["score"] >= min_score]
+
+
+def fuse(rankings: Sequence[Sequence[Row]], limit: int) -> list[Row]:
+    """Reciprocal rank fusion: a message scores the sum of 1 / (60 + its rank) over the rankings that it is in."""
+    scores: dict[str, float] = {}
+    hits: dict[str, Row] = {}
+    for ranking in rankings:
+        for rank, hit in enumerate(ranking, start=1):
+            scores[hit["id"]] = scores.get(hit["id"], 0.0) + 1 / (RRF_CONSTANT + rank)
+            hits.setdefault(hit["id"], hit)
+    best = sorted(scores, key=lambda message_id: (-scores[message_id], message_id))[:limit]
+    return [hits[message_id] | {"score": scores[message_id]} for message_id in best]
+
+
+def first_vector(connection: Connection, message_id: str, model: str) -> list[float] | None:
+    """The vector of a message's first passage, or None while it has none for its current text."""
+    row = connection.execute(
+        text("""
+            SELECT e.embedding::text FROM message_embeddings e
+            JOIN text_messages m ON m.id = e.message_id AND m.content_hash = e.content_hash
+            WHERE e.message_id = :id ::uuid AND e.model = :model ORDER BY e.passage_number LIMIT 1
+        """),
+        {"id": message_id, "model": model},
+    ).scalar_one_or_none()
+    return [float(number) for number in row.strip("[]").split(",")] if row is not None else None
+
+
+def dead_letters(connection: Connection, *, state: str | None = "open", limit: int = 100) -> list[Row]:
+    """Dead letters, newest first, without their bytes: coordinates, reason, detail, state, times. None: of any state."""
+    rows = connection.execute(
+        text(f"""
+            SELECT topic, partition, "offset", timestamp, reason, detail, state, value_bytes,
+                to_json(created_at) #>> '{{}}' AS created_at FROM dead_letters
+            {"WHERE state = :state" if state else ""}
+            ORDER BY dead_letters.created_at DESC, topic, partition, "offset" LIMIT :limit
+        """),
+        {"state": state, "limit": limit},
+    )
+    return [dict(row) for row in rows.mappings()]

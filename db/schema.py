@@ -1,0 +1,126 @@
+"""Bringing a database to a revision: its checks, the Alembic migrations and the read-only role of the APIs."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.util import CommandError
+from psycopg2 import sql
+from sqlalchemy import Connection, text
+
+from db import commands, session
+from settings import Settings
+
+PGVECTOR = (0, 8)
+MIGRATION_LOCK = 7_263_511_901
+
+
+class UnusableDatabase(RuntimeError):
+    """The database cannot hold this schema; the message says what to change."""
+
+
+def configuration(connection: Connection) -> Config:
+    config = Config(str(Path(__file__).with_name("alembic.ini")))
+    config.attributes["connection"] = connection
+    return config
+
+
+def check(connection: Connection) -> None:
+    """Raises UnusableDatabase unless the database is UTF-8 and has pgvector 0.8 or later to offer."""
+    encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
+    if encoding != "UTF8":
+        raise UnusableDatabase(f"the database has the encoding {encoding}: create it with ENCODING 'UTF8'")
+    installed, offered = connection.execute(
+        text("""
+            SELECT (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
+                (SELECT default_version FROM pg_available_extensions WHERE name = 'vector')
+        """)
+    ).one()
+    if offered is None and installed is None:
+        raise UnusableDatabase("this PostgreSQL has no pgvector: install pgvector 0.8 or later on its server")
+    if parse(installed or offered) < PGVECTOR:
+        if offered is None or parse(offered) < PGVECTOR:
+            raise UnusableDatabase(f"pgvector {installed or offered} is too old: install 0.8 or later on the server")
+        connection.execute(text("ALTER EXTENSION vector UPDATE"))
+
+
+def parse(number: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in number.split(".")[:2])
+
+
+def upgrade(settings: Settings, revision: str = "head") -> str:
+    """Runs the migrations that are missing; two at once wait for each other. Returns the revision reached."""
+    return migrate(settings, revision, command.upgrade)
+
+
+def downgrade(settings: Settings, revision: str) -> str:
+    return migrate(settings, revision, command.downgrade)
+
+
+def migrate(settings: Settings, revision: str, direction: object) -> str:
+    engine = session.connect_engine(settings.database_url(), "migrate", timeout_ms=0)
+    try:
+        with engine.connect() as connection:
+            # A migration waits for whoever uses the table, and is waited for: no lock time-out here.
+            connection.execute(text("SET lock_timeout = 0"))
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
+            connection.commit()
+            try:
+                check(connection)
+                connection.commit()
+                direction(configuration(connection), revision)  # type: ignore[operator]
+                connection.commit()
+                grant_reader(connection, settings)
+                connection.commit()
+                return str(MigrationContext.configure(connection).get_current_revision() or "base")
+            except CommandError as error:
+                raise UnusableDatabase(f"{error} (revisions are in db/migrations/versions)") from error
+            finally:
+                connection.rollback()
+                connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})
+                connection.commit()
+    finally:
+        engine.dispose()
+
+
+def current(settings: Settings) -> str:
+    engine = session.connect_engine(settings.database_url(), "migrate")
+    with engine.connect() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+    engine.dispose()
+    return str(found or "base")
+
+
+def grant_reader(connection: Connection, settings: Settings) -> None:
+    """Creates the role of the APIs where it is missing, and lets it read all tables and write none."""
+    if settings.database_reader_user == settings.database_user:
+        return
+    role = sql.Identifier(settings.database_reader_user)
+    values = {"role": role, "password": sql.Literal(settings.database_reader_password)}
+    values["database"] = sql.Identifier(settings.database_name)
+    cursor = connection.connection.cursor()
+    cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [settings.database_reader_user])
+    if cursor.fetchone() is None:
+        cursor.execute(sql.SQL("CREATE ROLE {role} LOGIN PASSWORD {password}").format(**values))
+    for grant in (
+        "ALTER ROLE {role} LOGIN PASSWORD {password}",
+        "ALTER ROLE {role} SET default_transaction_read_only = on",
+        "GRANT CONNECT ON DATABASE {database} TO {role}",
+        "GRANT USAGE ON SCHEMA public TO {role}",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO {role}",
+    ):
+        cursor.execute(sql.SQL(grant).format(**values))
+
+
+def reembed(settings: Settings) -> int:
+    """Makes the chosen provider's model the active one and queues every message for it; returns how many."""
+    from embedder import load_provider
+
+    provider = load_provider(settings)
+    engine = session.connect_engine(settings.database_url(), "reembed", timeout_ms=0)
+    with engine.begin() as connection:
+        queued = commands.switch_model(connection, provider.model, provider.dimensions)
+    engine.dispose()
+    return queued

@@ -1,0 +1,93 @@
+"""Connections to PostgreSQL: how they are made, what bounds them, and which of their errors mean "try again".
+
+No connection is made at import. Every wait has an end: connecting 5 s, a statement 30 s, a lock 5 s, a peer that no
+longer answers 10 s, so that a half-open connection never holds a task.
+"""
+
+from functools import partial
+
+import psycopg2
+import simplejson
+from psycopg2 import errorcodes
+from psycopg2.extras import register_default_jsonb
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, TimeoutError
+
+CONNECT_SECONDS = 5
+STATEMENT_MS = 30_000
+LOCK_MS = 5_000
+IDLE_IN_TRANSACTION_MS = 30_000
+UNANSWERED_MS = 10_000
+
+# https://www.postgresql.org/docs/18/errcodes-appendix.html: these say nothing against the data, only "not now".
+TRANSIENT_CLASSES = frozenset({"08", "40", "53", "55", "57", "58"})
+TRANSIENT_CODES = frozenset(
+    {
+        errorcodes.READ_ONLY_SQL_TRANSACTION,  # a primary that has become a standby
+        errorcodes.INVALID_AUTHORIZATION_SPECIFICATION,
+        errorcodes.INVALID_PASSWORD,
+        errorcodes.INVALID_CATALOG_NAME,
+        errorcodes.INSUFFICIENT_PRIVILEGE,
+        errorcodes.UNDEFINED_TABLE,  # the migrations have not run yet
+        errorcodes.UNDEFINED_COLUMN,
+        errorcodes.UNDEFINED_FUNCTION,
+        "25P03",  # idle_in_transaction_session_timeout
+        "25P04",  # transaction_timeout
+    }
+)
+
+# Metadata keeps every digit of its numbers: they come as Decimal.
+exact_json = partial(simplejson.loads, use_decimal=True)
+
+
+def connect_engine(url: str, name: str, *, pool_size: int = 1, timeout_ms: int = STATEMENT_MS) -> Engine:
+    """An engine whose connections are named `name` in pg_stat_activity and bounded as the module says.
+
+    `timeout_ms` bounds a statement (and on PostgreSQL 17 and later also a whole transaction); 0 lifts both bounds.
+    """
+    options = f"-c statement_timeout={timeout_ms} -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS}"
+    engine = create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=10,
+        pool_pre_ping=True,  # a connection that a restart of the server has closed is replaced before it is used
+        pool_use_lifo=True,
+        connect_args={
+            "application_name": name,
+            "connect_timeout": CONNECT_SECONDS,
+            "options": f"{options} -c lock_timeout={LOCK_MS} -c timezone=UTC",
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+            "tcp_user_timeout": UNANSWERED_MS,
+        },
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: psycopg2.extensions.connection, _record: object) -> None:
+        register_default_jsonb(connection, loads=exact_json)
+        if timeout_ms and connection.info.server_version >= 170_000:
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET transaction_timeout = {timeout_ms}")
+            connection.commit()
+
+    return engine
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether trying again later can help: the server is away, busy, locked, shutting down or not set up yet.
+
+    False for what the data itself causes (too large a value, a constraint): that never passes.
+    """
+    if isinstance(error, TimeoutError):
+        return True
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if not isinstance(cause, psycopg2.Error):
+        return False
+    code = cause.pgcode
+    if code is None:
+        return isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError | psycopg2.DatabaseError)
+    if code == errorcodes.PROGRAM_LIMIT_EXCEEDED or code.startswith("54"):
+        return False
+    return code in TRANSIENT_CODES or code[:2] in TRANSIENT_CLASSES

@@ -1,0 +1,45 @@
+"""What travels between the bridge, the tasks and the database: checked records and dead letters. Nothing but data."""
+
+from typing import NamedTuple
+
+
+class Record(NamedTuple):
+    """A checked record. `message` is None for a tombstone; `metadata` is JSON text; timestamp in ms since 1970.
+
+    `replayed` is (topic, partition, offset) of the dead letter that this record is a second try of, else None. The order
+    of the fields is the wire form of persist_text.
+    """
+
+    id: str
+    source_id: str | None
+    message: str | None
+    metadata: str | None
+    timestamp: int
+    partition: int
+    offset: int
+    replayed: tuple[str, int, int] | None = None
+
+    @property
+    def version(self) -> tuple[int, int, int]:
+        return (self.timestamp, self.partition, self.offset)
+
+
+class DeadLetter(NamedTuple):
+    """A record that could not be stored. Bytes are base64 text here, so that Celery's JSON can carry them.
+
+    `value` may be cut, `value_bytes` is its whole length (None: there was no value); `headers` are [name, base64 or null]
+    pairs. `again` says that it came as the replay of a dead letter and failed once more. The order of the fields is the
+    wire form of record_dead_letters.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    reason: str
+    detail: str
+    key: str | None
+    value: str | None
+    value_bytes: int | None
+    headers: list[tuple[str, str | None]]
+    again: bool = False

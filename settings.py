@@ -1,0 +1,196 @@
+"""The only reader of the environment: every setting of the product, with its default.
+
+A setting is an environment variable or a line of `.env` in the checkout; the environment wins, and an empty value counts
+as not set. `.env.example` lists them all, and a test keeps the two lists equal. Everything else gets values from here.
+Only the standard library is used, because the installation reads settings before anything is installed.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from urllib.parse import quote
+
+ROOT = Path(__file__).resolve().parent
+
+
+class InvalidSetting(ValueError):
+    """A setting has a value that cannot be used; the message names the variable and says what it takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One value for each variable of `.env.example`, in lower case. Durations are in seconds, sizes in bytes."""
+
+    # Addresses and ports of the local parts
+    bind_host: str = "127.0.0.1"
+    text_api_port: int = 5002
+    search_api_port: int = 5003
+    flower_port: int = 5555
+    flower_basic_auth: str = ""
+    kafka_ui_port: int = 8080
+    data_dir: str = ".local/data"
+
+    # PostgreSQL
+    database_host: str = ""
+    database_port: int = 5434
+    database_name: str = "text_messages_db"
+    database_user: str = "postgres"
+    database_password: str = "postgres"
+    database_reader_user: str = "text_reader"
+    database_reader_password: str = "text_reader"
+
+    # Kafka
+    kafka_bootstrap_servers: str = ""
+    kafka_port: int = 9092
+    kafka_controller_port: int = 9093
+    kafka_coordination: str = "kraft"
+    zookeeper_port: int = 42181
+    kafka_topic: str = "text-messages"
+    kafka_group_id: str = "text-bridge"
+    kafka_topic_partitions: int = 4
+    kafka_replication_factor: int = 1
+    kafka_retention_ms: int = -1
+    kafka_security_protocol: str = "PLAINTEXT"
+    kafka_sasl_mechanism: str = ""
+    kafka_sasl_username: str = ""
+    kafka_sasl_password: str = ""
+    kafka_ssl_cafile: str = ""
+
+    # Redis protocol: Celery's broker and result backend
+    redis_port: int = 6379
+    redis_url: str = ""
+
+    # Scale
+    bridges: int = 1
+    persist_workers: int = 1
+    embed_workers: int = 1
+    api_workers: int = 1
+
+    # Bridge
+    bridge_id: str = ""
+    bridge_batch_max: int = 500
+    bridge_batch_bytes: int = 262_144
+    bridge_window: int = 16
+    bridge_lease_seconds: float = 10.0
+    max_text_chars: int = 100_000
+
+    # Embedding
+    embedding_provider: str = "minilm"
+    embedding_threads: int = 1
+    embed_batch_max: int = 500
+    embed_lease_seconds: float = 20.0
+    embed_queue_max: int = 32
+    embed_attempts_max: int = 5
+
+    # APIs
+    api_keys: str = ""
+    max_body_bytes: int = 4_194_304
+    post_wait_seconds: float = 5.0
+    log_level: str = "INFO"
+
+    @property
+    def database_address(self) -> str:
+        return self.database_host or "127.0.0.1"
+
+    @property
+    def kafka_servers(self) -> list[str]:
+        servers = self.kafka_bootstrap_servers or f"127.0.0.1:{self.kafka_port}"
+        return [server.strip() for server in servers.split(",") if server.strip()]
+
+    @property
+    def redis_address(self) -> str:
+        return self.redis_url or f"redis://127.0.0.1:{self.redis_port}/0"
+
+    @property
+    def dead_letter_topic(self) -> str:
+        return f"{self.kafka_topic}.dead-letters"
+
+    @property
+    def api_key_set(self) -> frozenset[str]:
+        return frozenset(key.strip() for key in self.api_keys.split(",") if key.strip())
+
+    def database_url(self, *, reader: bool = False) -> str:
+        """SQLAlchemy URL of the database: as the owner, or as the read-only role that the APIs use."""
+        user = self.database_reader_user if reader else self.database_user
+        password = self.database_reader_password if reader else self.database_password
+        host = f"[{self.database_address}]" if ":" in self.database_address else self.database_address
+        login = f"{quote(user, safe='')}:{quote(password, safe='')}"
+        return f"postgresql+psycopg2://{login}@{host}:{self.database_port}/{quote(self.database_name, safe='')}"
+
+    def kafka_client(self) -> dict[str, object]:
+        """The arguments that every kafka-python client of the product has in common: addresses and security."""
+        common: dict[str, object] = {
+            "bootstrap_servers": self.kafka_servers,
+            "security_protocol": self.kafka_security_protocol,
+        }
+        if self.kafka_sasl_mechanism:
+            common |= {
+                "sasl_mechanism": self.kafka_sasl_mechanism,
+                "sasl_plain_username": self.kafka_sasl_username,
+                "sasl_plain_password": self.kafka_sasl_password,
+            }
+        if self.kafka_ssl_cafile:
+            common["ssl_cafile"] = self.kafka_ssl_cafile
+        return common
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """The KEY=VALUE lines of a `.env` file; `#` starts a comment line, quotes around a value are taken off.
+
+    A missing file is an empty one. Raises InvalidSetting for a line of another form.
+    """
+    values: dict[str, str] = {}
+    if not path.is_file():
+        return values
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        line = line.strip().removeprefix("export ")
+        if not line or line.startswith("#"):
+            continue
+        name, equals, value = line.partition("=")
+        if not equals:
+            raise InvalidSetting(f"{path}, line {number}: expected NAME=VALUE, found {line!r}")
+        value = value.strip()
+        if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        values[name.strip()] = value
+    return values
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """Settings from a mapping of variables; raises InvalidSetting with the variable's name and what it takes."""
+    chosen: dict[str, object] = {}
+    for field in fields(Settings):
+        name = field.name.upper()
+        text = environment.get(name, "")
+        if text.strip() == "":
+            continue
+        kind = field.type if isinstance(field.type, type) else {"int": int, "float": float, "str": str}[field.type]
+        try:
+            chosen[field.name] = kind(text)
+        except ValueError:
+            what = "a whole number" if kind is int else "a number"
+            raise InvalidSetting(f"{name}={text!r}: {name} takes {what}") from None
+    settings = Settings(**chosen)  # type: ignore[arg-type]
+    check(settings)
+    return settings
+
+
+def check(settings: Settings) -> None:
+    """Raises InvalidSetting for a value outside of its range."""
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        name = field.name.upper()
+        if field.name.endswith("_port") and not 1 <= value <= 65535:
+            raise InvalidSetting(f"{name}={value}: a port is between 1 and 65535")
+        if isinstance(value, int | float) and field.name != "kafka_retention_ms" and value <= 0:
+            raise InvalidSetting(f"{name}={value}: {name} must be above zero")
+    if settings.kafka_coordination not in ("kraft", "zookeeper"):
+        raise InvalidSetting(f"KAFKA_COORDINATION={settings.kafka_coordination!r}: takes kraft or zookeeper")
+
+
+@cache
+def load() -> Settings:
+    """The settings of this process: the environment over `.env` in the checkout. Read once."""
+    return from_environment({**read_env_file(ROOT / ".env"), **os.environ})
