@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
+from math import inf
 from pathlib import Path
 from urllib.parse import quote
 
@@ -184,7 +185,7 @@ def check(settings: Settings) -> None:
         name = field.name.upper()
         if field.name.endswith("_port") and not 1 <= value <= 65535:
             raise InvalidSetting(f"{name}={value}: a port is between 1 and 65535")
-        if isinstance(value, int | float) and field.name != "kafka_retention_ms" and value <= 0:
+        if isinstance(value, int | float) and field.name != "kafka_retention_ms" and not 0 < value < inf:
             raise InvalidSetting(f"{name}={value}: {name} must be above zero")
     if settings.kafka_coordination not in ("kraft", "zookeeper"):
         raise InvalidSetting(f"KAFKA_COORDINATION={settings.kafka_coordination!r}: takes kraft or zookeeper")

@@ -25,6 +25,10 @@ LAST_MS = 253_402_300_799_000  # 9999-12-31
 TOMBSTONE_LOCK = 7_263_511_900
 
 
+class LeaseLost(Exception):
+    """Somebody else has taken the work over; what was done with the lease must not be written."""
+
+
 class Stored(NamedTuple):
     """What `persist` did: the jobs that its rows were queued in, and the ids whose row it wrote."""
 
@@ -61,6 +65,10 @@ class Vectors:
             [self.spans[i] for i in keep],
             self.embeddings[list(keep)],
         )
+
+
+def no_vectors() -> Vectors:
+    return Vectors([], [], [], [], np.empty((0, 0), dtype=np.float32))
 
 
 LATER = """(t.version_timestamp, t.version_partition, t.version_offset)
@@ -302,18 +310,19 @@ def store_embeddings(
     model: str,
     vectors: Vectors,
     failures: Sequence[tuple[str, str, str]] = (),
-) -> bool:
+) -> None:
     """Finishes jobs: vectors whose message still has the text they were made of replace the older ones; the rest is let
-    go. `failures` are (message id, content hash, reason). False, and nothing written, when a lease was lost.
+    go. `failures` are (message id, content hash, reason).
 
-    Raises IntegrityError when another worker writes vectors of the same message: roll back and do it again.
+    Raises LeaseLost when somebody else has taken a job over, and psycopg2's UniqueViolation when another worker writes
+    vectors of the same message at this moment: do it again in a new transaction.
     """
     ours = connection.execute(
         text("DELETE FROM embedding_jobs WHERE id = ANY (:jobs ::bigint[]) AND lease = :lease ::uuid"),
         {"jobs": array(job.id for job in jobs), "lease": lease},
     )
     if ours.rowcount != len(jobs):
-        return False
+        raise LeaseLost
     ids = array(message_id for job in jobs for message_id in job.message_ids)
     rows = connection.execute(
         text("""
@@ -341,7 +350,6 @@ def store_embeddings(
     for message_id, content_hash, reason in failures:
         if current.get(uuid.UUID(message_id).bytes) == uuid.UUID(content_hash).bytes:
             record_failure(connection, message_id, content_hash, model, reason, max(job.attempts for job in jobs))
-    return True
 
 
 def record_failure(

@@ -1,0 +1,58 @@
+"""`python -m bridge`: one consumer of the group, until SIGTERM or Ctrl-C."""
+
+import logging
+import signal
+import sys
+import time
+
+from kafka.errors import FencedInstanceIdError, KafkaError
+
+import settings as configuration
+from bridge import dead_letters, topics
+from bridge.consumer import Bridge, connect_consumer
+from bridge.hand_over import HandOvers
+from settings import Settings
+from tasks.app import app
+
+log = logging.getLogger("bridge")
+
+
+def main() -> int:
+    try:
+        settings = configuration.load()
+    except configuration.InvalidSetting as error:
+        print(f"bridge: {error}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("kafka").setLevel(logging.WARNING)
+    try:
+        run(settings)
+    except FencedInstanceIdError:
+        log.error("another bridge runs with BRIDGE_ID=%s: give each one of its own", settings.bridge_id)
+        return 1
+    except KafkaError as error:
+        log.error("Kafka at %s: %s", ",".join(settings.kafka_servers), error)
+        return 1
+    return 0
+
+
+def run(settings: Settings) -> None:
+    topics.create_with_patience(settings, 60)
+    consumer = connect_consumer(settings)
+    producer = dead_letters.connect_producer(settings)
+    bridge = Bridge(settings, consumer, HandOvers(settings, app, producer))
+
+    def stop(_signal: int, _frame: object) -> None:
+        bridge.stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    log.info("reading %s as %s, member %s", settings.kafka_topic, settings.kafka_group_id, settings.bridge_id or "dynamic")
+    started = time.monotonic()
+    bridge.run()
+    producer.close(timeout=2)
+    log.info("ran for %.0f s", time.monotonic() - started)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+"""The bridge's loop: poll, decode, hand over, and commit last. It knows Kafka and the names of the tasks, no database.
+
+Contract. Who commits: this loop alone, and only offsets whose records' effect is durable, in PostgreSQL by the word of
+persist_text or in the dead letters. What a crash does: everything not committed is read again; the tasks are idempotent.
+What a loss in Redis does: a hand-over that nobody has finished within its lease is handed over again. What an outage
+does: hand-overs stay under way, the window fills, and no more is read until they are done.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.consumer.subscription_state import ConsumerRebalanceListener
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import KafkaError
+from kafka.structs import OffsetAndMetadata
+
+from bridge.hand_over import HandOvers
+from bridge.offsets import Offsets
+from settings import Settings
+
+log = logging.getLogger(__name__)
+
+BUSY_POLL_MS = 5  # while work is under way: its results are looked at so often
+IDLE_POLL_MS = 200
+COMMIT_SECONDS = 0.1
+COMMIT_LOST_SECONDS = 15.0  # a commit without an answer for so long is sent again
+IDLE_COMMIT_SECONDS = 1.0
+PAUSE_AFTER_SECONDS = 1.0
+GRACE_SECONDS = 6.0
+# A record whose hand-over counts as small goes out at once while so few are under way; beyond that, records gather
+# until one comes back, so that tasks grow with the load and latency stays low without it.
+EAGER = 2
+
+
+def connect_consumer(settings: Settings) -> KafkaConsumer:
+    """A consumer of the bridge's group. With a BRIDGE_ID it is a static member: after a crash it gets its partitions
+    back at once, instead of after the session's time-out."""
+    return KafkaConsumer(
+        **settings.kafka_client(),
+        client_id=f"bridge-{settings.bridge_id or 'dynamic'}",
+        group_id=settings.kafka_group_id,
+        group_instance_id=f"{settings.kafka_group_id}-{settings.bridge_id}" if settings.bridge_id else None,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        isolation_level="read_committed",
+        partition_assignment_strategy=(CooperativeStickyAssignor,),
+        fetch_max_wait_ms=50,
+        max_poll_records=settings.bridge_batch_max,
+        session_timeout_ms=45_000 if settings.bridge_id else 10_000,
+        heartbeat_interval_ms=3_000,
+        max_poll_interval_ms=300_000,
+        request_timeout_ms=15_000,
+        reconnect_backoff_max_ms=1_000,
+        metadata_max_age_ms=30_000,
+    )
+
+
+class Revocations(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Carries rebalances from the client's own thread to the loop."""
+
+    def __init__(self) -> None:
+        self.revoked: SimpleQueue[set[TopicPartition]] = SimpleQueue()
+
+    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        self.revoked.put(set(revoked))
+
+    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        log.info("partitions assigned: %s", ", ".join(f"{part.topic}/{part.partition}" for part in sorted(assigned)))
+
+
+class Bridge:
+    """One consumer of the group, with what it has under way."""
+
+    def __init__(self, settings: Settings, consumer: KafkaConsumer, hand_overs: HandOvers) -> None:
+        self.settings = settings
+        self.consumer = consumer
+        self.hand_overs = hand_overs
+        self.offsets = Offsets()
+        self.rebalances = Revocations()
+        self.gathered: list[ConsumerRecord] = []
+        self.gathered_bytes = 0
+        self.commit_sent: float | None = None
+        self.last_commit = 0.0
+        self.last_idle_commit = 0.0
+        self.full_since: float | None = None
+        self.stopping = False
+
+    def run(self) -> None:
+        """Runs until `stopping` is set; then finishes what is under way, commits it and leaves."""
+        self.consumer.subscribe([self.settings.kafka_topic], listener=self.rebalances)
+        while not self.stopping:
+            self.take_in()
+            self.hand_over_gathered()
+            self.collect()
+            self.commit()
+        self.finish()
+
+    def take_in(self) -> None:
+        """Polls for records where the window has room; the consumer stays in its group while it has none."""
+        if self.hand_overs.count >= self.settings.bridge_window or self.gathered_bytes >= self.settings.bridge_batch_bytes:
+            self.wait_for_room()
+            return
+        if self.full_since is not None:
+            self.full_since = None
+            self.consumer.resume(*self.consumer.paused())
+        timeout = BUSY_POLL_MS if self.hand_overs.count or self.gathered else IDLE_POLL_MS
+        room = self.settings.bridge_batch_max - len(self.gathered)
+        polled = self.consumer.poll(timeout_ms=timeout, max_records=max(1, room))
+        self.forget_revoked()
+        for records in polled.values():
+            self.gathered += records
+            self.gathered_bytes += sum(len(record.value or b"") + len(record.key or b"") for record in records)
+
+    def wait_for_room(self) -> None:
+        """Waits for a hand-over to come back. Pausing costs a resumed partition its prefetched records, so that comes
+        only when it lasts; polling goes on then, since a member that does not poll is put out of its group."""
+        now = time.monotonic()
+        self.full_since = self.full_since or now
+        if now - self.full_since > PAUSE_AFTER_SECONDS:
+            self.consumer.pause(*self.consumer.assignment())
+            stray = self.consumer.poll(timeout_ms=0)
+            for records in stray.values():  # of a partition that was assigned in this very call
+                self.gathered += records
+            self.forget_revoked()
+            self.full_since = now - PAUSE_AFTER_SECONDS / 2
+        time.sleep(BUSY_POLL_MS / 1000)
+
+    def forget_revoked(self) -> None:
+        while not self.rebalances.revoked.empty():
+            gone = self.rebalances.revoked.get()
+            log.info("partitions revoked: %s", ", ".join(f"{part.topic}/{part.partition}" for part in sorted(gone)))
+            self.offsets.forget(gone)
+            self.gathered = [record for record in self.gathered if partition(record) not in gone]
+
+    def hand_over_gathered(self) -> None:
+        full = len(self.gathered) >= self.settings.bridge_batch_max or self.gathered_bytes >= self.settings.bridge_batch_bytes
+        eager = max(EAGER, self.settings.persist_workers + 1)
+        if not self.gathered or not (full or self.hand_overs.count < eager):
+            return
+        for batch in batches(self.gathered, self.settings.bridge_batch_max, self.settings.bridge_batch_bytes):
+            last = {partition(record): record.offset for record in batch}
+            runs = [self.offsets.begin(part, offset + 1) for part, offset in last.items()]
+            self.hand_overs.begin(batch, on_finished(self.offsets, runs))
+        self.gathered, self.gathered_bytes = [], 0
+
+    def collect(self) -> None:
+        self.hand_overs.collect()
+        self.hand_overs.renew()
+
+    def commit(self) -> None:
+        """Commits what has become committable, one commit at a time."""
+        now = time.monotonic()
+        if self.commit_sent is not None and now - self.commit_sent < COMMIT_LOST_SECONDS:
+            return
+        if now - self.last_commit < COMMIT_SECONDS:
+            return
+        if not self.hand_overs.count and not self.gathered and now - self.last_idle_commit > IDLE_COMMIT_SECONDS:
+            self.last_idle_commit = now
+            self.commit_positions()
+        offsets = self.owned(self.offsets.committable())
+        if not offsets:
+            return
+        self.commit_sent = self.last_commit = now
+
+        def answered(_sent: object, response: object) -> None:
+            self.commit_sent = None
+            if isinstance(response, Exception):
+                log.warning("commit refused, will be tried again: %s", response)
+            else:
+                self.offsets.committed(offsets)
+
+        self.consumer.commit_async(as_kafka(offsets), callback=answered)
+
+    def commit_positions(self) -> None:
+        """Nothing is under way: the position itself may be committed, so that transaction markers leave no lag."""
+        for part in self.consumer.assignment():
+            try:
+                position = self.consumer.position(part, timeout_ms=100)
+            except KafkaError:
+                continue
+            if position is not None:
+                self.offsets.skip_to(part, position)
+
+    def owned(self, offsets: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
+        assigned = self.consumer.assignment()
+        return {part: offset for part, offset in offsets.items() if part in assigned}
+
+    def finish(self) -> None:
+        """Waits a little for what is under way, commits what is done, and leaves the group."""
+        deadline = time.monotonic() + GRACE_SECONDS
+        while self.hand_overs.count and time.monotonic() < deadline:
+            self.collect()
+            time.sleep(BUSY_POLL_MS / 1000)
+        self.forget_revoked()
+        offsets = self.owned(self.offsets.committable())
+        if offsets:
+            try:
+                self.consumer.commit(as_kafka(offsets), timeout_ms=2_000)
+            except KafkaError as error:
+                log.warning("last commit refused, these records will be read again: %s", error)
+        log.info("stopped, %d hand-overs left to the next start", self.hand_overs.count)
+        self.consumer.close(autocommit=False, timeout_ms=1_000)
+
+
+def partition(record: ConsumerRecord) -> TopicPartition:
+    return TopicPartition(record.topic, record.partition)
+
+
+def batches(records: Sequence[ConsumerRecord], most: int, most_bytes: int) -> list[list[ConsumerRecord]]:
+    """Cuts records into hand-overs of at most so many records and, where more than one is in it, so many bytes."""
+    cut: list[list[ConsumerRecord]] = []
+    size = 0
+    for record in records:
+        length = len(record.value or b"") + len(record.key or b"")
+        if not cut or len(cut[-1]) >= most or size + length > most_bytes:
+            cut.append([])
+            size = 0
+        cut[-1].append(record)
+        size += length
+    return cut
+
+
+def on_finished(offsets: Offsets, runs: Sequence[object]) -> Callable[[], None]:
+    def finish() -> None:
+        for run in runs:
+            offsets.finish(run)  # type: ignore[arg-type]
+
+    return finish
+
+
+def as_kafka(offsets: dict[TopicPartition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
+    return {part: OffsetAndMetadata(offset, "", -1) for part, offset in offsets.items()}

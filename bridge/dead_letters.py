@@ -1,0 +1,107 @@
+"""Dead letters on their way out: the record, bytes unchanged, to its topic, and its note for the table.
+
+The topic is for any tool; after a crash it may hold a second copy with the same coordinates. The table holds each once.
+"""
+
+import base64
+from typing import Any
+
+from kafka import KafkaProducer
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.producer.future import FutureRecordMetadata
+
+from bridge.message import BadRecord, Coordinates, first_coming
+from records import DeadLetter
+from settings import Settings
+
+# What a broker takes by default (message.max.bytes is 1,048,588) less some room for the batch around the record.
+RECORD_BYTES = 1_000_000
+# What is kept in the table, to be looked at; the topic and the log have the rest.
+NOTED_BYTES = 65_536
+DETAIL_CHARS = 500
+
+
+def connect_producer(settings: Settings) -> KafkaProducer:
+    """A producer that keeps trying for a minute, and whose waits are all bounded."""
+    return KafkaProducer(
+        **settings.kafka_client(),
+        client_id="bridge-dead-letters",
+        acks="all",
+        linger_ms=5,
+        max_block_ms=5_000,
+        request_timeout_ms=10_000,
+        delivery_timeout_ms=60_000,
+        max_request_size=RECORD_BYTES + 40_000,
+        reconnect_backoff_max_ms=1_000,
+    )
+
+
+def coordinates(record: ConsumerRecord) -> Coordinates:
+    return Coordinates(record.topic, record.partition, record.offset, record.timestamp)
+
+
+def note(record: ConsumerRecord, reason: str, detail: str) -> DeadLetter:
+    """The row of the table for a record, under the coordinates at which it first came."""
+    at = coordinates(record)
+    first = first_coming(at, record.headers)
+    return DeadLetter(
+        first.topic,
+        first.partition,
+        first.offset,
+        first.timestamp,
+        reason,
+        printable(detail),
+        encode(record.key),
+        encode(record.value),
+        None if record.value is None else len(record.value),
+        [(printable(name), encode(value)) for name, value in record.headers][:100],
+        first is not at,
+    )
+
+
+def encode(value: bytes | None) -> str | None:
+    return None if value is None else base64.b64encode(value[:NOTED_BYTES]).decode("ascii")
+
+
+def printable(text: str) -> str:
+    """The text as any database and any header takes it: no NUL, no half surrogates, not endless."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()[:DETAIL_CHARS]
+
+
+def send(producer: KafkaProducer, topic: str, record: ConsumerRecord, error: BadRecord) -> FutureRecordMetadata:
+    """Sends a record to the dead-letter topic; the future says when it is there. Raises KafkaError."""
+    first = first_coming(coordinates(record), record.headers)
+    headers: list[tuple[str, bytes | None]] = [
+        (name, value) for name, value in record.headers if not name.startswith("dead-letter-")
+    ]
+    headers += [
+        ("dead-letter-reason", error.reason.encode()),
+        ("dead-letter-detail", printable(error.detail).encode()),
+        ("dead-letter-topic", first.topic.encode()),
+        ("dead-letter-partition", str(first.partition).encode()),
+        ("dead-letter-offset", str(first.offset).encode()),
+        ("dead-letter-timestamp", str(first.timestamp).encode()),
+    ]
+    key, value, headers = fit(record.key, record.value, headers)
+    sent: FutureRecordMetadata = producer.send(topic, value=value, key=key, headers=headers)
+    return sent
+
+
+def fit(key: bytes | None, value: bytes | None, headers: list[tuple[str, Any]]) -> tuple[bytes | None, bytes | None, Any]:
+    """Cuts a record that the producer would refuse, and says so in a header; the log has the original."""
+
+    def size(part: bytes | None) -> int:
+        return len(part or b"")
+
+    own = [header for header in headers if header[0].startswith("dead-letter-")]
+    header_bytes = sum(len(name) + size(content) + 10 for name, content in headers)
+    if size(key) + size(value) + header_bytes <= RECORD_BYTES:
+        return key, value, headers
+    cut = ("dead-letter-cut", f"key {size(key)} bytes, value {size(value)} bytes, {len(headers) - len(own)} headers".encode())
+    if header_bytes > RECORD_BYTES // 4:
+        headers = own
+        header_bytes = sum(len(name) + size(content) + 10 for name, content in own)
+    if size(key) > RECORD_BYTES // 4:
+        key = (key or b"")[: RECORD_BYTES // 4]
+    room = RECORD_BYTES - header_bytes - size(key) - 200
+    return key, None if value is None else value[:room], [*headers, cut]

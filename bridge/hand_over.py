@@ -1,0 +1,200 @@
+"""Hand-overs: records that were given to the tasks and whose effect is not yet known to be durable.
+
+A hand-over is finished when persist_text has said that each record is stored or rejected, and each dead letter is in its
+topic and in its table. Until then its lease is watched; a lease that has run out means that nobody is at it (the message
+was lost, or its worker died), and the same tasks are sent again. Memory is bounded by the bridge's window.
+"""
+
+import logging
+import random
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import redis
+from celery import Celery, states
+from kafka import KafkaProducer
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import KafkaError
+from kafka.producer.future import FutureRecordMetadata
+from kombu.exceptions import KombuError
+
+import tasks
+from bridge import dead_letters
+from bridge.message import BadRecord, decode
+from records import Record
+from settings import Settings
+
+log = logging.getLogger(__name__)
+
+BROKER_ERRORS = (KombuError, redis.RedisError, OSError)
+UNSENT_SECONDS = 0.5
+LEASE_GROWTH = 2.0
+LEASE_MOST_SECONDS = 60.0
+
+
+class SentTask:
+    """A task that was sent and has not been heard of as finished; it keeps its arguments to be sent again."""
+
+    def __init__(self, name: str, argument: list[Any], about: str, lease: float) -> None:
+        self.id = str(uuid.uuid4())
+        self.name = name
+        self.argument = argument
+        self.about = about
+        self.lease = lease
+        self.due = 0.0
+        self.seen: bytes | None = None
+
+
+class HandOver:
+    """Records that were handed over together, with what is still missing until all of them are dealt with."""
+
+    def __init__(self, records: Sequence[ConsumerRecord], finished: Callable[[], None]) -> None:
+        self.records = records
+        self.finished = finished
+        self.good: list[ConsumerRecord] = []
+        self.sent: list[SentTask] = []
+        self.letters: list[tuple[ConsumerRecord, BadRecord, FutureRecordMetadata | None]] = []
+
+
+class HandOvers:
+    """All hand-overs under way. Not thread-safe: the bridge's loop owns it."""
+
+    def __init__(self, settings: Settings, app: Celery, producer: KafkaProducer) -> None:
+        self.settings = settings
+        self.app = app
+        self.producer = producer
+        self.under_way: list[HandOver] = []
+
+    @property
+    def count(self) -> int:
+        return len(self.under_way)
+
+    def begin(self, records: Sequence[ConsumerRecord], finished: Callable[[], None]) -> None:
+        """Decodes records and hands them over; `finished` is called once, when all of them are durable."""
+        hand_over = HandOver(records, finished)
+        batch: list[Record] = []
+        bad: list[tuple[ConsumerRecord, BadRecord]] = []
+        for record in records:
+            try:
+                batch.append(
+                    decode(
+                        dead_letters.coordinates(record),
+                        record.key,
+                        record.value,
+                        record.headers,
+                        self.settings.max_text_chars,
+                    )
+                )
+                hand_over.good.append(record)
+            except BadRecord as error:
+                bad.append((record, error))
+        if batch:
+            self.send(hand_over, tasks.PERSIST_TEXT, batch, f"({len(batch)} records)")
+        if bad:
+            self.bury(hand_over, bad)
+        self.under_way.append(hand_over)
+
+    def send(self, hand_over: HandOver, name: str, argument: list[Any], about: str) -> None:
+        task = SentTask(name, argument, about, self.settings.bridge_lease_seconds)
+        hand_over.sent.append(task)
+        self.publish(task)
+
+    def publish(self, task: SentTask) -> None:
+        try:
+            self.app.send_task(task.name, args=[task.argument], task_id=task.id, argsrepr=task.about, kwargsrepr="{}")
+            task.due = time.monotonic() + task.lease
+        except BROKER_ERRORS as error:
+            log.warning("broker away, %s will be sent again: %s", task.name, error)
+            task.due = time.monotonic() + UNSENT_SECONDS * random.uniform(1, 2)
+
+    def bury(self, hand_over: HandOver, bad: Sequence[tuple[ConsumerRecord, BadRecord]]) -> None:
+        """Sends records to the dead letters, topic and table."""
+        notes = []
+        for record, error in bad:
+            log.warning("dead letter: %s/%d offset %d: %s", record.topic, record.partition, record.offset, error.reason)
+            hand_over.letters.append((record, error, self.produce(record, error)))
+            notes.append(dead_letters.note(record, error.reason, error.detail))
+        self.send(hand_over, tasks.RECORD_DEAD_LETTERS, notes, f"({len(notes)} dead letters)")
+
+    def produce(self, record: ConsumerRecord, error: BadRecord) -> FutureRecordMetadata | None:
+        try:
+            return dead_letters.send(self.producer, self.settings.dead_letter_topic, record, error)
+        except KafkaError as problem:
+            log.warning("dead letter not taken by Kafka, will be sent again: %s", problem)
+            return None
+
+    def collect(self) -> None:
+        """Looks at the results of all tasks under way, in one read, and finishes the hand-overs that are complete."""
+        if not self.under_way:
+            return
+        waiting = [(hand_over, task) for hand_over in self.under_way for task in hand_over.sent]
+        done: list[str] = []
+        if waiting:
+            keys = [self.app.backend.get_key_for_task(task.id) for _, task in waiting]
+            try:
+                answers = self.app.backend.mget(keys)
+            except BROKER_ERRORS as error:
+                log.warning("broker away, results unknown: %s", error)
+                answers = [None] * len(keys)
+            for (hand_over, task), answer in zip(waiting, answers, strict=True):
+                if answer is not None and self.take(hand_over, task, answer):
+                    done.append(task.id)
+        for hand_over in self.under_way:
+            self.check_letters(hand_over)
+        complete = [hand_over for hand_over in self.under_way if not hand_over.sent and not hand_over.letters]
+        for hand_over in complete:
+            self.under_way.remove(hand_over)
+            hand_over.finished()
+        self.drop_results(done)
+
+    def take(self, hand_over: HandOver, task: SentTask, answer: bytes) -> bool:
+        """Takes a task's result; True when it is the last that will come of it."""
+        result = self.app.backend.decode_result(answer)
+        if result["status"] == states.SUCCESS:
+            hand_over.sent.remove(task)
+            if task.name == tasks.PERSIST_TEXT:
+                self.bury_rejected(hand_over, result["result"]["rejected"])
+            return True
+        if answer != task.seen:  # somebody is at it: a try that failed, with another to come
+            task.seen = answer
+            task.due = time.monotonic() + task.lease
+            if result["status"] == states.FAILURE:
+                log.error("%s failed and will be sent again: %s", task.name, result["result"])
+        return False
+
+    def bury_rejected(self, hand_over: HandOver, rejected: Sequence[tuple[int, str]]) -> None:
+        if rejected:
+            self.bury(hand_over, [(hand_over.good[place], BadRecord("rejected", detail)) for place, detail in rejected])
+
+    def check_letters(self, hand_over: HandOver) -> None:
+        """Keeps the letters that Kafka has not confirmed; those that it has refused are sent again."""
+        open_letters = []
+        for record, error, future in hand_over.letters:
+            if future is None or future.failed():
+                if future is not None:
+                    log.warning("dead letter not taken by Kafka, sent again: %s", future.exception)
+                open_letters.append((record, error, self.produce(record, error)))
+            elif not future.is_done:
+                open_letters.append((record, error, future))
+        hand_over.letters = open_letters
+
+    def renew(self) -> None:
+        """Sends again what nobody has finished within its lease, each time with a longer one."""
+        now = time.monotonic()
+        for hand_over in self.under_way:
+            for task in hand_over.sent:
+                if now > task.due:
+                    log.warning("%s %s not finished within its lease, sent again", task.name, task.about)
+                    task.lease = min(task.lease * LEASE_GROWTH, LEASE_MOST_SECONDS)
+                    self.publish(task)
+
+    def drop_results(self, ids: Sequence[str]) -> None:
+        """Results that were read are of no more use; those that are left behind expire (result_expires)."""
+        if not ids:
+            return
+        try:
+            self.app.backend.client.delete(*(self.app.backend.get_key_for_task(task_id) for task_id in ids))
+        except BROKER_ERRORS as error:
+            log.info("results not dropped, they will expire: %s", error)

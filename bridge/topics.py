@@ -1,0 +1,82 @@
+"""`python -m bridge.topics`: creates the topic and its dead letters where they are absent, and changes nothing else."""
+
+import logging
+import sys
+import time
+
+from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+import settings as configuration
+from settings import Settings
+
+log = logging.getLogger(__name__)
+
+DEAD_LETTER_RETENTION_MS = 30 * 24 * 3600 * 1000
+
+
+def wanted(settings: Settings) -> dict[str, dict[str, object]]:
+    """The topics with their settings. LogAppendTime makes the broker's clock decide which record is the later one."""
+    common = {"num_partitions": settings.kafka_topic_partitions, "replication_factor": settings.kafka_replication_factor}
+    return {
+        settings.kafka_topic: {
+            **common,
+            "configs": {
+                "message.timestamp.type": "LogAppendTime",
+                "retention.ms": str(settings.kafka_retention_ms),
+                "retention.bytes": "-1",
+                "cleanup.policy": "delete",
+            },
+        },
+        settings.dead_letter_topic: {
+            **common,
+            "num_partitions": 1,
+            "configs": {"retention.ms": str(DEAD_LETTER_RETENTION_MS), "cleanup.policy": "delete"},
+        },
+    }
+
+
+def create(settings: Settings) -> list[str]:
+    """Creates what is absent and returns its names. Raises KafkaError when Kafka cannot be reached or refuses."""
+    admin = KafkaAdminClient(**settings.kafka_client(), client_id="topics", request_timeout_ms=10_000)
+    created = []
+    try:
+        present = set(admin.list_topics())
+        for name, options in wanted(settings).items():
+            if name not in present:
+                try:
+                    admin.create_topics({name: options}, wait_for_metadata=True)
+                    created.append(name)
+                except TopicAlreadyExistsError:
+                    pass  # two bridges start at once
+    finally:
+        admin.close()
+    return created
+
+
+def create_with_patience(settings: Settings, seconds: float) -> list[str]:
+    """Like `create`, but waits so long for a Kafka that is starting."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return create(settings)
+        except KafkaError as error:
+            if time.monotonic() > deadline:
+                raise
+            log.info("waiting for Kafka: %s", error)
+            time.sleep(0.5)
+
+
+def main() -> int:
+    try:
+        settings = configuration.load()
+        created = create_with_patience(settings, 20)
+    except (configuration.InvalidSetting, KafkaError) as error:
+        print(f"topics: {error}; is Kafka running? (KAFKA_BOOTSTRAP_SERVERS, KAFKA_PORT)", file=sys.stderr)
+        return 1
+    print(f"topics: created {', '.join(created)}" if created else "topics: present")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""How Celery is run: queues, routes and reliability. The one page to read, and the one place to change it.
+
+Nothing here has to be trusted with a record: Redis may lose everything. What makes it safe lies outside, the bridge's
+leases (bridge/consumer.py) for `persist` and the outbox table for `embed`; both tasks may run twice without harm.
+"""
+
+from kombu import Queue
+
+import settings
+
+_settings = settings.load()
+
+# Queues: one for each kind of work, each with workers of its own. Direct queues through the default exchange need no
+# binding, so they work again at once after a FLUSHALL.
+task_queues = [Queue("persist", routing_key="persist"), Queue("embed", routing_key="embed")]
+task_default_queue = "persist"
+task_create_missing_queues = False
+
+task_routes = {
+    "tasks.persist_text": {"queue": "persist"},
+    "tasks.record_dead_letters": {"queue": "persist"},
+    "tasks.sweep": {"queue": "persist"},
+    "tasks.embed_text": {"queue": "embed"},
+}
+
+imports = ["tasks.persist", "tasks.embed", "tasks.upkeep"]
+
+# The clock of the outbox: what was not chained, or was lost on the way, is fed to `embed` within a second.
+beat_schedule = {"sweep": {"task": "tasks.sweep", "schedule": 1.0, "options": {"expires": 5}}}
+
+# Workers: one process unless told otherwise (-c), because on one machine more of them share the same cores; a task is
+# acknowledged when it is done, and only one more is fetched ahead.
+worker_concurrency = 1
+worker_prefetch_multiplier = 1
+task_acks_late = True
+# A task whose worker was killed is not put back by Celery, or one that kills its worker would come back for ever: the
+# lease brings it back, and counts.
+task_reject_on_worker_lost = False
+worker_soft_shutdown_timeout = 8.0
+worker_cancel_long_running_tasks_on_connection_loss = True
+worker_send_task_events = True
+worker_hijack_root_logger = True
+
+# Broker and results. Every wait has an end, and a lost connection is sought again for ever.
+broker_url = _settings.redis_address
+result_backend = _settings.redis_address
+broker_connection_retry_on_startup = True
+broker_connection_max_retries = None
+broker_transport_options = {
+    "visibility_timeout": 300,
+    "socket_timeout": 10,
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "health_check_interval": 5,
+}
+redis_socket_timeout = 10
+redis_socket_connect_timeout = 5
+redis_socket_keepalive = True
+redis_backend_health_check_interval = 5
+result_expires = 600
+task_publish_retry = False
+
+task_serializer = "json"
+result_serializer = "json"
+accept_content = ["json"]
+timezone = "UTC"

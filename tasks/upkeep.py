@@ -1,0 +1,71 @@
+"""What beat asks for: the sweep, which makes certain what the chain makes fast, and the forgetting of old deletions."""
+
+import logging
+import time
+
+import redis
+from kombu.exceptions import KombuError
+from sqlalchemy.exc import SQLAlchemyError
+
+import settings
+import tasks
+from db import commands, session
+from tasks import resources
+from tasks.app import app
+from tasks.persist import reason
+
+log = logging.getLogger(__name__)
+
+FORGET_EVERY_SECONDS = 3600
+_forgotten_at = float("-inf")
+
+
+@app.task(name=tasks.SWEEP, ignore_result=True)
+def sweep() -> int:
+    """Feeds jobs that wait in the outbox to the queue `embed`, as far as it has room; returns how many messages.
+
+    These are rows typed by hand, jobs that a full queue left behind, and those whose worker or message was lost. The
+    jobs stay in their table until their vectors are stored, so a sweep that dies half way only delays them.
+    """
+    config = settings.load()
+    try:
+        room = config.embed_queue_max - resources.queue_length("embed")
+        if room < config.embed_queue_max / 2:
+            return 0
+        with resources.engine().begin() as connection:
+            waiting = commands.take_waiting_jobs(
+                connection, messages=room * config.embed_batch_max, seconds=config.embed_lease_seconds
+            )
+        for jobs, messages in batches(waiting, config.embed_batch_max):
+            app.send_task(tasks.EMBED_TEXT, args=[jobs], argsrepr=f"({messages} messages)", kwargsrepr="{}", expires=60)
+        forget_deletions(config.kafka_retention_ms)
+    except SQLAlchemyError as error:
+        if not session.is_outage(error):
+            raise
+        log.warning("no sweep, database away: %s", reason(error))
+        return 0
+    except (KombuError, redis.RedisError, OSError) as error:
+        log.warning("no sweep, broker away: %s", error)
+        return 0
+    return sum(messages for _, messages in waiting)
+
+
+def batches(waiting: list[tuple[int, int]], most: int) -> list[tuple[list[int], int]]:
+    """Jobs, as (id, messages), put together so that a task has up to `most` messages: (ids, messages) pairs."""
+    grouped: list[tuple[list[int], int]] = []
+    for job, size in waiting:
+        if grouped and grouped[-1][1] + size <= most:
+            grouped[-1] = ([*grouped[-1][0], job], grouped[-1][1] + size)
+        else:
+            grouped.append(([job], size))
+    return grouped
+
+
+def forget_deletions(retention_ms: int) -> None:
+    """Once an hour, where the log does not keep records for ever."""
+    global _forgotten_at
+    if retention_ms < 0 or time.monotonic() - _forgotten_at < FORGET_EVERY_SECONDS:
+        return
+    with resources.engine().begin() as connection:
+        commands.forget_old_deletions(connection, retention_ms)
+    _forgotten_at = time.monotonic()
