@@ -4,15 +4,15 @@ Nothing here has to be trusted with a record: Redis may lose everything. What ma
 leases (bridge/consumer.py) for `persist` and the outbox table for `embed`; both tasks may run twice without harm.
 """
 
-from kombu import Queue
+from kombu import Exchange, Queue
 
 import settings
 
 _settings = settings.load()
 
-# Queues: one for each kind of work, each with workers of its own. Direct queues through the default exchange need no
-# binding, so they work again at once after a FLUSHALL.
-task_queues = [Queue("persist", routing_key="persist"), Queue("embed", routing_key="embed")]
+# Queues: one for each kind of work, each with workers of its own. Celery publishes to a direct queue through the anonymous
+# exchange, which needs no binding, so they work again at once after a FLUSHALL.
+task_queues = [Queue(name, Exchange(name, type="direct"), routing_key=name) for name in ("persist", "embed")]
 task_default_queue = "persist"
 task_create_missing_queues = False
 

@@ -325,11 +325,7 @@ def store_embeddings(
         raise LeaseLost
     ids = array(message_id for job in jobs for message_id in job.message_ids)
     rows = connection.execute(
-        text("""
-            WITH old AS (DELETE FROM message_embeddings WHERE message_id = ANY (:ids ::uuid[]) AND model = :model)
-            SELECT id::text, content_hash::text FROM text_messages WHERE id = ANY (:ids ::uuid[])
-        """),
-        {"ids": ids, "model": model},
+        text("SELECT id::text, content_hash::text FROM text_messages WHERE id = ANY (:ids ::uuid[])"), {"ids": ids}
     )
     current = {uuid.UUID(row[0]).bytes: uuid.UUID(row[1]).bytes for row in rows}
     keep = [
@@ -339,6 +335,17 @@ def store_embeddings(
     ]
     if len(keep) != len(vectors.message_ids):
         vectors = vectors.only(keep)
+    # A message that was edited meanwhile may have the vector of its new text already: that one stays.
+    connection.execute(
+        text("""
+            DELETE FROM message_embeddings e
+            WHERE e.message_id = ANY (:ids ::uuid[]) AND e.model = :model AND (
+                e.message_id = ANY (:replaced ::uuid[])
+                OR NOT EXISTS (SELECT FROM text_messages m
+                               WHERE m.id = e.message_id AND m.content_hash = e.content_hash))
+        """),
+        {"ids": ids, "model": model, "replaced": array({uuid.UUID(bytes=found) for found in vectors.message_ids})},
+    )
     if keep:
         cursor = connection.connection.cursor()
         cursor.copy_expert(

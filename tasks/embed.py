@@ -71,7 +71,7 @@ def embed_text(self: Task, jobs: list[int], texts: dict[str, str] | None = None,
     except (SQLAlchemyError, psycopg2.Error) as error:
         if not session.is_outage(error):
             raise
-        raise retry(self, Outage(reason(error)), texts=texts, lease=lease) from error
+        raise retry(self, Outage(reason(error)), lease=lease) from error
 
 
 def claim(jobs: Sequence[int], lease: str, model: str) -> list[Job]:

@@ -85,6 +85,7 @@ def retry(task: Task, outage: Outage, **kwargs: Any) -> Exception:
         kwargs=kwargs,
         countdown=resources.backoff(attempt),
         throw=False,
+        queue=task.request.delivery_info["routing_key"],
         argsrepr=task.request.argsrepr,
         kwargsrepr="{}",
     )
