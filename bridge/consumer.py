@@ -91,6 +91,8 @@ class Bridge:
 
     def run(self) -> None:
         """Runs until `stopping` is set; then finishes what is under way, commits it and leaves."""
+        # Without the topic's metadata at hand the first assignment would be empty until the next refresh.
+        self.consumer.partitions_for_topic(self.settings.kafka_topic)
         self.consumer.subscribe([self.settings.kafka_topic], listener=self.rebalances)
         while not self.stopping:
             self.take_in()

@@ -71,9 +71,10 @@ def printable(text: str) -> str:
 def send(producer: KafkaProducer, topic: str, record: ConsumerRecord, error: BadRecord) -> FutureRecordMetadata:
     """Sends a record to the dead-letter topic; the future says when it is there. Raises KafkaError."""
     first = first_coming(coordinates(record), record.headers)
-    headers: list[tuple[str, bytes | None]] = [
-        (name, value) for name, value in record.headers if not name.startswith("dead-letter-")
-    ]
+    headers = [(name, value or b"") for name, value in record.headers if not name.startswith("dead-letter-")]
+    null = [name for name, value in record.headers if value is None]
+    if null:  # kafka-python sends no null header: they go empty, and are named
+        headers.append(("dead-letter-null-headers", ",".join(null).encode()))
     headers += [
         ("dead-letter-reason", error.reason.encode()),
         ("dead-letter-detail", printable(error.detail).encode()),

@@ -125,7 +125,7 @@ DELETE_OLDER = text("""
     USING unnest(:ids ::uuid[], :timestamps ::bigint[], :partitions ::int[], :offsets ::bigint[])
         AS r (id, version_timestamp, version_partition, version_offset)
     WHERE t.id = r.id AND (t.version_timestamp, t.version_partition, t.version_offset)
-        <= (r.version_timestamp, r.version_partition, r.version_offset)
+        < (r.version_timestamp, r.version_partition, r.version_offset)  -- equal: typed by hand after that deletion
 """)
 
 

@@ -1,0 +1,86 @@
+"""Dead letters: what goes to the topic and to the table, whatever key, value and headers the record has."""
+
+import base64
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bridge import dead_letters
+from bridge.message import BadRecord
+
+ERROR = BadRecord("invalid-json", "no \0 and no \ud800")
+
+
+class Producer:
+    """Takes what kafka-python's producer takes, and keeps it."""
+
+    def send(self, topic: str, *, value: bytes | None, key: bytes | None, headers: list[tuple[str, bytes]]) -> "Producer":
+        assert all(isinstance(name, str) and isinstance(content, bytes) for name, content in headers)
+        size = len(value or b"") + len(key or b"") + sum(len(name) + len(content) + 10 for name, content in headers)
+        assert size <= dead_letters.RECORD_BYTES + 1000
+        self.value, self.key, self.headers = value, key, dict(headers)
+        return self
+
+
+def a_record(value: bytes | None = b"{", key: bytes | None = None, headers: Sequence[tuple[str, Any]] = ()) -> Any:
+    return SimpleNamespace(topic="t", partition=2, offset=7, timestamp=1000, key=key, value=value, headers=list(headers))
+
+
+def sent(record: Any) -> Producer:
+    producer = Producer()
+    dead_letters.send(producer, "t.dead-letters", record, ERROR)  # type: ignore[arg-type]
+    return producer
+
+
+def test_bytes_key_and_headers_go_unchanged_with_reason_and_coordinates() -> None:
+    letter = sent(a_record(b"\xff", b"\0", [("h", b"\xfe")]))
+    assert (letter.value, letter.key, letter.headers["h"]) == (b"\xff", b"\0", b"\xfe")
+    assert {name: value for name, value in letter.headers.items() if name.startswith("dead-letter-")} == {
+        "dead-letter-reason": b"invalid-json",
+        "dead-letter-detail": b"no \\0 and no \\ud800",
+        "dead-letter-topic": b"t",
+        "dead-letter-partition": b"2",
+        "dead-letter-offset": b"7",
+        "dead-letter-timestamp": b"1000",
+    }
+
+
+def test_null_headers_are_named() -> None:
+    letter = sent(a_record(headers=[("a", None), ("b", b""), ("c", None)]))
+    assert (letter.headers["a"], letter.headers["b"]) == (b"", b"")
+    assert letter.headers["dead-letter-null-headers"] == b"a,c"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        a_record(b"x" * 5_000_000, b"key"),
+        a_record(b"x", b"k" * 5_000_000),
+        a_record(b"x", None, [("h", b"v" * 5_000_000)]),
+        a_record(b"x", None, [(f"h{number}", b"v") for number in range(200_000)]),
+        a_record(b"x" * 5_000_000, b"k" * 5_000_000, [("h", b"v" * 5_000_000)]),
+        a_record(None, b"k" * 5_000_000),
+    ],
+)
+def test_a_record_beyond_the_limit_goes_cut_and_says_so(record: Any) -> None:
+    letter = sent(record)
+    assert b"bytes" in letter.headers["dead-letter-cut"]
+    assert letter.headers["dead-letter-offset"] == b"7"
+
+
+def test_the_note_has_the_beginning_of_the_value_and_its_whole_length() -> None:
+    note = dead_letters.note(a_record(b"x" * 100_000, None, [("n", None), ("\0\ud800", b"\xff")]), "r", "d\0")
+    assert base64.b64decode(note.value or "") == b"x" * dead_letters.NOTED_BYTES
+    assert (note.value_bytes, note.key, note.detail) == (100_000, None, "d\\0")
+    assert note.headers == [("n", None), ("\\0\\ud800", "/w==")]
+
+
+def test_a_replay_that_fails_again_keeps_its_first_coordinates() -> None:
+    first = [(f"dead-letter-{name}", value) for name, value in (("topic", b"t"), ("partition", b"0"), ("offset", b"3"))]
+    record = a_record(headers=[*first, ("dead-letter-timestamp", b"900"), ("dead-letter-reason", b"old")])
+    note = dead_letters.note(record, "r", "d")
+    assert (note.partition, note.offset, note.timestamp, note.again) == (0, 3, 900, True)
+    letter = sent(record)
+    assert (letter.headers["dead-letter-offset"], letter.headers["dead-letter-reason"]) == (b"3", b"invalid-json")
