@@ -10,8 +10,8 @@ import settings
 
 _settings = settings.load()
 
-# Queues: one for each kind of work, each with workers of its own. Celery publishes to a direct queue through the anonymous
-# exchange, which needs no binding, so they work again at once after a FLUSHALL.
+# Queues: one for each kind of work, each with workers of its own. Celery publishes to a direct queue through the
+# anonymous exchange, which needs no binding, so they work again at once after a FLUSHALL.
 task_queues = [Queue(name, Exchange(name, type="direct"), routing_key=name) for name in ("persist", "embed")]
 task_default_queue = "persist"
 task_create_missing_queues = False

@@ -6,8 +6,8 @@ from typing import NamedTuple
 class Record(NamedTuple):
     """A checked record. `message` is None for a tombstone; `metadata` is JSON text; timestamp in ms since 1970.
 
-    `replayed` is (topic, partition, offset) of the dead letter that this record is a second try of, else None. The order
-    of the fields is the wire form of persist_text.
+    `replayed` is (topic, partition, offset) of the dead letter that this record is a second try of, else None. The
+    order of the fields is the wire form of persist_text.
     """
 
     id: str
@@ -27,9 +27,9 @@ class Record(NamedTuple):
 class DeadLetter(NamedTuple):
     """A record that could not be stored. Bytes are base64 text here, so that Celery's JSON can carry them.
 
-    `value` may be cut, `value_bytes` is its whole length (None: there was no value); `headers` are [name, base64 or null]
-    pairs. `again` says that it came as the replay of a dead letter and failed once more. The order of the fields is the
-    wire form of record_dead_letters.
+    `value` may be cut, `value_bytes` is its whole length (None: there was no value); `headers` are [name, base64 or
+    null] pairs. `again` says that it came as the replay of a dead letter and failed once more. The order of the fields
+    is the wire form of record_dead_letters.
     """
 
     topic: str

@@ -1,8 +1,8 @@
 """The only reader of the environment: every setting of the product, with its default.
 
-A setting is an environment variable or a line of `.env` in the checkout; the environment wins, and an empty value counts
-as not set. `.env.example` lists them all, and a test keeps the two lists equal. Everything else gets values from here.
-Only the standard library is used, because the installation reads settings before anything is installed.
+A setting is an environment variable or a line of `.env` in the checkout; the environment wins, and an empty value
+counts as not set. `.env.example` lists them all, and a test keeps the two lists equal. Everything else gets values
+from here. Only the standard library is used, because the installation reads settings before anything is installed.
 """
 
 import os

@@ -47,7 +47,9 @@ def run(settings: Settings) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    log.info("reading %s as %s, member %s", settings.kafka_topic, settings.kafka_group_id, settings.bridge_id or "dynamic")
+    log.info(
+        "reading %s as %s, member %s", settings.kafka_topic, settings.kafka_group_id, settings.bridge_id or "dynamic"
+    )
     started = time.monotonic()
     bridge.run()
     producer.close(timeout=2)

@@ -1,9 +1,9 @@
 """The bridge's loop: poll, decode, hand over, and commit last. It knows Kafka and the names of the tasks, no database.
 
 Contract. Who commits: this loop alone, and only offsets whose records' effect is durable, in PostgreSQL by the word of
-persist_text or in the dead letters. What a crash does: everything not committed is read again; the tasks are idempotent.
-What a loss in Redis does: a hand-over that nobody has finished within its lease is handed over again. What an outage
-does: hand-overs stay under way, the window fills, and no more is read until they are done.
+persist_text or in the dead letters. What a crash does: everything not committed is read again; the tasks are
+idempotent. What a loss in Redis does: a hand-over that nobody has finished within its lease is handed over again. What
+an outage does: hand-overs stay under way, the window fills, and no more is read until they are done.
 """
 
 import logging
@@ -103,7 +103,10 @@ class Bridge:
 
     def take_in(self) -> None:
         """Polls for records where the window has room; the consumer stays in its group while it has none."""
-        if self.hand_overs.count >= self.settings.bridge_window or self.gathered_bytes >= self.settings.bridge_batch_bytes:
+        if (
+            self.hand_overs.count >= self.settings.bridge_window
+            or self.gathered_bytes >= self.settings.bridge_batch_bytes
+        ):
             self.wait_for_room()
             return
         if self.full_since is not None:
@@ -139,7 +142,10 @@ class Bridge:
             self.gathered = [record for record in self.gathered if partition(record) not in gone]
 
     def hand_over_gathered(self) -> None:
-        full = len(self.gathered) >= self.settings.bridge_batch_max or self.gathered_bytes >= self.settings.bridge_batch_bytes
+        full = (
+            len(self.gathered) >= self.settings.bridge_batch_max
+            or self.gathered_bytes >= self.settings.bridge_batch_bytes
+        )
         eager = max(EAGER, self.settings.persist_workers + 1)
         if not self.gathered or not (full or self.hand_overs.count < eager):
             return

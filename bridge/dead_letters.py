@@ -88,7 +88,9 @@ def send(producer: KafkaProducer, topic: str, record: ConsumerRecord, error: Bad
     return sent
 
 
-def fit(key: bytes | None, value: bytes | None, headers: list[tuple[str, Any]]) -> tuple[bytes | None, bytes | None, Any]:
+def fit(
+    key: bytes | None, value: bytes | None, headers: list[tuple[str, Any]]
+) -> tuple[bytes | None, bytes | None, Any]:
     """Cuts a record that the producer would refuse, and says so in a header; the log has the original."""
 
     def size(part: bytes | None) -> int:
@@ -98,7 +100,10 @@ def fit(key: bytes | None, value: bytes | None, headers: list[tuple[str, Any]]) 
     header_bytes = sum(len(name) + size(content) + 10 for name, content in headers)
     if size(key) + size(value) + header_bytes <= RECORD_BYTES:
         return key, value, headers
-    cut = ("dead-letter-cut", f"key {size(key)} bytes, value {size(value)} bytes, {len(headers) - len(own)} headers".encode())
+    cut = (
+        "dead-letter-cut",
+        f"key {size(key)} bytes, value {size(value)} bytes, {len(headers) - len(own)} headers".encode(),
+    )
     if header_bytes > RECORD_BYTES // 4:
         headers = own
         header_bytes = sum(len(name) + size(content) + 10 for name, content in own)

@@ -1,8 +1,8 @@
 """Hand-overs: records that were given to the tasks and whose effect is not yet known to be durable.
 
-A hand-over is finished when persist_text has said that each record is stored or rejected, and each dead letter is in its
-topic and in its table. Until then its lease is watched; a lease that has run out means that nobody is at it (the message
-was lost, or its worker died), and the same tasks are sent again. Memory is bounded by the bridge's window.
+A hand-over is finished when persist_text has said that each record is stored or rejected, and each dead letter is in
+its topic and in its table. Until then its lease is watched; a lease that has run out means that nobody is at it (the
+message was lost, or its worker died), and the same tasks are sent again. Memory is bounded by the bridge's window.
 """
 
 import logging

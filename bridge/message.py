@@ -1,4 +1,5 @@
-"""Decoding and checking a record: bytes in, a Record or a BadRecord with its reason out. Knows neither Kafka nor Celery.
+"""Decoding and checking a record: bytes in, a Record or a BadRecord with its reason out. Knows neither Kafka nor
+Celery.
 
 Any bytes may come. What is accepted is stored to the letter; what is not has exactly one of the reasons of REASONS.
 """
@@ -82,7 +83,9 @@ def decode(at: Coordinates, key: bytes | None, value: bytes | None, headers: Hea
         identity, source_id = message_id(key_text(key))
         return Record(identity, source_id, None, None, *place)
     fields = check(parse(value), max_text_chars)
-    identity = fields.id or str(uuid.uuid5(NAMESPACE, "{0.topic}/{0.partition}/{0.offset}/{0.timestamp}".format(first)))
+    identity = fields.id or str(
+        uuid.uuid5(NAMESPACE, f"{first.topic}/{first.partition}/{first.offset}/{first.timestamp}")
+    )
     return Record(identity, fields.source_id, fields.text, fields.metadata, *place)
 
 
@@ -103,7 +106,7 @@ def first_coming(at: Coordinates, headers: Headers) -> Coordinates:
         )
     except (KeyError, ValueError):
         return at
-    plausible = 0 <= first.partition < 2**31 and 0 <= first.offset < 2**63 and -(2**63) <= first.timestamp
+    plausible = 0 <= first.partition < 2**31 and 0 <= first.offset < 2**63 and first.timestamp >= -(2**63)
     if not plausible or first.timestamp > at.timestamp or first.topic != at.topic:
         return at
     return first

@@ -1,4 +1,5 @@
-"""The commit rule: of each partition, only the run of finished hand-overs from the front is committed. Pure bookkeeping.
+"""The commit rule: of each partition, only the run of finished hand-overs from the front is committed. Pure
+bookkeeping.
 
 A hand-over that is still under way holds back all later offsets of its partition, however many of them are finished; so
 after a crash everything not known to be durable is read again, and nothing is skipped.
@@ -45,7 +46,8 @@ class Offsets:
             self._reached[run.partition] = runs.popleft().next_offset
 
     def skip_to(self, partition: TopicPartition, offset: int) -> None:
-        """Lets a position be committed that no record reaches (behind a transaction marker), when nothing is under way."""
+        """Lets a position be committed that no record reaches (behind a transaction marker), when nothing is under
+        way."""
         if not self._runs.get(partition):
             self._reached[partition] = max(offset, self._reached.get(partition, offset))
 

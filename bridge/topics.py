@@ -17,7 +17,10 @@ DEAD_LETTER_RETENTION_MS = 30 * 24 * 3600 * 1000
 
 def wanted(settings: Settings) -> dict[str, dict[str, object]]:
     """The topics with their settings. LogAppendTime makes the broker's clock decide which record is the later one."""
-    common = {"num_partitions": settings.kafka_topic_partitions, "replication_factor": settings.kafka_replication_factor}
+    common = {
+        "num_partitions": settings.kafka_topic_partitions,
+        "replication_factor": settings.kafka_replication_factor,
+    }
     return {
         settings.kafka_topic: {
             **common,

@@ -1,9 +1,9 @@
 """`python -m db`: the schema. Upgrade it, downgrade it, show its revision, or make all vectors anew.
 
-    python -m db upgrade [REVISION]     run the migrations that are missing, and set up the read-only role
-    python -m db downgrade REVISION     undo migrations down to REVISION ("base": all of them)
-    python -m db current                show the revision
-    python -m db reembed                make the chosen provider's model the active one and embed every message again
+python -m db upgrade [REVISION]     run the migrations that are missing, and set up the read-only role
+python -m db downgrade REVISION     undo migrations down to REVISION ("base": all of them)
+python -m db current                show the revision
+python -m db reembed                make the chosen provider's model the active one and embed every message again
 """
 
 import argparse

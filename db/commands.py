@@ -1,4 +1,5 @@
-"""Everything that writes: messages, deletions, dead letters, embedding jobs and vectors. Reads for people are in queries.
+"""Everything that writes: messages, deletions, dead letters, embedding jobs and vectors. Reads for people are in
+queries.
 
 Each function runs in the caller's transaction and never commits. The triggers of migration 0001 do the rest: whoever
 changes a message, its vectors go and a job is queued, in that same transaction.
@@ -148,8 +149,8 @@ def latest(records: Iterable[Record]) -> tuple[list[tuple[Record, int]], list[Re
 def persist(connection: Connection, records: Sequence[Record], *, reserved_seconds: float | None = None) -> Stored:
     """Stores texts and tombstones so that for each id the latest version wins, whatever came first. Idempotent.
 
-    `reserved_seconds` keeps the sweep off the new jobs for so long, because the caller hands them on itself; None leaves
-    them to the sweep. Raises what the database says: a DataError is the fault of one of the records.
+    `reserved_seconds` keeps the sweep off the new jobs for so long, because the caller hands them on itself; None
+    leaves them to the sweep. Raises what the database says: a DataError is the fault of one of the records.
     """
     texts, tombstones = latest(records)
     # Without the lock a text and its tombstone, both uncommitted, would not see each other, and both would stay.
@@ -226,8 +227,8 @@ def record_dead_letters(connection: Connection, letters: Sequence[DeadLetter]) -
     statement = text("""
         INSERT INTO dead_letters AS t
             (topic, partition, "offset", timestamp, reason, detail, key, value, value_bytes, headers)
-        VALUES (:topic, :partition, :offset, :timestamp, :reason, :detail, decode(:key, 'base64'), decode(:value, 'base64'),
-            :value_bytes, :headers ::jsonb)
+        VALUES (:topic, :partition, :offset, :timestamp, :reason, :detail, decode(:key, 'base64'),
+            decode(:value, 'base64'), :value_bytes, :headers ::jsonb)
         ON CONFLICT (topic, partition, "offset") DO UPDATE SET
             reason = excluded.reason, detail = excluded.detail, state = 'open', state_changed_at = clock_timestamp()
         WHERE :again AND t.state = 'replayed'
@@ -258,7 +259,8 @@ def claim_jobs(connection: Connection, jobs: Sequence[int], lease: str, seconds:
 
 
 def release_jobs(connection: Connection, jobs: Sequence[int], lease: str, *, seconds: float, refund: bool) -> None:
-    """Gives jobs back, to be taken from `seconds` on; with `refund` the attempt does not count, for it was an outage."""
+    """Gives jobs back, to be taken from `seconds` on; with `refund` the attempt does not count, for it was an
+    outage."""
     connection.execute(
         text("""
             UPDATE embedding_jobs SET lease = NULL, attempts = attempts - :refund,
@@ -400,7 +402,9 @@ def register_model(connection: Connection, name: str, dimensions: int) -> str:
 
 def switch_model(connection: Connection, name: str, dimensions: int) -> int:
     """Makes another model the active one and queues every message for it; returns how many messages."""
-    connection.execute(text("UPDATE embedding_models SET active = FALSE WHERE active AND name <> :name"), {"name": name})
+    connection.execute(
+        text("UPDATE embedding_models SET active = FALSE WHERE active AND name <> :name"), {"name": name}
+    )
     connection.execute(
         text("""
             INSERT INTO embedding_models (name, dimensions, active) VALUES (:name, :dimensions, TRUE)
@@ -410,9 +414,7 @@ def switch_model(connection: Connection, name: str, dimensions: int) -> int:
     )
     connection.execute(text("DELETE FROM message_embeddings WHERE model <> :name"), {"name": name})
     return int(
-        connection.execute(
-            text("SELECT count(*), queue_embedding(array_agg(id)) FROM text_messages")
-        ).scalar_one()
+        connection.execute(text("SELECT count(*), queue_embedding(array_agg(id)) FROM text_messages")).scalar_one()
     )
 
 

@@ -1,7 +1,7 @@
 """Vectors in PostgreSQL's binary COPY format, built by numpy in one go: about 20 times as fast as text.
 
-Formats: https://www.postgresql.org/docs/18/sql-copy.html ("Binary Format") and pgvector's halfvec_recv (int16 dimensions,
-int16 zero, then big-endian half floats).
+Formats: https://www.postgresql.org/docs/18/sql-copy.html ("Binary Format") and pgvector's halfvec_recv (int16
+dimensions, int16 zero, then big-endian half floats).
 """
 
 from io import BytesIO

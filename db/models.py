@@ -1,4 +1,5 @@
-"""The tables as SQLAlchemy sees them: what Alembic compares the migrations with. Statements are in commands and queries."""
+"""The tables as SQLAlchemy sees them: what Alembic compares the migrations with. Statements are in commands and
+queries."""
 
 import uuid
 from datetime import datetime
@@ -48,7 +49,8 @@ class DeletedMessage(Base):
 
 
 class DeadLetter(Base):
-    """A record that could not be stored, once for its coordinates. A value over 64 KiB is kept cut; the log has it whole."""
+    """A record that could not be stored, once for its coordinates. A value over 64 KiB is kept cut; the log has it
+    whole."""
 
     __tablename__ = "dead_letters"
     topic: Mapped[str] = mapped_column(Text, primary_key=True)

@@ -1,7 +1,7 @@
 """Everything that is read for people: messages, search, counts. Short explicit SQL that returns dicts; nothing writes.
 
-The APIs run these with the read-only role. Times come as ISO 8601 strings in UTC, made by PostgreSQL, because a row typed
-by hand may hold a time that Python has no type for ('infinity').
+The APIs run these with the read-only role. Times come as ISO 8601 strings in UTC, made by PostgreSQL, because a row
+typed by hand may hold a time that Python has no type for ('infinity').
 """
 
 import base64
@@ -48,7 +48,8 @@ def newest(connection: Connection, *, limit: int, cursor: str | None = None, wor
 
     Raises InvalidCursor. Plan: text_messages_newest in order, or text_messages_words and a sort.
     """
-    where, values = ["TRUE"], {"limit": limit + 1}
+    where = ["TRUE"]
+    values: Row = {"limit": limit + 1}
     if cursor is not None:
         created_at, message_id = read_cursor(cursor)
         where.append("(m.created_at, m.id) < (:created_at ::timestamptz, :id ::uuid)")
@@ -57,7 +58,9 @@ def newest(connection: Connection, *, limit: int, cursor: str | None = None, wor
         where.append("message_words(m.message) @@ websearch_to_tsquery('english', :words)")
         values |= {"words": words}
     # OFFSET 0 keeps the planner from walking the newest-first index through all rows for a rare word.
-    source = "text_messages" if words is None else f"(SELECT * FROM text_messages m WHERE {' AND '.join(where)} OFFSET 0)"
+    source = (
+        "text_messages" if words is None else f"(SELECT * FROM text_messages m WHERE {' AND '.join(where)} OFFSET 0)"
+    )
     rows = connection.execute(
         text(f"""
             SELECT {MESSAGE} FROM {source} m {"WHERE " + " AND ".join(where) if words is None else ""}
@@ -121,7 +124,8 @@ def counts(connection: Connection) -> Row:
         connection.execute(
             text(f"""
                 SELECT (SELECT count(*) FROM text_messages) AS messages,
-                    (SELECT count(*) FROM message_embeddings WHERE passage_number = 0 AND model = {ACTIVE}) AS embeddings,
+                    (SELECT count(*) FROM message_embeddings WHERE passage_number = 0 AND model = {ACTIVE})
+                        AS embeddings,
                     (SELECT coalesce(sum(cardinality(message_ids)), 0)::bigint FROM embedding_jobs WHERE NOT deleted)
                         AS pending,
                     (SELECT count(*) FROM embedding_failures) AS failed,
@@ -141,7 +145,8 @@ def per_minute(connection: Connection) -> list[Row]:
             FROM generate_series(date_trunc('minute', now()) - INTERVAL '59 min', now(), INTERVAL '1 min') AS minute
             LEFT JOIN (
                 SELECT date_trunc('minute', created_at) AS minute, count(*) AS messages FROM text_messages
-                WHERE created_at >= date_trunc('minute', now()) - INTERVAL '59 min' AND created_at < now() + INTERVAL '1 min'
+                WHERE created_at >= date_trunc('minute', now()) - INTERVAL '59 min'
+                    AND created_at < now() + INTERVAL '1 min'
                 GROUP BY 1
             ) AS counted USING (minute)
             ORDER BY 1
@@ -191,7 +196,7 @@ def semantic(
 ) -> list[Row]:
     """The messages nearest to a vector, best first, each once with its best passage and the cosine similarity as score.
 
-    A vector counts only while its content hash is that of its message, so no edited text is ever found by its old vector.
+    A vector counts only while its content hash is that of its message, so no edited text is found by its old vector.
     `since` <= created_at < `until`. `without` leaves one message id out. Exact: a scan of all vectors.
     """
     where, values = narrowing(filter, since, until)
@@ -202,7 +207,8 @@ def semantic(
         values["without"] = without
     statement = text(f"""
         WITH nearest AS (
-            SELECT e.message_id, e.passage_start, e.passage_end, e.content_hash, e.embedding <=> :query ::halfvec AS distance
+            SELECT e.message_id, e.passage_start, e.passage_end, e.content_hash,
+                e.embedding <=> :query ::halfvec AS distance
             FROM message_embeddings e
             {"JOIN text_messages m ON m.id = e.message_id" if where else ""}
             WHERE e.model = :model {"".join(" AND " + condition for condition in where)}
@@ -300,7 +306,7 @@ def first_vector(connection: Connection, message_id: str, model: str) -> list[fl
 
 
 def dead_letters(connection: Connection, *, state: str | None = "open", limit: int = 100) -> list[Row]:
-    """Dead letters, newest first, without their bytes: coordinates, reason, detail, state, times. None: of any state."""
+    """Dead letters, newest first, without their bytes: coordinates, reason, detail, state, times. None: any state."""
     rows = connection.execute(
         text(f"""
             SELECT topic, partition, "offset", timestamp, reason, detail, state, value_bytes,

@@ -99,7 +99,8 @@ def grant_reader(connection: Connection, settings: Settings) -> None:
     role = sql.Identifier(settings.database_reader_user)
     values = {"role": role, "password": sql.Literal(settings.database_reader_password)}
     values["database"] = sql.Identifier(settings.database_name)
-    # Asked through SQLAlchemy, so that its transaction has begun and the caller's commit holds for the cursor's work too.
+    # Asked through SQLAlchemy, so that its transaction has begun and the caller's commit holds for the cursor's work
+    # too.
     known = connection.execute(
         text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": settings.database_reader_user}
     ).one_or_none()

@@ -1,4 +1,5 @@
-"""Embedding: claim the jobs, embed outside of any transaction, store the vectors of the texts that are still current."""
+"""Embedding: claim the jobs, embed outside of any transaction, store the vectors of the texts that are still
+current."""
 
 import hashlib
 import logging
@@ -48,8 +49,8 @@ class Passage(NamedTuple):
 def embed_text(self: Task, jobs: list[int], texts: dict[str, str] | None = None, lease: str | None = None) -> None:
     """Makes the vectors of the jobs' messages match their texts, and finishes the jobs.
 
-    `texts` are those that the sender had at hand, by message id; the others are read. A text that was edited meanwhile is
-    dropped here: the edit has queued a job of its own. `lease` is given only when the task retries itself.
+    `texts` are those that the sender had at hand, by message id; the others are read. A text that was edited meanwhile
+    is dropped here: the edit has queued a job of its own. `lease` is given only when the task retries itself.
     """
     lease = lease or str(uuid.uuid4())
     try:
@@ -113,7 +114,8 @@ def current_texts(claimed: Sequence[Job], handed: dict[str, str]) -> dict[str, s
 
 
 def content_hash(text: str) -> bytes:
-    """The 16 bytes that PostgreSQL's md5(message)::uuid gives for a text: it tells texts apart, and protects nothing."""
+    """The 16 bytes that PostgreSQL's md5(message)::uuid gives for a text: it tells texts apart, and protects
+    nothing."""
     return hashlib.md5(text.encode(), usedforsecurity=False).digest()
 
 
@@ -185,7 +187,7 @@ def vectors_or_reasons(embedder: Embedder, texts: Sequence[str]) -> list[NDArray
         return list(vectors)
     except (EmbedderUnavailable, ModelError):
         raise
-    except Exception as error:  # whatever a text makes the model's libraries raise must not sink its neighbours
+    except Exception as error:  # noqa: BLE001 - whatever a text makes the model's libraries raise must not sink its neighbours
         if len(texts) == 1:
             return [f"{type(error).__name__}: {error}"]
     middle = len(texts) // 2

@@ -29,8 +29,8 @@ class Outage(Exception):
 def persist_text(self: Task, records: list[list[Any]]) -> dict[str, Any]:
     """Stores the records of one hand-over, and chains the embedding of what was written.
 
-    `records` are Records as lists. Returns {"stored": rows written, "rejected": [[place, detail], ...]}: the rejected are
-    those that the database refuses on their own account, found by halving; none of their neighbours suffers.
+    `records` are Records as lists. Returns {"stored": rows written, "rejected": [[place, detail], ...]}: the rejected
+    are those that the database refuses on their own account, found by halving; none of their neighbours suffers.
     """
     batch = [read(record) for record in records]
     chained = embed_queue_has_room()
@@ -40,14 +40,19 @@ def persist_text(self: Task, records: list[list[Any]]) -> dict[str, Any]:
     except Outage as outage:
         raise retry(self, outage) from outage
     if stored.jobs:
-        texts = {record.id: record.message for record in batch if record.id in stored.ids and record.message is not None}
+        texts = {
+            record.id: record.message for record in batch if record.id in stored.ids and record.message is not None
+        }
         chain_embedding(stored.jobs, texts)
     return {"stored": len(stored.ids), "rejected": rejected}
 
 
 def read(fields: list[Any]) -> Record:
     record = Record(*fields)
-    return record if record.replayed is None else record._replace(replayed=tuple(record.replayed))
+    if record.replayed is None:
+        return record
+    topic, partition, offset = record.replayed
+    return record._replace(replayed=(topic, partition, offset))
 
 
 def store(batch: Sequence[Record], start: int, reserved: float | None) -> tuple[commands.Stored, list[Rejected]]:
@@ -75,7 +80,8 @@ def reason(error: Exception) -> str:
 def retry(task: Task, outage: Outage, **kwargs: Any) -> Exception:
     """Sends the task once more after a pause, with these keyword arguments; the caller raises what it returns.
 
-    The number keeps each RETRY result different from the one before, which is how the bridge sees that somebody is at it.
+    The number keeps each RETRY result different from the one before, which is how the bridge sees that somebody is at
+    it.
     """
     attempt = task.request.retries
     if attempt in (0, 10) or attempt % 100 == 0:

@@ -1,4 +1,5 @@
-"""The bridge with real Kafka, Valkey and PostgreSQL: what it commits, what it buries, and what it does after a crash."""
+"""The bridge with real Kafka, Valkey and PostgreSQL: what it commits, what it buries, and what it does after a
+crash."""
 
 import base64
 import json
@@ -62,7 +63,7 @@ def stored(database: Engine) -> dict[str, str]:
 
 
 def letters(database: Engine) -> list[dict[str, Any]]:
-    return ask(database, "SELECT * FROM dead_letters ORDER BY topic, partition, \"offset\"")
+    return ask(database, 'SELECT * FROM dead_letters ORDER BY topic, partition, "offset"')
 
 
 def all_committed(settings: Settings) -> bool:
@@ -145,7 +146,12 @@ def test_bad_records_are_buried_with_their_bytes_and_their_neighbours_are_stored
 ) -> None:
     start("persist-worker")
     start("bridge")
-    bad = [(b"not json \xff", "invalid-unicode"), (b"", "invalid-json"), (b"[]", "not-an-object"), (b"{}", "missing-text")]
+    bad = [
+        (b"not json \xff", "invalid-unicode"),
+        (b"", "invalid-json"),
+        (b"[]", "not-an-object"),
+        (b"{}", "missing-text"),
+    ]
     for number, (value, _) in enumerate(bad):
         producer.send(settings.kafka_topic, json.dumps({"id": f"a-{number}", "text": "good"}).encode(), partition=1)
         producer.send(settings.kafka_topic, value, key=b"\xfe", headers=[("h", b"\xff"), ("e", b"")], partition=1)

@@ -16,7 +16,9 @@ ERROR = BadRecord("invalid-json", "no \0 and no \ud800")
 class Producer:
     """Takes what kafka-python's producer takes, and keeps it."""
 
-    def send(self, topic: str, *, value: bytes | None, key: bytes | None, headers: list[tuple[str, bytes]]) -> "Producer":
+    def send(
+        self, topic: str, *, value: bytes | None, key: bytes | None, headers: list[tuple[str, bytes]]
+    ) -> "Producer":
         assert all(isinstance(name, str) and isinstance(content, bytes) for name, content in headers)
         size = len(value or b"") + len(key or b"") + sum(len(name) + len(content) + 10 for name, content in headers)
         assert size <= dead_letters.RECORD_BYTES + 1000
@@ -25,7 +27,9 @@ class Producer:
 
 
 def a_record(value: bytes | None = b"{", key: bytes | None = None, headers: Sequence[tuple[str, Any]] = ()) -> Any:
-    return SimpleNamespace(topic="t", partition=2, offset=7, timestamp=1000, key=key, value=value, headers=list(headers))
+    return SimpleNamespace(
+        topic="t", partition=2, offset=7, timestamp=1000, key=key, value=value, headers=list(headers)
+    )
 
 
 def sent(record: Any) -> Producer:

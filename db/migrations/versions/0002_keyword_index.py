@@ -1,7 +1,7 @@
 """Full-text search over the messages.
 
-`message_words` is what the index holds and what a query must use. Only the first 100,000 characters count: a tsvector is
-limited to 1 MB, and a longer text must not be refused for it.
+`message_words` is what the index holds and what a query must use. Only the first 100,000 characters count: a tsvector
+is limited to 1 MB, and a longer text must not be refused for it.
 
 Revision: 0002, after 0001
 """
