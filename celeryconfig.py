@@ -26,6 +26,7 @@ task_routes = {
 imports = ["tasks.persist", "tasks.embed", "tasks.upkeep"]
 
 # The clock of the outbox: what was not chained, or was lost on the way, is fed to `embed` within a second.
+beat_scheduler = "tasks.clock:Clock"
 beat_schedule = {"sweep": {"task": "tasks.sweep", "schedule": 1.0, "options": {"expires": 5}}}
 
 # Workers: one process unless told otherwise (-c), because on one machine more of them share the same cores; a task is

@@ -12,23 +12,21 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import redis
 from celery import Celery, states
 from kafka import KafkaProducer
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 from kafka.producer.future import FutureRecordMetadata
-from kombu.exceptions import KombuError
 
 import tasks
 from bridge import dead_letters
 from bridge.message import BadRecord, decode
 from records import Record
 from settings import Settings
+from tasks.broker import BROKER_ERRORS
 
 log = logging.getLogger(__name__)
 
-BROKER_ERRORS = (KombuError, redis.RedisError, OSError)
 UNSENT_SECONDS = 0.5
 LEASE_GROWTH = 2.0
 LEASE_MOST_SECONDS = 60.0

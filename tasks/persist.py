@@ -4,9 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import redis
 from celery import Task
-from kombu.exceptions import KombuError
 from sqlalchemy.exc import SQLAlchemyError
 
 import settings
@@ -15,6 +13,7 @@ from db import commands, session
 from records import DeadLetter, Record
 from tasks import resources
 from tasks.app import app
+from tasks.broker import BROKER_ERRORS, queue_length
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +100,8 @@ def retry(task: Task, outage: Outage, **kwargs: Any) -> Exception:
 def embed_queue_has_room() -> bool:
     """Whether to chain: a long queue is left alone, the jobs wait in PostgreSQL, and the sweep feeds them in."""
     try:
-        return resources.queue_length("embed") < settings.load().embed_queue_max
-    except redis.RedisError:
+        return queue_length("embed") < settings.load().embed_queue_max
+    except BROKER_ERRORS:
         return False
 
 
@@ -117,7 +116,7 @@ def chain_embedding(jobs: list[int], texts: dict[str, str]) -> None:
             kwargsrepr="{}",
             expires=60,
         )
-    except (KombuError, redis.RedisError, OSError) as error:
+    except BROKER_ERRORS as error:
         log.warning("could not chain the embedding, left to the sweep: %s", error)
 
 

@@ -1,4 +1,4 @@
-"""What a worker process holds between tasks: its database engine, its embedder, and a look at the queues.
+"""What a worker process holds between tasks: its database engine and its embedder.
 
 Made at first use, in the process that uses it: connections and models do not survive a fork.
 """
@@ -6,13 +6,11 @@ Made at first use, in the process that uses it: connections and models do not su
 import logging
 from functools import cache
 
-import redis
 from sqlalchemy import Engine
 
 import settings
 from db import commands, session
 from embedder import Embedder, ModelError, load_provider
-from tasks.app import app
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +32,6 @@ def embedder() -> Embedder:
             f"set EMBEDDING_PROVIDER back, or run `python -m db reembed` to make them all anew"
         )
     return provider
-
-
-def queue_length(name: str) -> int:
-    """How many tasks wait in a queue. Raises redis.RedisError."""
-    client: redis.Redis = app.backend.client
-    return int(client.llen(name))
 
 
 def backoff(attempt: int) -> float:

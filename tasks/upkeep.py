@@ -3,8 +3,6 @@
 import logging
 import time
 
-import redis
-from kombu.exceptions import KombuError
 from sqlalchemy.exc import SQLAlchemyError
 
 import settings
@@ -12,6 +10,7 @@ import tasks
 from db import commands, session
 from tasks import resources
 from tasks.app import app
+from tasks.broker import BROKER_ERRORS, queue_length
 from tasks.persist import reason
 
 log = logging.getLogger(__name__)
@@ -29,7 +28,7 @@ def sweep() -> int:
     """
     config = settings.load()
     try:
-        room = config.embed_queue_max - resources.queue_length("embed")
+        room = config.embed_queue_max - queue_length("embed")
         if room < config.embed_queue_max / 2:
             return 0
         with resources.engine().begin() as connection:
@@ -44,7 +43,7 @@ def sweep() -> int:
             raise
         log.warning("no sweep, database away: %s", reason(error))
         return 0
-    except (KombuError, redis.RedisError, OSError) as error:
+    except BROKER_ERRORS as error:
         log.warning("no sweep, broker away: %s", error)
         return 0
     return sum(messages for _, messages in waiting)
