@@ -5,6 +5,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from psycopg2 import sql
 from sqlalchemy import Connection, text
@@ -20,10 +21,17 @@ class UnusableDatabase(RuntimeError):
     """The database cannot hold this schema; the message says what to change."""
 
 
-def configuration(connection: Connection) -> Config:
-    config = Config(str(Path(__file__).with_name("alembic.ini")))
+def configuration(connection: Connection | None = None) -> Config:
+    # Not from alembic.ini: its %(here)s cannot stand for a path that has a % in it.
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
+
+
+def latest() -> str:
+    """The revision that `upgrade` goes to."""
+    return str(ScriptDirectory.from_config(configuration()).get_current_head())
 
 
 def check(connection: Connection) -> None:

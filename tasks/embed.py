@@ -21,6 +21,7 @@ import tasks
 from db import commands, queries, session
 from db.commands import Job, Vectors
 from embedder import Embedder, EmbedderUnavailable, ModelError, UnembeddableText
+from settings import InvalidSetting
 from tasks import resources
 from tasks.app import app
 from tasks.persist import Outage, reason, retry
@@ -66,7 +67,7 @@ def embed_text(self: Task, jobs: list[int], texts: dict[str, str] | None = None,
             release(claimed, lease, error.retry_after or 1.0)
         else:
             store(claimed, lease, embedder.model, vectors, failures)
-    except ModelError as error:
+    except (ModelError, InvalidSetting, EmbedderUnavailable) as error:
         # Nothing is lost: the jobs stay in their table, and the sweep brings them back when the model is right again.
         log.error("cannot embed: %s", error)
     except (SQLAlchemyError, psycopg2.Error) as error:
@@ -223,7 +224,9 @@ def load_model(**_: object) -> None:
         return
     try:
         resources.embedder()
-    except ModelError as error:
+    except (ModelError, InvalidSetting) as error:
         log.error("cannot embed: %s", error)
+    except EmbedderUnavailable as error:
+        log.warning("embedder unavailable at start: %s", error)
     except SQLAlchemyError as error:
         log.warning("database away at start: %s", reason(error))

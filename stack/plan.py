@@ -1,0 +1,83 @@
+"""All parts of a system in the order of their start, and the services that are used instead of local ones."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from settings import Settings
+from stack import kafka, probes
+from stack.errors import StackError
+from stack.kafka_ui import kafka_ui
+from stack.part import Part
+from stack.pipeline import pipeline
+from stack.postgres import postgres
+from stack.valkey import valkey
+
+
+@dataclass(frozen=True)
+class Existing:
+    """A server that is used as it is, because `variable` names it."""
+
+    name: str
+    title: str
+    variable: str
+    address: str
+    problem: Callable[[], str | None]
+
+    def check(self) -> None:
+        """Raises StackError when it cannot be used."""
+        reason = self.problem()
+        if reason is not None:
+            raise StackError(f"{self.variable} is set, but {reason}; unset it to start a local {self.title}")
+
+
+def services(settings: Settings) -> list[Part]:
+    """The local Kafka, PostgreSQL and Valkey, as far as no variable names an existing one."""
+    parts = []
+    if not settings.kafka_bootstrap_servers:
+        if settings.kafka_coordination == "zookeeper":
+            parts.append(kafka.zookeeper(settings))
+        parts.append(kafka.kafka(settings))
+    if not settings.database_host:
+        parts.append(postgres(settings))
+    if not settings.redis_url:
+        parts.append(valkey(settings))
+    return parts
+
+
+def existing(settings: Settings) -> list[Existing]:
+    """The servers that variables name. Nothing of this project is started for them."""
+    found = []
+    if settings.kafka_bootstrap_servers:
+        address = ",".join(settings.kafka_servers)
+        variable = "KAFKA_BOOTSTRAP_SERVERS"
+        found.append(Existing("kafka", "Kafka", variable, address, lambda: probes.kafka(settings)))
+    if settings.database_host:
+        address = f"{settings.database_host}:{settings.database_port}"
+        found.append(Existing("postgres", "PostgreSQL", "DATABASE_HOST", address, lambda: probes.database(settings)))
+    if settings.redis_url:
+        address = probes.without_password(settings.redis_url)
+        found.append(Existing("valkey", "Redis", "REDIS_URL", address, lambda: probes.redis(settings)))
+    return found
+
+
+def parts(settings: Settings) -> list[Part]:
+    """Every part that the supervisor runs, services first."""
+    return [*services(settings), *pipeline(settings), kafka_ui(settings)]
+
+
+def local_part(settings: Settings, name: str) -> Part:
+    """One part by its name, such as "postgres" or "embed-worker".
+
+    It can be run without the supervisor: `prepare()`, then `command` with `environment` in `directory`, then
+    `wait_until_healthy(timeout)`, and at the end its `stop_signal`. Raises KeyError for a name that no part has.
+    """
+    single: dict[str, Callable[[Settings], Part]] = {
+        "zookeeper": kafka.zookeeper,
+        "kafka": kafka.kafka,
+        "postgres": postgres,
+        "valkey": valkey,
+        "kafka-ui": kafka_ui,
+    }
+    if name in single:
+        return single[name](settings)
+    return {part.name: part for part in pipeline(settings)}[name]

@@ -1,0 +1,186 @@
+"""Quick questions to servers: does it answer, and if not, why not. Each returns None or a reason, within seconds.
+
+Nothing here knows how the servers are run; they may be local or somebody else's.
+"""
+
+import contextlib
+import http.client
+import socket
+import threading
+from typing import Any
+from urllib.parse import urlsplit
+
+from settings import Settings
+
+_SECONDS = 2.0
+
+
+def tcp(host: str, port: int) -> str | None:
+    try:
+        socket.create_connection((host, port), timeout=_SECONDS).close()
+    except OSError as error:
+        return f"{host}:{port} does not answer ({error.strerror or error})"
+    return None
+
+
+def http_ok(host: str, port: int, path: str) -> str | None:
+    """Asks for a page and expects 200. Goes around any proxy: the address is on this machine."""
+    connection = http.client.HTTPConnection(host, port, timeout=_SECONDS)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read(300).decode(errors="replace").strip()
+    except (OSError, http.client.HTTPException) as error:
+        return f"http://{host}:{port}{path} does not answer ({error})"
+    finally:
+        connection.close()
+    return None if response.status == 200 else f"http://{host}:{port}{path} answers {response.status}: {body}"
+
+
+def kafka(settings: Settings) -> str | None:
+    """Asks the cluster for its metadata, with the security settings that every client uses."""
+    from kafka import KafkaAdminClient
+    from kafka.errors import KafkaError
+
+    reasons = [tcp(host, port) for host, port in kafka_addresses(settings)]
+    if all(reason is not None for reason in reasons):
+        return reasons[0] if reasons else "KAFKA_BOOTSTRAP_SERVERS names no server"
+    try:
+        admin = KafkaAdminClient(**settings.kafka_client(), request_timeout_ms=5000)
+    except (KafkaError, OSError, ValueError) as error:
+        return f"Kafka at {','.join(settings.kafka_servers)}: {_one_line(error)}"
+    try:
+        if not admin.describe_cluster().get("brokers"):
+            return "Kafka has no broker yet"
+    except KafkaError as error:
+        return f"Kafka at {','.join(settings.kafka_servers)}: {_one_line(error)}"
+    finally:
+        admin.close()
+    return None
+
+
+def kafka_addresses(settings: Settings) -> list[tuple[str, int]]:
+    addresses = []
+    for server in settings.kafka_servers:
+        url = urlsplit(f"//{server}")
+        addresses.append((url.hostname or "", url.port or 9092))
+    return addresses
+
+
+def database(settings: Settings, *, create: bool = False) -> str | None:
+    """Logs in and asks `SELECT 1`; with `create`, a database that is missing is created on the way."""
+    import psycopg2
+
+    try:
+        with (
+            contextlib.closing(_connect(settings, settings.database_name)) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute("SELECT 1")
+    except psycopg2.Error as error:
+        if not create or f'database "{settings.database_name}" does not exist' not in str(error):
+            return f"PostgreSQL at {settings.database_address}:{settings.database_port}: {_one_line(error)}"
+        return _create_database(settings)
+    return None
+
+
+def _connect(settings: Settings, name: str = ""):  # type: ignore[no-untyped-def]
+    import psycopg2
+
+    return psycopg2.connect(
+        host=settings.database_address,
+        port=settings.database_port,
+        dbname=name or settings.database_name,
+        user=settings.database_user,
+        password=settings.database_password,
+        connect_timeout=2,
+    )
+
+
+def _create_database(settings: Settings) -> str | None:
+    import psycopg2
+    from psycopg2 import sql
+
+    try:
+        with contextlib.closing(_connect(settings, "postgres")) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(settings.database_name)))
+    except psycopg2.Error as error:
+        return f"cannot create the database {settings.database_name}: {_one_line(error)}"
+    return None
+
+
+def redis(settings: Settings) -> str | None:
+    import redis as client
+
+    try:
+        with contextlib.closing(
+            client.Redis.from_url(settings.redis_address, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS)
+        ) as connection:
+            connection.ping()
+    except (client.RedisError, ValueError, OSError) as error:
+        return f"Redis at {without_password(settings.redis_address)}: {_one_line(error)}"
+    return None
+
+
+def celery_node(settings: Settings, name: str) -> str | None:
+    """Pings the node `name@this host` through the broker."""
+    app = _celery(settings.redis_address)
+    from kombu.exceptions import OperationalError
+
+    node = f"{name}@{socket.gethostname()}"
+    try:
+        answers = app.control.ping(destination=[node], timeout=1.0)
+    except (OperationalError, OSError) as error:
+        return f"the broker does not answer ({_one_line(error)})"
+    return None if answers else f"{node} does not answer a ping"
+
+
+def _celery(broker: str) -> Any:
+    """A Celery application that knows no task. One for all pings: each has a queue for answers in the broker."""
+    with _celery_lock:  # celery and kombu cannot be imported by two threads at once
+        if broker not in _celery_apps:
+            from celery import Celery
+
+            _celery_apps[broker] = Celery("probe", broker=broker, set_as_current=False)
+        return _celery_apps[broker]
+
+
+_celery_apps: dict[str, Any] = {}
+_celery_lock = threading.Lock()
+
+
+def bridge_members(settings: Settings) -> str | None:
+    """Expects as many members in the consumer group as there are bridges, and the topic's partitions among them."""
+    from kafka import KafkaAdminClient
+    from kafka.errors import KafkaError
+
+    try:
+        admin = KafkaAdminClient(**settings.kafka_client(), request_timeout_ms=5000)
+    except (KafkaError, OSError, ValueError) as error:
+        return f"Kafka at {','.join(settings.kafka_servers)}: {_one_line(error)}"
+    try:
+        groups = admin.describe_groups([settings.kafka_group_id])
+    except KafkaError as error:
+        return _one_line(error)
+    finally:
+        admin.close()
+    group = groups[settings.kafka_group_id]
+    state, members = group["group_state"], group["members"]
+    if state != "Stable" or len(members) < settings.bridges:
+        return f"the consumer group {settings.kafka_group_id} is {state} with {len(members)} members"
+    assigned = [topic for member in members for topic in member["member_assignment"]["assigned_partitions"]]
+    if not any(topic["topic"] == settings.kafka_topic and topic["partitions"] for topic in assigned):
+        return f"no bridge in the consumer group {settings.kafka_group_id} was given a partition"
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return " ".join(text.split())
+
+
+def without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return url if parts.password is None else url.replace(f":{parts.password}@", ":***@")

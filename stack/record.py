@@ -1,0 +1,89 @@
+"""What is written down about each start of a part, so that a later command knows its process and its restarts.
+
+One small JSON file a part below DATA_DIR/run, written by the process itself just before it becomes the part.
+"""
+
+import json
+import os
+import signal
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from settings import Settings
+from stack import places
+from stack.processes import Identity, identity
+
+# A part that lived less than this died early, and waits longer and longer before its next start.
+SHORT_LIFE = 10.0
+LONGEST_WAIT = 10.0
+
+
+@dataclass(frozen=True)
+class Record:
+    """The latest start of a part. `starts` counts them since the system was started; `since` is time.monotonic()."""
+
+    process: Identity
+    stop_signal: int
+    starts: int
+    early_deaths: int
+    since: float
+
+    @property
+    def restarts(self) -> int:
+        return self.starts - 1
+
+    @property
+    def waits_until(self) -> float:
+        """When the part itself begins, in time.monotonic(): after an early death not at once."""
+        if self.early_deaths == 0:
+            return self.since
+        return self.since + min(LONGEST_WAIT, 0.25 * 2.0**self.early_deaths)
+
+
+def next_record(previous: Record | None, process: Identity, stop_signal: int, now: float) -> Record:
+    """The record of a start that follows `previous`; pure, so that the waiting times can be tested."""
+    if previous is None:
+        return Record(process, stop_signal, starts=1, early_deaths=0, since=now)
+    early = previous.early_deaths + 1 if now - previous.waits_until < SHORT_LIFE else 0
+    return Record(process, stop_signal, starts=previous.starts + 1, early_deaths=min(early, 10), since=now)
+
+
+def read(settings: Settings, name: str) -> Record | None:
+    """The record of a part, or None when it has none or an unreadable one (a machine that lost power)."""
+    try:
+        fields = json.loads(_file(settings, name).read_text())
+        return Record(**{**fields, "process": Identity(**fields["process"])})
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_own(settings: Settings, name: str, stop_signal: str) -> Record:
+    """Writes down that this process is the part, and returns that."""
+    process = identity(os.getpid())
+    assert process is not None
+    number = signal.Signals[f"SIG{stop_signal}"].value
+    record = next_record(read(settings, name), process, number, time.monotonic())
+    write(settings, name, record)
+    return record
+
+
+def write(settings: Settings, name: str, record: Record) -> None:
+    file = _file(settings, name)
+    half = file.with_suffix(".half")
+    half.write_text(json.dumps(asdict(record)))
+    half.replace(file)
+
+
+def all_records(settings: Settings) -> dict[str, Record]:
+    names = [file.name.removesuffix(".start.json") for file in places.run(settings).glob("*.start.json")]
+    return {name: record for name in names if (record := read(settings, name)) is not None}
+
+
+def clear(settings: Settings) -> None:
+    for file in places.run(settings).glob("*.start.json"):
+        file.unlink(missing_ok=True)
+
+
+def _file(settings: Settings, name: str) -> Path:
+    return places.run(settings) / f"{name}.start.json"

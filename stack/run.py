@@ -1,0 +1,28 @@
+"""What the supervisor runs for each part: `python -m stack run NAME` writes the start down and becomes the part.
+
+The supervisor's configuration needs no paths, quoting or environment this way, and a part that keeps dying is started
+again for ever, with pauses that are bounded.
+"""
+
+import os
+import signal
+import time
+
+from settings import Settings
+from stack import record
+from stack.plan import local_part
+
+
+def run(settings: Settings, name: str) -> None:
+    """Becomes the part. Returns never; raises OSError when its program is not there."""
+    # Python ignores SIGPIPE and catches SIGINT; a program that is started expects neither.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    part = local_part(settings, name)
+    start = record.write_own(settings, name, part.stop_signal)
+    pause = start.waits_until - time.monotonic()
+    if pause > 0:
+        print(f"{name} died early: its next start comes in {pause:.1f} s", flush=True)
+        time.sleep(pause)
+    os.chdir(part.directory)
+    os.execve(part.command[0], part.command, part.environment)

@@ -1,0 +1,104 @@
+"""`stop`: ends every process of a system in order, and with `--volumes` removes its data.
+
+Works on whatever is there: a system that runs, half a start, or processes whose supervisor was killed.
+"""
+
+import shutil
+import time
+from pathlib import Path
+
+from settings import Settings
+from stack import places, postgres_place, processes, record, supervisor, system
+from stack.part import PIPELINE
+from stack.processes import Identity, identity
+from stack.supervisor import Supervisor
+
+# Everything of a system that DATA_DIR holds; what else may be in there is not ours.
+_FOLDERS = ["kafka", "kafka-zookeeper", "zookeeper", "valkey", "beat", "flower", "kafka-ui", "logs", "run"]
+_STOP_SECONDS = 10.0
+
+
+def stop_all(settings: Settings) -> bool:
+    """Ends every process of the system; says whether there was any."""
+    found = False
+    talk = supervisor.talk(settings)
+    if talk is not None:
+        found = True
+        _stop_parts(settings, talk)
+    found = _end_supervisor(settings, talk) or found
+    found = end_orphans(settings) or found
+    system.forget(settings)
+    record.clear(settings)
+    supervisor.forget_process(settings)
+    _remove_socket(settings)
+    return found
+
+
+def _stop_parts(settings: Settings, talk: Supervisor) -> None:
+    """Layer after layer, the parts of one at the same time. The supervisor kills what does not end in time."""
+    known = system.read(settings)
+    layers = {part.name: part.layer for part in known.parts} if known else {}
+    names = list(talk.states())
+    for layer in sorted({layers.get(name, PIPELINE) for name in names}, reverse=True):
+        these = [name for name in names if layers.get(name, PIPELINE) == layer]
+        talk.stop(these)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while talk.running(these) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def _end_supervisor(settings: Settings, talk: Supervisor | None) -> bool:
+    process = supervisor.process(settings)
+    if process is None:
+        return False
+    if talk is not None:
+        talk.shutdown()
+    else:
+        # It stops its parts itself, one after the other.
+        processes.send(process.pid, 15)
+    deadline = time.monotonic() + 3 * _STOP_SECONDS
+    while processes.alive(process) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    processes.end({process: 9}, 2.0)
+    return True
+
+
+def end_orphans(settings: Settings) -> bool:
+    """Ends processes of this system that no supervisor looks after; says whether there were any.
+
+    Its own are those that a start wrote down (by pid and time of birth) and those that carry its DATA_DIR as a mark.
+    """
+    orphans: dict[Identity, int] = {}
+    for pid in processes.marked(settings):
+        process = identity(pid)
+        if process is not None:
+            orphans[process] = 15
+    for known in record.all_records(settings).values():
+        if processes.alive(known.process):
+            orphans[known.process] = known.stop_signal
+    processes.end(orphans, _STOP_SECONDS)
+    return bool(orphans)
+
+
+def remove_data(settings: Settings) -> None:
+    """Removes what the system stored. Raises OSError for what this user may not remove."""
+    postgres_place.remove_data(settings)
+    for name in _FOLDERS:
+        folder = places.data(settings) / name
+        if folder.exists():
+            shutil.rmtree(folder)
+    _remove_if_empty(places.data(settings))
+
+
+def _remove_socket(settings: Settings) -> None:
+    control = places.socket(settings)
+    control.unlink(missing_ok=True)
+    if control.parent != places.run(settings):
+        _remove_if_empty(control.parent)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:
+        pass  # it holds something that is not ours, or it was never made

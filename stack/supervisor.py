@@ -1,0 +1,198 @@
+"""The supervisor of one system: its configuration, its start, and the conversation with it over its socket.
+
+supervisord comes from PyPI. Only the standard library is needed to talk to it, so that stopping works with any Python.
+"""
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import time
+import xmlrpc.client
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from settings import ROOT, Settings
+from stack import places
+from stack.errors import StackError
+from stack.part import SERVICE, Part, environment
+from stack.processes import Identity, alive, identity
+
+_STOPPED = {"STOPPED", "EXITED", "FATAL"}
+
+
+def configuration(settings: Settings, parts: Iterable[Part]) -> str:
+    """supervisord.conf. Paths are relative to its working folder, DATA_DIR/run, and Python is found by PATH.
+
+    So no path of the user stands in here: supervisord gives `%`, ` #`, ` ;` and quotes a meaning, and differently from
+    line to line.
+
+    `startsecs=0` leaves counting and pausing to `stack.run`; the supervisor alone would give up on a part in the end,
+    or pause longer and longer without a bound.
+    """
+    control = places.socket(settings)
+    beside = control.parent == places.run(settings)
+    lines = [
+        "[unix_http_server]",
+        f"file={control.name if beside else control}",
+        "[supervisord]",
+        "nodaemon=true",
+        "silent=true",
+        *(["user=root"] if os.geteuid() == 0 else []),
+        "logfile=../logs/supervisord.log",
+        "logfile_maxbytes=5MB",
+        "logfile_backups=2",
+        "pidfile=supervisord.pid",
+        "minprocs=1",
+        "[rpcinterface:supervisor]",
+        "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
+        "[supervisorctl]",
+        f"serverurl=unix://{'%(here)s/' + control.name if beside else control}",
+    ]
+    for part in parts:
+        lines += [
+            f"[program:{part.name}]",
+            f"command=python -m stack run {part.name}",
+            f"autostart={'true' if part.layer <= SERVICE else 'false'}",
+            f"priority={part.layer}",
+            "autorestart=true",
+            "startsecs=0",
+            "startretries=1000000",
+            f"stopsignal={part.stop_signal}",
+            f"stopwaitsecs={part.stop_seconds}",
+            f"stopasgroup={'true' if part.stop_as_group else 'false'}",
+            "killasgroup=true",
+            "redirect_stderr=true",
+            f"stdout_logfile=../logs/{part.name}.log",
+            "stdout_logfile_maxbytes=10MB",
+            "stdout_logfile_backups=3",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def launch(settings: Settings, parts: Iterable[Part]) -> None:
+    """Starts supervisord in the background, in a session of its own and without any of this process's descriptors."""
+    run, control = places.run(settings), places.socket(settings)
+    if control.parent != run:
+        _make_private(control.parent)
+    (run / "supervisord.conf").write_text(configuration(settings, parts))
+    complaints = places.logs(settings) / "supervisord.err"
+    with complaints.open("w") as errors:
+        path = f"{places.VENV_PYTHON.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        process = subprocess.Popen(
+            [str(places.VENV_PYTHON), "-m", "supervisor.supervisord", "-c", "supervisord.conf"],
+            cwd=run,
+            env=environment(settings, PATH=path, PYTHONPATH=str(ROOT)),
+            stdin=subprocess.DEVNULL,
+            stdout=errors,
+            stderr=errors,
+            start_new_session=True,
+        )
+    itself = identity(process.pid)
+    if itself is not None:
+        (run / "supervisord.json").write_text(json.dumps(asdict(itself)))
+    wait_for(
+        lambda: talk(settings) is not None or process.poll() is not None,
+        10,
+        f"the supervisor did not start: see {complaints}",
+    )
+    if process.poll() is not None:
+        raise StackError("the supervisor did not start", complaints.read_text(errors="replace").splitlines()[-10:])
+
+
+def _make_private(folder: Path) -> None:
+    """A folder below /tmp that is ours alone; anybody could have made one of that name."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    facts = folder.lstat()
+    if folder.is_symlink() or facts.st_uid != os.getuid() or facts.st_mode & 0o077:
+        raise StackError(f"{folder} belongs to somebody else: remove it, or set DATA_DIR to a shorter path")
+
+
+def process(settings: Settings) -> Identity | None:
+    """The supervisor's process, if it is alive."""
+    try:
+        known = Identity(**json.loads((places.run(settings) / "supervisord.json").read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+    return known if alive(known) else None
+
+
+def forget_process(settings: Settings) -> None:
+    (places.run(settings) / "supervisord.json").unlink(missing_ok=True)
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=10)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class _Transport(xmlrpc.client.Transport):
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        return _Connection(self._path)
+
+
+class Supervisor:
+    """The conversation with a supervisor. One that dies meanwhile raises OSError."""
+
+    def __init__(self, settings: Settings) -> None:
+        transport = _Transport(places.socket(settings))
+        self._calls: Any = xmlrpc.client.ServerProxy("http://supervisor", transport=transport).supervisor
+
+    def states(self) -> dict[str, tuple[str, int]]:
+        """State and pid (0: none) of every part, by its name."""
+        return {info["name"]: (info["statename"], info["pid"]) for info in self._calls.getAllProcessInfo()}
+
+    def start(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._calls.startProcess(name, False)
+
+    def stop(self, names: Iterable[str]) -> None:
+        """Asks parts to stop, all at once; `states` says when they have."""
+        for name in names:
+            try:
+                self._calls.stopProcess(name, False)
+            except xmlrpc.client.Fault:
+                pass  # NOT_RUNNING: it is what was wanted
+
+    def running(self, names: Iterable[str]) -> list[str]:
+        states = self.states()
+        return [name for name in names if states.get(name, ("STOPPED", 0))[0] not in _STOPPED]
+
+    def shutdown(self) -> None:
+        self._calls.shutdown()
+
+
+def talk(settings: Settings) -> Supervisor | None:
+    """A supervisor that answers, or None. Raises PermissionError when it is somebody else's."""
+    supervisor = Supervisor(settings)
+    try:
+        supervisor.states()
+    except PermissionError:
+        raise
+    except (OSError, http.client.HTTPException, xmlrpc.client.Error):
+        return None
+    return supervisor
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, complaint: str) -> None:
+    """Waits for a condition; raises StackError with the complaint when its time is over."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() >= deadline:
+            raise StackError(complaint)
+        time.sleep(0.05)

@@ -1,0 +1,85 @@
+"""The scripts at the top, as far as they can be tried without starting anything."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from settings import ROOT
+
+
+def script(name: str, *arguments: str, data_dir: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(ROOT / name), *arguments],
+        cwd="/",
+        env={**os.environ, "DATA_DIR": str(data_dir), **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def test_status_of_what_does_not_run_is_1_from_any_folder(tmp_path: Path) -> None:
+    for answer in (
+        script("status.sh", data_dir=tmp_path),
+        script("start.sh", "--status", data_dir=tmp_path),
+    ):
+        assert answer.returncode == 1
+        assert answer.stdout == "Not running. ./start.sh starts it.\n"
+
+
+def test_stop_of_what_does_not_run_is_no_failure(tmp_path: Path) -> None:
+    answer = script("stop.sh", data_dir=tmp_path)
+    assert (answer.returncode, answer.stdout) == (0, "Nothing was running.\n")
+
+
+def test_data_is_not_removed_without_a_yes(tmp_path: Path) -> None:
+    (tmp_path / "kafka").mkdir()
+    answer = script("stop.sh", "--volumes", data_dir=tmp_path)
+    assert answer.returncode == 2
+    assert "--yes" in answer.stderr
+    assert answer.stderr.count("\n") == 1
+    assert (tmp_path / "kafka").exists()
+
+
+def test_data_is_removed_with_a_yes(tmp_path: Path) -> None:
+    (tmp_path / "kafka").mkdir()
+    assert script("stop.sh", "--volumes", "--yes", data_dir=tmp_path).returncode == 0
+    assert not (tmp_path / "kafka").exists()
+
+
+def test_a_setting_that_cannot_be_used_is_named_in_one_line(tmp_path: Path) -> None:
+    answer = script("status.sh", data_dir=tmp_path, KAFKA_PORT="many")
+    assert answer.returncode == 1
+    assert answer.stderr == "KAFKA_PORT='many': KAFKA_PORT takes a whole number\n"
+
+
+def test_a_script_works_through_a_link(tmp_path: Path) -> None:
+    link = tmp_path / "state"
+    link.symlink_to(ROOT / "status.sh")
+    answer = subprocess.run([link], env={**os.environ, "DATA_DIR": str(tmp_path)}, capture_output=True, text=True)
+    assert answer.stdout == "Not running. ./start.sh starts it.\n"
+
+
+def test_without_a_python_one_line_says_what_to_install(tmp_path: Path) -> None:
+    checkout = tmp_path / "check out"
+    (checkout / "stack").mkdir(parents=True)
+    for name in ("start.sh", "stack/find-python.sh"):
+        (checkout / name).write_bytes((ROOT / name).read_bytes())
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("dirname", "readlink"):
+        (tools / tool).symlink_to(f"/usr/bin/{tool}")
+    answer = subprocess.run(
+        ["/bin/bash", checkout / "start.sh"], env={"PATH": str(tools)}, capture_output=True, text=True
+    )
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("Python 3.11 or later is needed")
+    assert answer.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["start.sh", "stop.sh", "status.sh"])
+def test_help_names_the_script(name: str, tmp_path: Path) -> None:
+    assert script(name, "--help", data_dir=tmp_path).stdout.startswith(f"usage: ./{name}")

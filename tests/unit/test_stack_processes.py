@@ -1,0 +1,151 @@
+"""Which processes belong to a system, how their starts are counted, and that only they are ended."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from settings import Settings
+from stack import lock, record, stop, system
+from stack.errors import StackError
+from stack.part import Port
+from stack.processes import MARK, Identity, alive, identity
+from stack.record import LONGEST_WAIT, Record, next_record
+from stack.system import KnownPart
+
+ITSELF = Identity(1, "boot", 1)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    (tmp_path / "run").mkdir()
+    return Settings(data_dir=str(tmp_path))
+
+
+@pytest.fixture
+def sleeper() -> Iterator[list[subprocess.Popen[bytes]]]:
+    started: list[subprocess.Popen[bytes]] = []
+    yield started
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def sleep_for(settings: Settings) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["sleep", "60"], env={**os.environ, MARK: settings.data_dir})
+
+
+def test_restarts_are_counted_from_the_second_start_on() -> None:
+    first = next_record(None, ITSELF, signal.SIGTERM, 0.0)
+    second = next_record(first, ITSELF, signal.SIGTERM, 100.0)
+    assert (first.restarts, second.restarts) == (0, 1)
+
+
+def test_a_part_that_lived_long_starts_again_at_once() -> None:
+    first = next_record(None, ITSELF, signal.SIGTERM, 0.0)
+    assert next_record(first, ITSELF, signal.SIGTERM, 60.0).waits_until == 60.0
+
+
+def test_a_part_that_dies_again_and_again_waits_longer_but_never_beyond_a_bound() -> None:
+    start, now, waits = next_record(None, ITSELF, signal.SIGTERM, 0.0), 0.0, []
+    for _ in range(1000):
+        now = start.waits_until + 0.5
+        start = next_record(start, ITSELF, signal.SIGTERM, now)
+        waits.append(start.waits_until - now)
+    assert waits[:4] == pytest.approx([0.5, 1, 2, 4])
+    assert max(waits) == pytest.approx(LONGEST_WAIT)
+
+
+def test_a_record_is_read_back_and_an_unreadable_one_is_none(settings: Settings) -> None:
+    written = Record(ITSELF, signal.SIGINT, starts=3, early_deaths=1, since=12.5)
+    record.write(settings, "kafka", written)
+    assert record.all_records(settings) == {"kafka": written}
+    (Path(settings.data_dir) / "run" / "kafka.start.json").write_text("{")
+    assert record.all_records(settings) == {}
+
+
+def test_a_process_id_alone_proves_nothing() -> None:
+    mine = identity(os.getpid())
+    assert mine is not None
+    assert alive(mine)
+    assert not alive(Identity(mine.pid, mine.boot, mine.ticks - 1))
+    assert not alive(Identity(mine.pid, "before the last boot", mine.ticks))
+
+
+def test_a_zombie_is_not_alive(sleeper: list[subprocess.Popen[bytes]]) -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    sleeper.append(process)
+    known = identity(process.pid)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert not alive(known)
+
+
+def test_parts_without_a_supervisor_are_ended_and_those_of_another_system_are_not(
+    settings: Settings, tmp_path: Path, sleeper: list[subprocess.Popen[bytes]]
+) -> None:
+    own = sleep_for(settings)
+    other = sleep_for(Settings(data_dir=str(tmp_path / "another")))
+    renamed = subprocess.Popen(["sleep", "60"])  # like Valkey, which overwrites its environment
+    sleeper += [own, other, renamed]
+    known = identity(renamed.pid)
+    assert known is not None
+    record.write(settings, "valkey", Record(known, signal.SIGTERM, starts=1, early_deaths=0, since=0.0))
+    assert stop.end_orphans(settings)
+    assert own.wait(5) == renamed.wait(5) == -signal.SIGTERM
+    assert other.poll() is None
+    assert not stop.end_orphans(settings)
+
+
+def test_what_was_started_is_known_without_its_settings_and_to_its_owner_only(settings: Settings) -> None:
+    system.write(settings, [], ready=True)
+    file = Path(settings.data_dir) / "run" / "system.json"
+    assert file.stat().st_mode & 0o077 == 0
+    found = system.read(Settings(data_dir=settings.data_dir, kafka_port=1))
+    assert found is not None
+    assert found.settings == settings
+    assert found.ready
+    file.write_text(file.read_text().replace('"parts": []', '"parts": [{"name": "a", "layer": 2, "ports": []}]'))
+    again = system.read(settings)
+    assert again is not None
+    assert again.parts == (KnownPart("a", 2, ()),)
+
+
+def test_a_port_survives_being_written_down(settings: Settings) -> None:
+    from stack.plan import local_part
+
+    system.write(settings, [local_part(settings, "text-api")], ready=False)
+    found = system.read(settings)
+    assert found is not None
+    assert found.parts[0].ports == (Port("TEXT_API_PORT", "127.0.0.1", 5002),)
+
+
+def test_a_second_start_is_told_who_is_at_it(tmp_path: Path) -> None:
+    first = lock.take(tmp_path / "lock", "another start is under way")
+    with pytest.raises(StackError, match=rf"another start is under way \(pid {os.getpid()}\)"):
+        lock.take(tmp_path / "lock", "another start is under way")
+    first.release()
+    lock.take(tmp_path / "lock", "").release()
+
+
+def test_a_lock_goes_along_when_the_process_becomes_another_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TEXT_PIPELINE_LOCK_FD", raising=False)
+    first = lock.take(tmp_path / "lock", "")
+    first.hand_on()
+    second = lock.take(tmp_path / "lock", "")
+    assert lock.try_to_take(tmp_path / "lock") is None
+    second.release()
+
+
+def test_only_what_is_a_systems_own_is_removed_with_its_data(settings: Settings) -> None:
+    folder = Path(settings.data_dir)
+    for name in ("kafka", "postgres", "notes"):
+        (folder / name).mkdir()
+        (folder / name / "file").touch()
+    stop.remove_data(settings)
+    assert [path.name for path in folder.iterdir()] == ["notes"]

@@ -1,0 +1,78 @@
+"""The supervisor's configuration holds for any path, and the supervisor's own parser reads what is meant."""
+
+import io
+from pathlib import Path
+
+import pytest
+from supervisor.options import UnhosedConfigParser
+
+from settings import Settings
+from stack import kafka, parts, places
+from stack.part import SERVICE
+from stack.supervisor import configuration
+
+ODD_NAMES = ["plain", "with a space", "100%", "%(here)s", "a #1 b", "a ;x", 'it\'s "quoted"', "größe"]
+
+
+@pytest.fixture(autouse=True)
+def _some_java(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka, "java", lambda: "/usr/bin/java")
+
+
+def parsed(settings: Settings) -> UnhosedConfigParser:
+    parser = UnhosedConfigParser()
+    parser.read_file(io.StringIO(configuration(settings, parts(settings))))
+    return parser
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_no_path_of_the_user_stands_in_the_configuration(name: str) -> None:
+    plain = configuration(Settings(), parts(Settings()))
+    odd = Settings(data_dir=f"/srv/{name}")
+    assert configuration(odd, parts(odd)) == plain
+
+
+def test_every_part_is_restarted_for_ever_and_killed_with_its_children() -> None:
+    settings = Settings()
+    parser = parsed(settings)
+    for part in parts(settings):
+        section = f"program:{part.name}"
+        assert parser.get(section, "command") == f"python -m stack run {part.name}"
+        assert parser.get(section, "autorestart") == "true"
+        assert parser.get(section, "startsecs") == "0"  # or it would give up on a part that keeps dying
+        assert parser.get(section, "killasgroup") == "true"
+        assert int(parser.get(section, "stopwaitsecs")) < 10
+        assert parser.get(section, "stdout_logfile") == f"../logs/{part.name}.log"
+
+
+def test_services_start_with_the_supervisor_and_the_rest_when_the_services_are_well() -> None:
+    settings = Settings(kafka_coordination="zookeeper")
+    parser = parsed(settings)
+    programs = [name for name in parser.sections() if name.startswith("program:")]
+    with_supervisor = {name for name in programs if parser.get(name, "autostart") == "true"}
+    assert with_supervisor == {"program:zookeeper", "program:kafka", "program:postgres", "program:valkey"}
+    assert all(part.layer > SERVICE for part in parts(settings) if f"program:{part.name}" not in with_supervisor)
+
+
+def test_postgres_is_stopped_by_sigint_which_does_not_wait_for_its_clients() -> None:
+    assert parsed(Settings()).get("program:postgres", "stopsignal") == "INT"
+
+
+def test_the_kafka_ui_is_stopped_with_the_sessions_of_its_open_pages() -> None:
+    parser = parsed(Settings())
+    assert parser.get("program:kafka-ui", "stopasgroup") == "true"
+    assert parser.get("program:embed-worker", "stopasgroup") == "false"  # Celery ends its processes itself
+
+
+def test_the_socket_is_beside_the_other_files_of_the_system() -> None:
+    settings = Settings(data_dir="/srv/data")
+    assert places.socket(settings) == Path("/srv/data/run/supervisor.sock")
+
+
+@pytest.mark.parametrize("letter", ["x", "ß"])
+def test_a_path_that_is_too_long_for_a_socket_gets_a_short_one(letter: str) -> None:
+    settings = Settings(data_dir="/srv/" + letter * 99)
+    socket = places.socket(settings)
+    assert len(bytes(socket)) < 90
+    assert socket != places.socket(Settings(data_dir="/srv/" + letter * 98))
+    assert f"file={socket}\n" in configuration(settings, [])
