@@ -317,3 +317,16 @@ def dead_letters(connection: Connection, *, state: str | None = "open", limit: i
         {"state": state, "limit": limit},
     )
     return [dict(row) for row in rows.mappings()]
+
+
+def dead_letter(connection: Connection, topic: str, partition: int, offset: int) -> Row | None:
+    """A dead letter with what the table kept of its bytes, or None."""
+    row = connection.execute(
+        text("""
+            SELECT timestamp, state, key, value, value_bytes, headers FROM dead_letters
+            WHERE topic = :topic AND partition = :partition AND "offset" = :offset
+        """),
+        {"topic": topic, "partition": partition, "offset": offset},
+    )
+    found = row.mappings().one_or_none()
+    return dict(found) if found else None

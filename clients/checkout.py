@@ -1,0 +1,38 @@
+"""Finding the Python that has the project's packages, whatever Python a script was started with.
+
+It also tells an old Python that it is too old, so nothing newer than Python 3.6 may be used in here.
+"""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OLDEST = (3, 11)
+
+# Marks a process that was started by this module, so that a broken .venv ends in a message and not in a circle.
+MARK = "checkout"
+
+
+def use_environment(script: str, *packages: str) -> None:
+    """Goes on in the checkout's .venv, which replaces this process, or in this Python where it has the packages.
+
+    Ends the process with one line where neither is there.
+    """
+    name = Path(script).name
+    inside = Path(sys.prefix) == ROOT / ".venv" or MARK in sys._xoptions
+    python = ROOT / ".venv" / "bin" / "python"
+    if not inside and os.access(str(python), os.X_OK):
+        try:
+            os.execv(str(python), [str(python), "-X", MARK, str(Path(script).resolve()), *sys.argv[1:]])
+        except OSError as error:
+            sys.exit(f"{name}: {python} does not run ({error.strerror}): delete .venv and run {ROOT}/start.sh")
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        sys.exit(
+            f"{name}: the Python package {missing[0]} is missing: run {ROOT}/start.sh once, it installs what is needed"
+        )
+    if sys.version_info < OLDEST:
+        found = ".".join(map(str, sys.version_info[:2]))
+        sys.exit(f"{name}: needs Python 3.11 or later, this is {found}: run {ROOT}/start.sh once, it finds one")

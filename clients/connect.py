@@ -1,0 +1,165 @@
+"""Connections to Kafka for the commands: every wait has an end below 10 s, every error is one line."""
+
+import logging
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from kafka.errors import (
+    BrokerResponseError,
+    InvalidTopicError,
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    RetriableError,
+    UnknownTopicOrPartitionError,
+)
+
+from clients.partitioner import KeyPartitioner
+from clients.terminal import CommandFailed, Unreachable
+from settings import Settings
+
+ANSWER_MS = 6_000
+KNOCK_SECONDS = 2.0
+
+# A batch of this size and this wait for it to fill doubled the records a second, against 16 KiB and none.
+BATCH_BYTES = 262_144
+LINGER_MS = 20
+
+# A broker's message.max.bytes where it was not changed.
+RECORD_BYTES = 1_048_588
+
+
+class NoSuchTopic(CommandFailed):
+    """Kafka has no topic of that name."""
+
+
+def common(settings: Settings) -> dict[str, object]:
+    # The library tells of each attempt on its log; the command says it once.
+    logging.getLogger("kafka").setLevel(logging.CRITICAL + 1)
+    return {
+        **settings.kafka_client(),
+        "client_id": "kafka-cli",
+        "bootstrap_timeout_ms": ANSWER_MS,
+        "request_timeout_ms": ANSWER_MS,
+        "reconnect_backoff_max_ms": 1_000,
+    }
+
+
+def knock(settings: Settings) -> None:
+    """Raises Unreachable at once where nobody listens at all, which kafka-python would try again and again."""
+    for server in settings.kafka_servers:
+        host, _, port = (server if re.search(r":\d+$", server) else f"{server}:9092").rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
+            return
+        except TimeoutError:
+            return  # there may be somebody, only slow
+        except OSError:
+            continue
+    raise Unreachable(away(settings))
+
+
+@contextmanager
+def kafka_errors(settings: Settings) -> Iterator[None]:
+    """Turns what kafka-python raises into one line. Raises Unreachable or CommandFailed."""
+    try:
+        yield
+    except (UnknownTopicOrPartitionError, InvalidTopicError) as error:
+        raise CommandFailed(f"there is no such topic or partition: {error}") from error
+    except MessageSizeTooLargeError as error:
+        raise CommandFailed("the record is larger than the topic takes (its max.message.bytes)") from error
+    except BrokerResponseError as error:
+        raise CommandFailed(f"Kafka refused: {error}") from error
+    except RetriableError as error:
+        raise Unreachable(away(settings)) from error
+    except KafkaError as error:
+        raise CommandFailed(f"Kafka: {error}") from error
+
+
+def away(settings: Settings) -> str:
+    return (
+        f"Kafka at {','.join(settings.kafka_servers)} does not answer: ./start.sh starts it, ./status.sh shows it "
+        "(KAFKA_BOOTSTRAP_SERVERS or KAFKA_PORT say where it is)"
+    )
+
+
+@contextmanager
+def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
+    knock(settings)
+    with kafka_errors(settings):
+        client = KafkaAdminClient(**common(settings))
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+@contextmanager
+def consumer(settings: Settings, **options: object) -> Iterator[KafkaConsumer]:
+    """A consumer without a group, unless one is given, which sees committed records only and commits nothing itself."""
+    given: dict[str, object] = {
+        **common(settings),
+        "enable_auto_commit": False,
+        "isolation_level": "read_committed",
+        "auto_offset_reset": "earliest",
+        "allow_auto_create_topics": False,
+        "fetch_max_wait_ms": 100,
+        **options,
+    }
+    knock(settings)
+    with kafka_errors(settings):
+        client = KafkaConsumer(**given)
+        try:
+            yield client
+        finally:
+            client.close(timeout_ms=1_000)
+
+
+@contextmanager
+def producer(settings: Settings, largest: int, *, patience_ms: int = ANSWER_MS) -> Iterator[KafkaProducer]:
+    """A producer with acks=all; a record that is not acknowledged after `patience_ms` has failed.
+
+    `largest` is what the topic takes: left to the broker, a refusal would hit the records beside it too.
+    """
+    knock(settings)
+    with kafka_errors(settings):
+        client = KafkaProducer(
+            **{**common(settings), "request_timeout_ms": min(ANSWER_MS, patience_ms) - LINGER_MS},
+            acks="all",
+            batch_size=min(BATCH_BYTES, largest),
+            linger_ms=LINGER_MS,
+            delivery_timeout_ms=patience_ms,
+            max_block_ms=ANSWER_MS,
+            max_request_size=largest,
+            allow_auto_create_topics=False,
+            partitioner=KeyPartitioner(),
+            metrics_enabled=False,
+        )
+        try:
+            yield client
+        finally:
+            try:
+                client.close(timeout=1)
+            except KafkaTimeoutError:
+                # Records are left that will never go; without this its __del__ tries again, and complains.
+                client._closed = True
+
+
+def partitions(client: KafkaAdminClient, topic: str) -> list[TopicPartition]:
+    """The partitions of a topic. Raises NoSuchTopic, with the names that there are, when it does not exist."""
+    described = {found["name"]: found for found in client.describe_topics() if not found["is_internal"]}
+    if topic not in described:
+        raise NoSuchTopic(f"there is no topic {topic!r}; there is: {', '.join(sorted(described)) or 'none yet'}")
+    return sorted(TopicPartition(topic, partition["partition_index"]) for partition in described[topic]["partitions"])
+
+
+def record_limit(client: KafkaAdminClient, topic: str) -> int:
+    """How many bytes a record of the topic may have, with some 70 of Kafka's own."""
+    asked = ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": None})
+    found = client.describe_configs([asked], config_filter="all")
+    value = found.get("topic", {}).get(topic, {}).get("max.message.bytes", {}).get("value")
+    return int(value) if value else RECORD_BYTES

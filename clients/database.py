@@ -1,0 +1,32 @@
+"""The connection to PostgreSQL for the commands: read-only, bounded, and its errors are one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from clients.terminal import CommandFailed, Unreachable
+from db import session
+from settings import Settings
+
+STATEMENT_MS = 9_000
+
+
+@contextmanager
+def connect(settings: Settings) -> Iterator[Connection]:
+    """A connection of the read-only role, in autocommit: it may be held long. Raises Unreachable or CommandFailed."""
+    engine = session.connect_engine(settings.database_url(reader=True), "kafka-cli", timeout_ms=STATEMENT_MS)
+    try:
+        with engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+    except SQLAlchemyError as error:
+        where = f"PostgreSQL at {settings.database_address}:{settings.database_port}"
+        reason = (str(getattr(error, "orig", error)).strip().splitlines() or ["no reason given"])[0]
+        if session.is_outage(error):
+            raise Unreachable(
+                f"{where}: {reason}; ./status.sh shows what runs (DATABASE_HOST, DATABASE_PORT)"
+            ) from error
+        raise CommandFailed(f"{where}: {reason}") from error
+    finally:
+        engine.dispose()

@@ -1,0 +1,181 @@
+"""The commands of kafka_cli.py: what they do with what was typed, and what they print."""
+
+import argparse
+import json
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+from kafka.errors import KafkaError
+
+import settings as configuration
+from clients import connect, consume, kafka_options, produce, topics
+from clients.progress import reading
+from clients.terminal import CommandFailed, WrongUsage, on_terminal, one_line, run, say, table
+from settings import Settings
+
+# While a stream is sent, a broker may restart; a single record is not waited for so long.
+STREAM_PATIENCE_MS = 30_000
+SHOW_EVERY = 1_000  # records between two moves of the bar
+
+
+Command = Callable[[argparse.Namespace, Settings], int]
+
+
+def main(arguments: list[str]) -> int:
+    return run("kafka_cli.py", lambda: dispatch(kafka_options.parser().parse_args(arguments)))
+
+
+def dispatch(given: argparse.Namespace) -> int:
+    return COMMANDS[given.command](given, configuration.load())
+
+
+def produce_records(given: argparse.Namespace, settings: Settings) -> int:
+    if (given.value is None) == (given.tombstone is None):
+        raise WrongUsage("give a JSON value, - for standard input, or --tombstone KEY")
+    with connect.admin(settings) as admin:
+        connect.partitions(admin, given.topic)
+        largest = connect.record_limit(admin, given.topic)
+    if given.value == "-":
+        return produce_lines(given, settings, largest)
+    key: bytes | None
+    value: bytes | None
+    if given.tombstone is not None:
+        key, value = os.fsencode(given.tombstone), None
+    else:
+        value = os.fsencode(given.value)  # the bytes that were typed
+        key = None if given.raw else key_in(value)
+        key = key if given.key is None else os.fsencode(given.key)
+    with connect.producer(settings, largest) as producer:
+        sent = produce.send_one(producer, given.topic, key, value, given.header)
+    if given.json:
+        print(json.dumps({name: getattr(sent, name) for name in ("topic", "partition", "offset", "timestamp")}))
+    else:
+        print(f"{sent.topic}: partition {sent.partition}, offset {sent.offset}")
+    return 0
+
+
+def key_in(value: bytes) -> bytes | None:
+    try:
+        return produce.key_in(value)
+    except produce.NotJson as error:
+        raise CommandFailed(f"{error}: not sent (--raw sends it all the same)") from None
+
+
+def produce_lines(given: argparse.Namespace, settings: Settings, largest: int) -> int:
+    key = None if given.key is None else os.fsencode(given.key)
+    began = time.monotonic()
+    with connect.producer(settings, largest, patience_ms=STREAM_PATIENCE_MS) as producer:
+        sending = produce.Sending(producer, given.topic)
+        try:
+            with reading("sending", total_bytes=input_bytes()) as moved:
+                done = 0
+                for line in produce.records(sys.stdin.buffer, raw=given.raw):
+                    if line.wrong is None:
+                        sending.send(line.number, line.key if key is None else key, line.value, given.header)
+                    else:
+                        sending.fail(line.number, line.wrong)
+                    done += len(line.value) + 1
+                    if line.number % SHOW_EVERY == 0:
+                        moved(done, sending.acknowledged)
+                sending.finish()
+        except KafkaError:
+            say(f"kafka_cli.py: stopped: Kafka has acknowledged {sending.acknowledged:,} records")
+            raise
+    took = time.monotonic() - began
+    for unsent in sending.reasons:
+        say(f"kafka_cli.py: line {unsent.number}: {one_line(unsent.reason)}")
+    if given.json:
+        print(json.dumps({"sent": sending.acknowledged, "failed": sending.failed, "seconds": round(took, 3)}))
+    else:
+        rate = (
+            f"{sending.acknowledged:,} records to {given.topic} in {took:.1f} s ({sending.acknowledged / took:,.0f}/s)"
+        )
+        print(f"sent {rate}" + (f", {sending.failed:,} not sent" if sending.failed else ""))
+    return 1 if sending.failed else 0
+
+
+def input_bytes() -> int | None:
+    """The length of standard input where it is a file."""
+    found = os.fstat(sys.stdin.fileno())
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def consume_records(given: argparse.Namespace, settings: Settings) -> int:
+    if given.group == settings.kafka_group_id:
+        raise WrongUsage(f"{given.group} is the bridge's group: reading as its member would take records from it")
+    with connect.admin(settings) as admin:
+        partitions = connect.partitions(admin, given.topic)
+    options = {"auto_offset_reset": "earliest" if given.from_beginning else "latest"}
+    count = 0
+    with connect.consumer(settings, **options, **({"group_id": given.group} if given.group else {})) as consumer:
+        if given.group:
+            records = consume.follow_as_group(consumer, given.topic, limit=given.max_messages, patience=given.timeout)
+        else:
+            records = consume.follow(
+                consumer,
+                partitions,
+                limit=given.max_messages,
+                from_beginning=given.from_beginning,
+                patience=given.timeout,
+            )
+        for record in records:
+            shown = (record.value or b"") if given.value_only else consume.as_json(record).encode()
+            sys.stdout.buffer.write(shown + b"\n")
+            sys.stdout.buffer.flush()
+            count += 1
+    if sys.stderr.isatty():
+        say(f"{count} records" + ("" if count == given.max_messages else ", and that is all that there is"))
+    return 0
+
+
+def list_topics(given: argparse.Namespace, settings: Settings) -> int:
+    with connect.admin(settings) as admin:
+        found = topics.topics(admin, internal=given.all)
+    if given.json:
+        print(json.dumps([topic._asdict() for topic in found]))
+    elif on_terminal():
+        table(["topic", "partitions", "records"], found, right=["partitions", "records"])
+    else:
+        for topic in found:
+            print(f"{topic.topic}: {topic.partitions} partitions, {topic.records} records")
+    return 0
+
+
+def show_lag(given: argparse.Namespace, settings: Settings) -> int:
+    group = given.group or settings.kafka_group_id
+    with connect.admin(settings) as admin:
+        # Of the bridge's group all partitions, so that one without a commit is seen too.
+        partitions = connect.partitions(admin, settings.kafka_topic) if group == settings.kafka_group_id else None
+        found = topics.lag(admin, group, partitions)
+    if not found:
+        raise CommandFailed(f"the group {group!r} has not committed anything")
+    total = sum(row.lag for row in found)
+    if given.json:
+        print(json.dumps({"group": group, "total": total, "partitions": [row._asdict() for row in found]}))
+        return 0
+    rows = [row._replace(committed="-") if row.committed is None else row for row in found]  # type: ignore[arg-type]
+    if on_terminal():
+        table(["topic", "partition", "end", "committed", "lag"], rows, right=["partition", "end", "committed", "lag"])
+    else:
+        for row in rows:
+            print(f"{row.topic} partition {row.partition}: end {row.end}, committed {row.committed}, lag {row.lag}")
+    print(f"total lag of {group}: {total}")
+    return 0
+
+
+def dead_letters(given: argparse.Namespace, settings: Settings) -> int:
+    from clients import replay  # it brings SQLAlchemy, which would make every other command wait
+
+    return replay.list_letters(given, settings) if given.action == "list" else replay.replay(given, settings)
+
+
+COMMANDS: Mapping[str, Command] = {
+    "produce": produce_records,
+    "consume": consume_records,
+    "topics": list_topics,
+    "lag": show_lag,
+    "dead-letters": dead_letters,
+}

@@ -1,0 +1,120 @@
+"""The command line of kafka_cli.py: its commands, their options and their help. Nothing is done here."""
+
+import argparse
+import os
+import re
+from typing import Any
+
+DESCRIPTION = (
+    "Kafka client of the text pipeline: send records, read them, see what is behind, give dead letters a second try."
+)
+
+EXAMPLES = """\
+examples:
+  python kafka_cli.py produce text-messages '{"id":"test-123","text":"Hello from Kafka"}'
+  python kafka_cli.py produce text-messages - < records.jsonl
+  python kafka_cli.py consume text-messages --max-messages 10
+  python kafka_cli.py topics
+  python kafka_cli.py lag
+  python kafka_cli.py dead-letters list
+  python kafka_cli.py dead-letters replay --reason rejected
+
+exit codes: 0 done, 1 not or not all of it, 2 wrong usage, 3 Kafka or PostgreSQL does not answer
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    form = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser(prog="kafka_cli.py", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=form)
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    produce(commands)
+    consume(commands)
+    topics = add(commands, "topics", "The topics, their partitions and how many records they hold.", "topics")
+    topics.add_argument("--all", action="store_true", help="Kafka's own topics too")
+    lag = add(commands, "lag", "How far a consumer group is behind, for each partition.", "lag --group my-group")
+    lag.add_argument("--group", help="the consumer group (the bridge's, KAFKA_GROUP_ID)")
+    dead_letters(commands)
+    return top
+
+
+def add(group: Any, name: str, does: str, example: str, *, json: bool = True) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = group.add_parser(
+        name,
+        help=does,
+        description=does,
+        epilog=f"example:\n  python kafka_cli.py {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if json:
+        made.add_argument("--json", action="store_true", help="print JSON, for machines")
+    return made
+
+
+def produce(commands: Any) -> None:
+    example = """produce text-messages '{"id":"test-123","text":"Hello from Kafka"}' --header from=shell"""
+    made = add(commands, "produce", "Sends a record, or one for each line of standard input.", example)
+    option = made.add_argument
+    option("topic", type=topic_name, metavar="TOPIC")
+    option("value", nargs="?", metavar="JSON", help="the value, sent as it is; - reads one from each line")
+    option("--key", help='the key (the "id" in the value, where that is a string)')
+    option("--header", action="append", default=[], type=header, metavar="NAME=VALUE", help="may be repeated")
+    option("--tombstone", metavar="KEY", help="send a record without a value, which deletes the message of this id")
+    option("--raw", action="store_true", help="send what is no JSON too, and take no key from it")
+
+
+def consume(commands: Any) -> None:
+    does = "Prints records, a line of JSON each, and disturbs no other reader."
+    option = add(commands, "consume", does, "consume text-messages --max-messages 10").add_argument
+    option("topic", type=topic_name, metavar="TOPIC")
+    option("--max-messages", type=positive, metavar="N", help="end after so many (all that there are)")
+    start = "start at the oldest record (yes), or show only what comes from now on"
+    option("--from-beginning", action=argparse.BooleanOptionalAction, default=True, help=start)
+    option("--group", help="read as a member of this consumer group, and commit what was shown")
+    end = "at the end of the topic, wait so many seconds for more (5)"
+    option("--timeout", type=seconds, default=5.0, metavar="S", help=end)
+    option("--value-only", action="store_true", help="print the values only, as they are")
+
+
+def dead_letters(commands: Any) -> None:
+    does = "Records that could not be stored: list them, send them again."
+    made = add(commands, "dead-letters", does, "dead-letters list --state all", json=False)
+    actions = made.add_subparsers(dest="action", metavar="list|replay", required=True)
+
+    option = add(actions, "list", "The dead letters, newest first.", "dead-letters list --limit 20").add_argument
+    option("--state", choices=["open", "replayed", "dropped", "all"], default="open", help="which (open)")
+    option("--limit", type=positive, default=100, metavar="N", help="how many (100)")
+
+    does = "Sends open dead letters to the topic once more; each keeps the place at which it first came."
+    replay = add(actions, "replay", does, "dead-letters replay text-messages:2:1041")
+    replay.add_argument("--yes", action="store_true", help="do not ask before --all")
+    which = replay.add_mutually_exclusive_group(required=True)
+    which.add_argument("--all", action="store_true", help="every open one")
+    which.add_argument("--reason", help="every open one with this reason, such as rejected")
+    which.add_argument("letters", nargs="*", default=[], metavar="TOPIC:PARTITION:OFFSET", help="these")
+
+
+def topic_name(given: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", given) or given in (".", ".."):
+        raise argparse.ArgumentTypeError(f"{given!r} is no name of a topic: letters, digits, '.', '_' and '-' only")
+    return given
+
+
+def header(given: str) -> tuple[str, bytes]:
+    name, equals, value = given.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{given!r} is no header: expected NAME=VALUE")
+    return name, os.fsencode(value)
+
+
+def positive(given: str) -> int:
+    number = int(given)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def seconds(given: str) -> float:
+    number = float(given)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError("must be 0 or more seconds")
+    return number

@@ -1,0 +1,162 @@
+"""`kafka_cli.py dead-letters`: the list of them, and sending chosen ones to the topic again."""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Sequence
+
+from kafka.producer import KafkaProducer
+
+from clients import connect, database
+from clients.dead_letters import Letter, Original, copies, originals, parse_name, replay_headers, whole
+from clients.produce import Sending
+from clients.progress import bar
+from clients.show import short_time
+from clients.terminal import lines, on_terminal, one_line, say, table
+from db import queries
+from settings import Settings
+
+EVERY = 1_000_000_000  # as a limit: all of them
+
+
+def list_letters(given: argparse.Namespace, settings: Settings) -> int:
+    with database.connect(settings) as connection:
+        state = None if given.state == "all" else given.state
+        found = queries.dead_letters(connection, state=state, limit=given.limit)
+    if given.json:
+        print(json.dumps(found, ensure_ascii=False))
+        return 0
+    shown = short_time if on_terminal() else str
+    rows = [
+        (
+            f"{row['topic']}:{row['partition']}:{row['offset']}",
+            row["state"],
+            row["reason"],
+            shown(row["created_at"]),
+            row["detail"],
+        )
+        for row in found
+    ]
+    if on_terminal():
+        table(["dead letter", "state", "reason", "noted (UTC)", "detail"], rows, wide="detail")
+    else:
+        lines(rows)
+    if not found:
+        say("no dead letters" if given.state == "all" else f"no {given.state} dead letters")
+    return 0
+
+
+def replay(given: argparse.Namespace, settings: Settings) -> int:
+    letters, refused = choose(given, settings)
+    for line in refused:
+        say(f"kafka_cli.py: {line}")
+    if not letters:
+        if not refused:
+            say("no open dead letters" + (f" with the reason {given.reason}" if given.reason else ""))
+        return 1 if refused else 0
+    if given.all and not given.yes and on_terminal() and not confirmed(len(letters), settings.kafka_topic):
+        return 1
+    with connect.admin(settings) as admin:
+        largest = connect.record_limit(admin, settings.kafka_topic)
+    with connect.producer(settings, largest) as producer:
+        sending, missing = send_again(settings, producer, letters)
+    for letter in missing:
+        say(f"kafka_cli.py: {letter.name}: nothing has it whole any more: not the log, not its copies")
+    for unsent in sending.reasons:
+        say(f"kafka_cli.py: {letters[unsent.number].name}: {one_line(unsent.reason)}")
+    failed = len(refused) + len(missing) + sending.failed
+    if given.json:
+        print(json.dumps({"sent": sending.acknowledged, "failed": failed}))
+    else:
+        print(f"sent {sending.acknowledged} to {settings.kafka_topic} again" + (f", {failed} not" if failed else ""))
+        say("`kafka_cli.py dead-letters list` shows the ones that stay open")
+    return 1 if failed else 0
+
+
+def choose(given: argparse.Namespace, settings: Settings) -> tuple[list[Letter], list[str]]:
+    """The open dead letters that were asked for, and a line for each that cannot be sent again."""
+    letters: list[Letter] = []
+    refused: list[str] = []
+    with database.connect(settings) as connection:
+        if given.letters:
+            for topic, partition, offset in dict.fromkeys(map(parse_name, given.letters)):
+                row = queries.dead_letter(connection, topic, partition, offset)
+                letter = Letter(topic, partition, offset, row["timestamp"] if row else 0)
+                if row is None:
+                    refused.append(f"{letter.name}: there is no such dead letter")
+                elif row["state"] != "open":
+                    refused.append(f"{letter.name}: it is {row['state']} already")
+                else:
+                    letters.append(letter)
+        else:
+            letters = [
+                Letter(row["topic"], row["partition"], row["offset"], row["timestamp"])
+                for row in queries.dead_letters(connection, state="open", limit=EVERY)
+                if given.all or row["reason"] == given.reason
+            ]
+    elsewhere = [letter for letter in letters if letter.topic != settings.kafka_topic]
+    refused += [f"{letter.name}: the bridge reads {settings.kafka_topic} (KAFKA_TOPIC)" for letter in elsewhere]
+    return [letter for letter in letters if letter.topic == settings.kafka_topic], refused
+
+
+def confirmed(count: int, topic: str) -> bool:
+    try:
+        return input(f"Send {count} dead letters to {topic} again? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def send_again(settings: Settings, producer: KafkaProducer, letters: Sequence[Letter]) -> tuple[Sending, list[Letter]]:
+    """Sends the letters to their partitions, and returns the count and those whose bytes nobody has any more."""
+    numbers = {letter: number for number, letter in enumerate(letters)}
+    sending = Sending(producer, settings.kafka_topic)
+    with bar("sending again", total=len(letters)) as advance:
+        for letter, original in found_originals(settings, letters):
+            if original.key is None and original.value is None:
+                sending.fail(numbers[letter], "it has neither key nor value: it can only be dropped")
+            else:
+                headers = replay_headers(letter, original.headers)
+                sending.send(numbers[letter], original.key, original.value, headers, partition=letter.partition)
+            del numbers[letter]
+            advance(1)
+        sending.finish()
+    return sending, sorted(numbers)
+
+
+def found_originals(settings: Settings, letters: Sequence[Letter]) -> Iterator[tuple[Letter, Original]]:
+    """Each letter with its record: from the log, else from the table, else from the dead-letter topic."""
+    left = set(letters)
+    sources: list[Callable[[list[Letter]], Iterator[tuple[Letter, Original]]]] = [
+        lambda wanted: from_log(settings, wanted),
+        lambda wanted: from_table(settings, wanted),
+        lambda wanted: from_copies(settings, wanted),
+    ]
+    for source in sources:
+        if left:
+            for letter, original in source(sorted(left)):
+                left.discard(letter)
+                yield letter, original
+
+
+def from_log(settings: Settings, letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:
+    with connect.consumer(settings) as consumer:
+        known = consumer.partitions_for_topic(settings.kafka_topic)
+        yield from originals(consumer, [letter for letter in letters if letter.partition in known])
+
+
+def from_table(settings: Settings, letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:
+    with database.connect(settings) as connection:
+        for letter in letters:
+            row = queries.dead_letter(connection, letter.topic, letter.partition, letter.offset)
+            original = whole(row) if row else None
+            if original is not None:
+                yield letter, original
+
+
+def from_copies(settings: Settings, letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:
+    try:
+        with connect.admin(settings) as admin:
+            partitions = connect.partitions(admin, settings.dead_letter_topic)
+    except connect.NoSuchTopic:
+        return
+    with connect.consumer(settings) as consumer:
+        yield from copies(consumer, partitions, letters)

@@ -1,0 +1,156 @@
+"""Calls to the REST APIs with nothing but the standard library: an answer, a refusal, or nobody there."""
+
+import http.client
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
+
+from clients.terminal import CommandFailed, Unreachable, WrongUsage
+from settings import Settings
+
+# A POST may wait POST_WAIT_SECONDS for its record to be stored; this is well beyond that and a slow search.
+ANSWER_SECONDS = 30.0
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class Json(str):
+    """JSON text that goes into a body as it was typed, so that its numbers keep their digits."""
+
+
+class Answer(NamedTuple):
+    """What a server said: the body as it came (numbers keep their digits in it) and parsed."""
+
+    status: int
+    text: str
+    document: Any
+
+
+class Refused(CommandFailed):
+    """The server said no; the message is the detail of its problem document."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+class Api:
+    """One of the two APIs, by its base URL. Calls raise Refused or Unreachable."""
+
+    def __init__(self, url: str, key: str | None = None, *, seconds: float = ANSWER_SECONDS) -> None:
+        self.url = split(url)
+        self.key = key
+        self.seconds = seconds
+        # A proxy of the environment cannot know what listens on this machine.
+        proxies = urllib.request.ProxyHandler({} if self.url.hostname in LOOPBACK else None)
+        self.opener = urllib.request.build_opener(proxies)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, object] | None = None,
+        parameters: dict[str, object] | None = None,
+        also: tuple[int, ...] = (),
+    ) -> Answer:
+        """Sends a request; what is not None of `body` goes as JSON. `also` are statuses above 400 that are answers."""
+        given = {name: value for name, value in (parameters or {}).items() if value is not None}
+        target = self.url.geturl().rstrip("/") + path + (f"?{urlencode(given)}" if given else "")
+        headers = {"Accept": "application/json, application/problem+json"}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        content = None
+        if body is not None:
+            content = encode(body)
+            headers["Content-Type"] = "application/json"
+        try:
+            request = urllib.request.Request(target, data=content, headers=headers, method=method)
+            with self.opener.open(request, timeout=self.seconds) as response:
+                return read(target, response.status, response.reason, response.read(), also)
+        except urllib.error.HTTPError as error:
+            with error:
+                return read(target, error.code, error.reason, error.read(), also)
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(unreachable(self.url.geturl(), error)) from error
+        except ValueError as error:  # http.client: a header or a URL with characters that may not be in one
+            raise WrongUsage(f"{error}: check --url and --api-key") from error
+
+
+def encode(body: Mapping[str, object]) -> bytes:
+    given = {name: value for name, value in body.items() if value is not None}
+    members = (
+        f"{json.dumps(name)}: {value if isinstance(value, Json) else json.dumps(value)}"
+        for name, value in given.items()
+    )
+    return f"{{{', '.join(members)}}}".encode("utf-8", "surrogateescape")
+
+
+def message_path(message_id: str) -> str:
+    """The path of a message; an id may hold any character, slashes too."""
+    return f"/messages/{quote(message_id, safe='', errors='surrogatepass')}"
+
+
+def split(url: str) -> SplitResult:
+    """The parts of a base URL; `localhost:5002` means http. Raises WrongUsage."""
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number
+        usable = False
+    if not usable:
+        raise WrongUsage(f"{url!r} is not a URL: expected something like http://localhost:5002")
+    return parts._replace(query="", fragment="")
+
+
+def text_url(settings: Settings) -> str:
+    """Where the text API of these settings is, seen from this machine."""
+    everywhere = settings.bind_host in ("", "127.0.0.1", "0.0.0.0", "::", "::1")
+    return f"http://{'localhost' if everywhere else bracketed(settings.bind_host)}:{settings.text_api_port}"
+
+
+def search_url(text_api_url: str, settings: Settings) -> str:
+    """The search API beside a text API: the same host, at SEARCH_API_PORT."""
+    parts = split(text_api_url)
+    return f"{parts.scheme}://{bracketed(parts.hostname or '')}:{settings.search_api_port}"
+
+
+def bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def own_key(settings: Settings) -> str | None:
+    """The first of API_KEYS, which a client on the same machine may use."""
+    return next((key.strip() for key in settings.api_keys.split(",") if key.strip()), None)
+
+
+def read(target: str, status: int, reason: str, content: bytes, also: tuple[int, ...]) -> Answer:
+    text = content.decode("utf-8", "replace")
+    try:
+        document = json.loads(text) if text.strip() else None
+    except ValueError:
+        document = None
+    if status < 400 or status in also:
+        if document is None and text.strip():
+            raise Refused(status, f"{target} did not answer with JSON: is it the right URL? (--url)")
+        return Answer(status, text, document)
+    raise Refused(status, f"{status} {reason}: {detail(document) or f'no reason given by {target}'}")
+
+
+def detail(document: object) -> str:
+    """The reason in a problem document (RFC 9457), with the id that makes posting again safe where there is one."""
+    if not isinstance(document, dict):
+        return ""
+    said = str(document.get("detail") or document.get("title") or "")
+    return f"{said} (id {document['id']})" if document.get("id") else said
+
+
+def unreachable(url: str, error: Exception) -> str:
+    reason = getattr(error, "reason", error)
+    if isinstance(reason, TimeoutError):
+        return f"{url} did not answer in time: ./status.sh shows what runs"
+    what = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+    return f"nobody answers at {url} ({what}): start the system by ./start.sh, or give another --url"

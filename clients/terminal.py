@@ -1,0 +1,115 @@
+"""How a command speaks: tables on a terminal, plain lines in a pipe, one line for an error, an exit code for its kind.
+
+Texts come from anyone, so no control character of theirs reaches the terminal.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+from settings import InvalidSetting
+
+
+class CommandFailed(Exception):
+    """The command could not do what was asked; the message is one line that says why, and what to do."""
+
+    exit_code = 1
+
+
+class WrongUsage(CommandFailed):
+    """What was typed cannot be meant."""
+
+    exit_code = 2
+
+
+class Unreachable(CommandFailed):
+    """Nobody answers; the message says what to start."""
+
+    exit_code = 3
+
+
+INTERRUPTED = 130  # as a shell counts it: 128 + SIGINT
+
+# C0 and C1 controls (ESC among them), and the marks that turn the direction of writing round.
+COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def run(program: str, command: Callable[[], int]) -> int:
+    """Runs a command and returns its exit code. Errors are one line; a closed pipe and Ctrl-C are silent."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    try:
+        try:
+            code = command()
+        except SystemExit as ended:  # argparse, after --help or wrong usage
+            code = ended.code if isinstance(ended.code, int) else 1
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Who read us has enough (`| head`). What is still buffered must not complain when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except InvalidSetting as error:
+        say(f"{program}: {one_line(str(error))}")
+        return WrongUsage.exit_code
+    except CommandFailed as error:
+        say(f"{program}: {one_line(str(error))}")
+        return error.exit_code
+
+
+def say(line: str) -> None:
+    """A line for the person, beside the output: on standard error."""
+    print(line, file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """The text without anything that a terminal takes for a command; line breaks and tabs stay."""
+    return COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def one_line(text: str) -> str:
+    return printable(" ".join(text.split()))
+
+
+def on_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = (), wide: str = ""
+) -> None:
+    """A table on the terminal. `right` columns are numbers; the `wide` one takes the room that is left, and is cut."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, pad_edge=False, header_style="bold", expand=bool(wide))
+    for column in columns:
+        drawn.add_column(
+            column,
+            justify="right" if column in right else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            ratio=1 if column == wide else None,
+        )
+    for row in rows:
+        drawn.add_row(*(Text(one_line(str(cell))) for cell in row))
+    Console().print(drawn)
+
+
+def lines(rows: Iterable[Sequence[object]]) -> None:
+    """Rows for a pipe: a line each, fields separated by tabs."""
+    for row in rows:
+        print("\t".join(one_line(str(cell)) for cell in row))
+
+
+def pairs(fields: Iterable[tuple[str, object]]) -> None:
+    """Names and values, a line each: aligned on a terminal, `name: value` in a pipe."""
+    found = list(fields)
+    width = max((len(name) for name, _ in found), default=0) if on_terminal() else 0
+    for name, value in found:
+        print(f"{name + ':':<{width + 1}} {printable(str(value))}")

@@ -1,0 +1,74 @@
+"""Which Python a script goes on in. The scripts are run for real, in a checkout made for the test."""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from settings import ROOT
+
+SCRIPT = """
+import sys
+from clients.checkout import use_environment
+use_environment(__file__, *sys.argv[1:])
+print(sys.prefix)
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout with nothing but a script, in a path with a space."""
+    folder = tmp_path / "a checkout"
+    (folder / "clients").mkdir(parents=True)
+    shutil.copy(ROOT / "clients" / "checkout.py", folder / "clients")
+    (folder / "script.py").write_text(SCRIPT)
+    return folder
+
+
+def run(checkout: Path, *packages: str) -> subprocess.CompletedProcess[str]:
+    """The script under a Python that knows no package but the standard library, from another folder."""
+    command = [os.path.realpath(sys.executable), "-S", "-E", str(checkout / "script.py"), *packages]
+    return subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_it_goes_on_in_the_environment_of_the_checkout(checkout: Path) -> None:
+    venv.create(checkout / ".venv")
+    ended = run(checkout)
+    assert (ended.stdout.strip(), ended.stderr) == (str(checkout / ".venv"), "")
+
+
+def test_without_one_this_python_will_do_where_it_has_the_packages(checkout: Path) -> None:
+    ended = run(checkout, "json")
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("with_environment", [False, True])
+def test_where_a_package_is_missing_it_says_what_to_run(checkout: Path, with_environment: bool) -> None:
+    if with_environment:
+        venv.create(checkout / ".venv")
+    ended = run(checkout, "kafka")
+    assert ended.returncode == 1
+    assert ended.stderr.count("\n") == 1
+    assert f"{checkout}/start.sh" in ended.stderr
+
+
+def test_a_broken_environment_is_told_once(checkout: Path) -> None:
+    python = checkout / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/no/such/interpreter\n")
+    python.chmod(0o755)
+    ended = run(checkout)
+    assert ended.returncode == 1
+    assert "delete .venv" in ended.stderr
+
+
+def test_an_environment_that_leads_elsewhere_does_not_go_in_circles(checkout: Path) -> None:
+    python = checkout / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(os.path.realpath(sys.executable))  # no pyvenv.cfg beside it: it is not an environment
+    ended = run(checkout, "kafka")
+    assert ended.returncode in (0, 1)

@@ -1,0 +1,229 @@
+"""kafka_cli.py without a Kafka: what is sent for which input, to which partition, and how records are shown."""
+
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
+from kafka.partitioner import murmur2 as library_murmur2
+
+from clients import consume, kafka_commands, kafka_options, produce
+from clients.partitioner import murmur2
+from clients.produce import Line, NotJson, Sending, Unsent, key_in, records
+from clients.terminal import CommandFailed
+
+
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [
+        (b'{"id":"test-123","text":"Hello from Kafka"}', b"test-123"),
+        ('{"id":"größe"}'.encode(), "größe".encode()),
+        (rb'{"id":"gr\u00f6\u00dfe"}', "größe".encode()),
+        (b'{"id":""}', b""),
+        (b'{"id":7}', None),
+        (b'{"id":null}', None),
+        (rb'{"id":"\ud800"}', None),
+        (b'{"text":"x"}', None),
+        (b'[{"id":"x"}]', None),
+        (b'"x"', None),
+        (b' {"n": 1e999999, "m": ' + b"9" * 5000 + b"} ", None),
+    ],
+)
+def test_the_key_is_the_id_of_an_object_where_that_is_a_string(value: bytes, key: bytes | None) -> None:
+    assert key_in(value) == key
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"not json", b"{", b'{"a":NaN}', b"\xff", b"[" * 100_000, b'\xef\xbb\xbf{"a":1}']
+)
+def test_what_is_no_json_is_not_sent(value: bytes) -> None:
+    with pytest.raises(NotJson):
+        key_in(value)
+
+
+def test_a_line_is_a_record_and_a_wrong_one_keeps_its_number() -> None:
+    lines = [b'{"id":"a"}\n', b"\n", b"oops\n", b'{"id":"b"}\r\n', b'{"id":"c"}']
+    made = list(records(lines, raw=False))
+    assert [(line.number, line.key) for line in made] == [(1, b"a"), (3, None), (4, b"b"), (5, b"c")]
+    assert made[1].wrong is not None
+    assert made[2].value == b'{"id":"b"}\r'  # bytes unchanged
+
+
+def test_raw_lines_go_as_they_are() -> None:
+    assert list(records([b"\n", b"\xff\n", b"x"], raw=True)) == [Line(1, b""), Line(2, b"\xff"), Line(3, b"x")]
+
+
+@given(st.binary(max_size=300))
+def test_a_key_goes_to_the_partition_of_every_other_client(key: bytes) -> None:
+    assert murmur2(key) == library_murmur2(key) & 0xFFFFFFFF
+
+
+class Future:
+    """The future of a record: its offset once Kafka has it, or the error that came instead."""
+
+    def __init__(self, outcome: object, *, done: bool) -> None:
+        self.outcome = outcome
+        self.is_done = done
+
+    def get(self, timeout: float) -> Any:
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return SimpleNamespace(partition=0, offset=self.outcome)
+
+
+class Producer:
+    """Gives out the futures that it was made with, one a record; an error in their place is raised by `send`."""
+
+    def __init__(self, *outcomes: object, done: bool = True) -> None:
+        self.outcomes = list(outcomes)
+        self.done = done
+        self.config = {"max_request_size": 100}
+
+    def send(self, topic: str, **record: object) -> Future:
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, MessageSizeTooLargeError):
+            raise outcome
+        return Future(outcome, done=self.done)
+
+
+def test_acknowledged_and_refused_records_are_counted() -> None:
+    sending = Sending(Producer(5, MessageSizeTooLargeError(), RecordListTooLargeError("no"), 9), "t")
+    for number in range(1, 5):
+        sending.send(number, b"k", b"v")
+    sending.fail(7, "not JSON")
+    sending.finish()
+    assert (sending.acknowledged, sending.failed) == (2, 3)
+    assert [unsent.number for unsent in sending.reasons] == [2, 3, 7]
+    assert (sending.begins, sending.ends) == ({0: 5}, {0: 10})
+
+
+def test_an_outage_ends_the_sending() -> None:
+    sending = Sending(Producer(1, KafkaTimeoutError("gone"), done=False), "t")
+    sending.send(1, None, b"v")
+    sending.send(2, None, b"v")
+    with pytest.raises(KafkaTimeoutError):
+        sending.finish()
+    assert sending.acknowledged == 1
+
+
+def test_only_so_many_records_are_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(produce, "IN_FLIGHT", 3)
+    sending = Sending(Producer(*range(10), done=False), "t")
+    for number in range(10):
+        sending.send(number, None, b"v")
+        assert len(sending.waiting) <= 3
+    monkeypatch.setattr(produce, "IN_FLIGHT_BYTES", 2)
+    sending.producer = Producer(10, done=False)
+    sending.send(10, None, b"v")
+    assert sending.waiting_bytes <= 2
+
+
+def test_only_the_first_reasons_are_kept() -> None:
+    sending = Sending(Producer(), "t")
+    for number in range(100):
+        sending.fail(number, "bad")
+    assert (sending.failed, sending.reasons[:1], len(sending.reasons)) == (
+        100,
+        [Unsent(0, "bad")],
+        produce.REASONS_KEPT,
+    )
+
+
+def test_a_record_is_shown_as_a_line_of_json() -> None:
+    record = SimpleNamespace(
+        topic="t",
+        partition=1,
+        offset=2,
+        timestamp=3,
+        key=b"\xff",
+        value="größe\n".encode(),
+        headers=[("h", None), ("h", b"v")],
+    )
+    line = consume.as_json(record)
+    assert "\n" not in line
+    assert json.loads(line) == {
+        "topic": "t",
+        "partition": 1,
+        "offset": 2,
+        "timestamp": 3,
+        "key": {"base64": "/w=="},
+        "value": "größe\n",
+        "headers": [["h", None], ["h", "v"]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["produce", "text-messages", '{"id":"test-123","text":"Hello from Kafka"}'], {"key": None, "raw": False}),
+        (["produce", "t", "{}", "--header", "a=b=c", "--header", "d="], {"header": [("a", b"b=c"), ("d", b"")]}),
+        (["produce", "t", "-"], {"value": "-"}),
+        (
+            ["consume", "text-messages", "--max-messages", "10"],
+            {"max_messages": 10, "from_beginning": True, "timeout": 5.0},
+        ),
+        (["consume", "t", "--no-from-beginning", "--timeout", "0"], {"from_beginning": False, "timeout": 0.0}),
+        (["dead-letters", "list"], {"state": "open", "limit": 100}),
+        (["dead-letters", "replay", "t:0:1", "t:0:2"], {"letters": ["t:0:1", "t:0:2"]}),
+        (["dead-letters", "replay", "--reason", "rejected", "--json"], {"reason": "rejected", "letters": []}),
+    ],
+)
+def test_command_lines(typed: list[str], expected: dict[str, object]) -> None:
+    parsed = vars(kafka_options.parser().parse_args(typed))
+    assert {name: parsed[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        [],
+        ["produce"],
+        ["produce", "t"],
+        ["produce", "t", "{}", "--tombstone", "k"],
+        ["produce", "bad topic", "{}"],
+        ["produce", "t", "{}", "--header", "novalue"],
+        ["consume", "t", "--max-messages", "0"],
+        ["consume", "t", "--timeout", "-1"],
+        ["consume", "t", "--timeout", "nan"],
+        ["consume", "text-messages", "--group", "text-bridge"],
+        ["dead-letters"],
+        ["dead-letters", "replay"],
+        ["dead-letters", "replay", "--all", "t:0:1"],
+        ["dead-letters", "list", "--state", "lost"],
+    ],
+)
+def test_wrong_usage_is_2(typed: list[str], defaults: None) -> None:
+    assert kafka_commands.main(typed) == 2
+
+
+def test_what_is_no_json_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(CommandFailed, match="--raw sends it"):
+        kafka_commands.key_in(b"not json")
+
+
+def test_kafka_that_is_away_is_3_at_once(defaults: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    assert kafka_commands.main(["topics"]) == 3
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "./start.sh" in printed
+
+
+@pytest.fixture
+def defaults(monkeypatch: pytest.MonkeyPatch, nobodys_port: int) -> None:
+    """The settings of a checkout without .env, but with a Kafka that is not there."""
+    from settings import Settings
+
+    monkeypatch.setattr("settings.load", lambda: Settings(kafka_port=nobodys_port))
+
+
+@pytest.fixture
+def nobodys_port() -> int:
+    import socket
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
