@@ -5,6 +5,7 @@ counts as not set. `.env.example` lists them all, and a test keeps the two lists
 from here. Only the standard library is used, because the installation reads settings before anything is installed.
 """
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -84,6 +85,15 @@ class Settings:
     embed_lease_seconds: float = 20.0
     embed_queue_max: int = 32
     embed_attempts_max: int = 5
+    openai_base_url: str = "https://api.openai.com/v1"
+    openai_api_key: str = dataclasses.field(default="", repr=False)
+    openai_model: str = "text-embedding-3-small"
+    openai_dimensions: str = ""
+    openai_batch_max: int = 128
+    openai_passage_chars: int = 2_000
+    openai_timeout_seconds: float = 30.0
+    fastembed_model: str = "BAAI/bge-small-en-v1.5"
+    fastembed_folder: str = ""
 
     # APIs
     api_keys: str = ""

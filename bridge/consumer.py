@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 BUSY_POLL_MS = 5  # while work is under way: its results are looked at so often
 IDLE_POLL_MS = 200
+REJOIN_POLL_MS = 2_000  # a rebalance is waited for; see `rejoining`
 COMMIT_SECONDS = 0.1
 COMMIT_LOST_SECONDS = 15.0  # a commit without an answer for so long is sent again
 IDLE_COMMIT_SECONDS = 1.0
@@ -57,6 +58,19 @@ def connect_consumer(settings: Settings) -> KafkaConsumer:
         reconnect_backoff_max_ms=1_000,
         metadata_max_age_ms=30_000,
     )
+
+
+def rejoining(consumer: KafkaConsumer) -> bool:
+    """Whether the consumer is in a rebalance, and so has to be polled with patience.
+
+    kafka-python 3.0 ends a join only inside of a poll that waits for it: one that gave up earlier leaves the join half
+    done, and the next one either sends another or, where the cause of the rejoin is gone, forgets it. Then the member
+    sends no heartbeats and all its commits are refused (coordinator/base.py, join_group_async).
+    """
+    coordinator = consumer._coordinator
+    if coordinator.rejoining and not coordinator.need_rejoin():
+        coordinator.request_rejoin()
+    return bool(coordinator.need_rejoin())
 
 
 class Revocations(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -112,7 +126,8 @@ class Bridge:
         if self.full_since is not None:
             self.full_since = None
             self.consumer.resume(*self.consumer.paused())
-        timeout = BUSY_POLL_MS if self.hand_overs.count or self.gathered else IDLE_POLL_MS
+        busy = self.hand_overs.count or self.gathered
+        timeout = REJOIN_POLL_MS if rejoining(self.consumer) else BUSY_POLL_MS if busy else IDLE_POLL_MS
         room = self.settings.bridge_batch_max - len(self.gathered)
         polled = self.consumer.poll(timeout_ms=timeout, max_records=max(1, room))
         self.forget_revoked()
@@ -127,7 +142,7 @@ class Bridge:
         self.full_since = self.full_since or now
         if now - self.full_since > PAUSE_AFTER_SECONDS:
             self.consumer.pause(*self.consumer.assignment())
-            stray = self.consumer.poll(timeout_ms=0)
+            stray = self.consumer.poll(timeout_ms=REJOIN_POLL_MS if rejoining(self.consumer) else 0)
             for records in stray.values():  # of a partition that was assigned in this very call
                 self.gathered += records
             self.forget_revoked()

@@ -7,7 +7,7 @@ Any bytes may come. What is accepted is stored to the letter; what is not has ex
 import json
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple, NoReturn
 
@@ -40,6 +40,10 @@ ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 # More digits than this Python refuses to read as an int (sys.set_int_max_str_digits); a Decimal takes any number.
 INT_DIGITS = 4000
+
+# Of PostgreSQL's numeric, before and after the decimal point: https://www.postgresql.org/docs/18/datatype-numeric.html
+NUMERIC_DIGITS_BEFORE = 131_072
+NUMERIC_DIGITS_AFTER = 16_383
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -204,10 +208,31 @@ def check_metadata(metadata: object) -> str | None:
         dumped = simplejson.dumps(metadata, use_decimal=True, ensure_ascii=False, separators=(",", ":"))
     except RecursionError:
         raise BadRecord("invalid-metadata", "nested too deeply") from None
+    if ("E" in dumped or len(dumped) > NUMERIC_DIGITS_AFTER) and not all(map(is_numeric, decimals(metadata))):
+        raise BadRecord("rejected", "the metadata has a number beyond what PostgreSQL's numeric can hold")
     if ESCAPED_NUL.search(dumped):
         raise BadRecord("nul-character", "the metadata contains a NUL character")
     check_characters(dumped, "the metadata")
     return dumped
+
+
+def decimals(value: object) -> Iterator[Decimal]:
+    """All numbers in a JSON value that were no small integers."""
+    left = [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, Decimal):
+            yield each
+        elif isinstance(each, Mapping):
+            left.extend(each.values())
+        elif isinstance(each, list):
+            left.extend(each)
+
+
+def is_numeric(number: Decimal) -> bool:
+    _, digits, exponent = number.as_tuple()
+    assert isinstance(exponent, int)
+    return len(digits) + exponent <= NUMERIC_DIGITS_BEFORE and -exponent <= NUMERIC_DIGITS_AFTER
 
 
 def check_characters(text: str, what: str) -> None:

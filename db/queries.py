@@ -78,7 +78,7 @@ def newest(connection: Connection, *, limit: int, cursor: str | None = None, wor
 
 def read_cursor(cursor: str) -> tuple[str, str]:
     try:
-        created_at, message_id = base64.b64decode(cursor.encode(), b"-_", validate=True).decode("ascii").split(" ")
+        created_at, message_id = base64.b64decode(cursor.encode(), b"-_", validate=True).decode("ascii").rsplit(" ", 1)
     except (binascii.Error, ValueError):
         raise InvalidCursor(f"{cursor[:100]!r} is not a cursor: use the value of 'next' as it came") from None
     when = re.fullmatch(r"-?infinity|\d{4,6}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?[+-]\d\d:\d\d( BC)?", created_at)

@@ -4,6 +4,7 @@ No connection is made at import. Every wait has an end: connecting 5 s, a statem
 longer answers 10 s, so that a half-open connection never holds a task.
 """
 
+from decimal import Decimal
 from functools import partial
 
 import psycopg2
@@ -36,8 +37,14 @@ TRANSIENT_CODES = frozenset(
     }
 )
 
+
+def read_integer(digits: str) -> int | Decimal:
+    # Python refuses to read an int of more than 4,300 digits (sys.set_int_max_str_digits).
+    return int(digits) if len(digits) < 4_000 else Decimal(digits)
+
+
 # Metadata keeps every digit of its numbers: they come as Decimal.
-exact_json = partial(simplejson.loads, use_decimal=True)
+exact_json = partial(simplejson.loads, use_decimal=True, parse_int=read_integer)
 
 
 def connect_engine(url: str, name: str, *, pool_size: int = 1, timeout_ms: int = STATEMENT_MS) -> Engine:

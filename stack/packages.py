@@ -52,7 +52,7 @@ class Packages:
             known = json.loads(self._installed.read_text())
         except (FileNotFoundError, ValueError):
             return UPDATE
-        if known.get("folder") != str(self.folder):
+        if known.get("folder") != str(self.folder.resolve()):
             return REBUILD  # scripts in bin/ name the old place
         wanted = self.hashes()
         return READY if all(known["files"].get(name) == value for name, value in wanted.items()) else UPDATE
@@ -93,7 +93,7 @@ class Packages:
             pip = [str(self.python), "-m", "pip", "install", "--progress-bar", "off"]
             pins = [argument for file in self.files for argument in ("-r", str(file))]
             shell.run([*pip, *pins], step=step, log=log, environment=_environment(), gist=_gist, folder=ROOT)
-            facts = {"folder": str(self.folder), "files": {**known, **self.hashes()}}
+            facts = {"folder": str(self.folder.resolve()), "files": {**known, **self.hashes()}}
             self._installed.write_text(json.dumps(facts))
             self._half_done.unlink()
 

@@ -2,6 +2,7 @@
 
 import re
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tests.e2e.conftest import Checkout
 from tests.parts import eventually
 
 # What a session runs until it is stopped, and what it says when it is ready.
-LASTING = {"celery -A tasks.app worker -Q embed": "ready."}
+LASTING = {"celery -A tasks.app worker -Q embed": ".> embed"}
 # This very run.
 LEFT_OUT = {"make test"}
 
@@ -32,11 +33,14 @@ def test_the_commands_of_the_readme(checkout: Checkout) -> None:
             ready = LASTING[line]
             process = checkout.start(f"source .venv/bin/activate && exec {line}")
             assert process.stdout is not None
+            watchdog = threading.Timer(60, process.kill)
+            watchdog.start()
             said = ""
             while ready not in said:
                 read = process.stdout.readline()
                 assert read, f"{line} ended:\n{said}"
                 said += read
+            watchdog.cancel()
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=30)
         elif line not in LEFT_OUT:

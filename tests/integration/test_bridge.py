@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from bridge.message import message_id
 from settings import Settings
 from tests.parts import Running, eventually
-from tests.samples import ask
+from tests.samples import ask, run
 
 Start = Callable[..., Running]
 
@@ -176,16 +176,18 @@ def test_bad_records_are_buried_with_their_bytes_and_their_neighbours_are_stored
 def test_what_only_the_database_can_refuse_is_found_by_halving(
     settings: Settings, database: Engine, producer: KafkaProducer, start: Start
 ) -> None:
+    run(database, "ALTER TABLE text_messages ADD CONSTRAINT no_secrets CHECK (message NOT LIKE '%secret%')")
     start("persist-worker")
     start("bridge")
-    # A number that is valid JSON and beyond PostgreSQL's numeric.
-    producer.send(settings.kafka_topic, b'{"id": "bad", "text": "x", "metadata": {"n": 1e200000}}', partition=0)
     for number in range(20):
-        producer.send(settings.kafka_topic, json.dumps({"id": f"a-{number}", "text": "good"}).encode(), partition=0)
+        text = "a secret" if number in (0, 7) else "good"
+        producer.send(settings.kafka_topic, json.dumps({"id": f"a-{number}", "text": text}).encode(), partition=0)
     producer.flush()
     eventually(lambda: all_committed(settings))
-    assert len(stored(database)) == 20
-    assert [(row["reason"], row["offset"]) for row in letters(database)] == [("rejected", 0)]
+    assert len(stored(database)) == 18
+    rejected = letters(database)
+    assert [(row["reason"], row["offset"]) for row in rejected] == [("rejected", 0), ("rejected", 7)]
+    assert "no_secrets" in rejected[0]["detail"]
 
 
 def test_a_replayed_dead_letter_keeps_the_version_of_its_first_coming(

@@ -111,6 +111,8 @@ def test_no_id_and_null_come_from_the_coordinates() -> None:
         (b'{"text": ""}', "invalid-text"),
         (b'{"text": " \\t\\n\\u3000"}', "invalid-text"),
         (json.dumps({"text": "x" * (MAX + 1)}).encode(), "text-too-long"),
+        (b'{"text": "a", "metadata": {"n": [1e200000]}}', "rejected"),
+        (b'{"text": "a", "metadata": {"n": 1e-20000}}', "rejected"),
         (b'{"text": "a", "metadata": []}', "invalid-metadata"),
         (b'{"text": "a", "metadata": "x"}', "invalid-metadata"),
         (b'{"text": "a", "metadata": 0}', "invalid-metadata"),

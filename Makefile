@@ -1,0 +1,56 @@
+# What can be done with a checkout; CI runs the same targets. Needs Python 3.11+, and Java 17+ and Maven for Kafka.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON := .venv/bin/python
+TOOLS := .venv/bin/ruff
+# Further arguments: make test ARGS="tests/unit -k settings"
+ARGS ?=
+
+.PHONY: help install test lint types layers audit format migrate pins clean
+
+help: ## Show this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
+		|| sed -nE 's/^([a-z]+):.*## (.*)/  make \1   \2/p' $(MAKEFILE_LIST)
+
+install: ## Install what is missing: Python packages, Kafka, the model, and what the tests need
+	@source stack/find-python.sh; "$$python" -m stack install --dev
+
+test: install ## Run all tests, on real parts on free ports, beside a running system
+	@$(PYTHON) -m pytest $(ARGS)
+
+lint: $(TOOLS) ## Check the code's style
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+
+types: $(TOOLS) ## Check the types
+	@.venv/bin/mypy
+
+layers: $(TOOLS) ## Check that imports go one way
+	@.venv/bin/lint-imports
+
+audit: $(TOOLS) ## Ask whether a pinned package has a known vulnerability
+	@$(PYTHON) .ci/audit.py
+
+format: $(TOOLS) ## Format the code, and mend what can be mended
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+migrate: $(TOOLS) ## Bring the database of the settings to the latest schema
+	@$(PYTHON) -m db upgrade
+
+pins: $(TOOLS) ## Update requirements*.txt to the latest versions that requirements*.in allow
+	@for name in requirements requirements-dev; do \
+		env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make pins" $(PYTHON) -m piptools compile --quiet --upgrade \
+			--generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
+			--no-emit-trusted-host --no-emit-options --output-file $$name.txt $$name.in; \
+	done
+
+clean: ## Remove what the tools have cached; what is installed, and all data, stays
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -path ./.venv -prune -o -path ./.local -prune -o -name __pycache__ -type d -print0 | xargs -0r rm -rf
+
+$(TOOLS):
+	@$(MAKE) install

@@ -1,0 +1,109 @@
+"""API keys. With API_KEYS set, every call but the open ones wants one; a browser gets it once, and then has a cookie.
+
+The cookie holds when it ends and an HMAC of that under the key, so that nothing is kept here, it ends by itself, and it
+ends at once where its key is taken out of API_KEYS.
+"""
+
+import hashlib
+import hmac
+import time
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, redirect, render_template, request
+
+from api.problems import Problem
+from settings import Settings
+
+COOKIE = "text_session"
+DAYS = 30
+OPEN = frozenset({"/health", "/metrics", "/session"})
+PURPOSE = b"a session of the web console until "
+
+
+def digest(key: str) -> bytes:
+    """Keys are compared as digests, which all have one length."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def key_is_right(given: str, settings: Settings) -> bool:
+    # Every key is compared, so that the time says nothing about which one came close.
+    matches = [hmac.compare_digest(digest(given), digest(key)) for key in settings.api_key_set]
+    return any(matches)
+
+
+def signature(key: str, ends: str) -> str:
+    return hmac.new(key.encode(), PURPOSE + ends.encode(), hashlib.sha256).hexdigest()
+
+
+def new_cookie(key: str) -> str:
+    ends = str(int(time.time()) + DAYS * 24 * 3600)
+    return f"{ends}.{signature(key, ends)}"
+
+
+def cookie_is_right(cookie: str, settings: Settings) -> bool:
+    ends, _, given = cookie.partition(".")
+    if not (ends.isascii() and ends.isdigit() and given.isascii()):
+        return False
+    matches = [hmac.compare_digest(given, signature(key, ends)) for key in settings.api_key_set]
+    return any(matches) and len(ends) < 12 and int(ends) > time.time()
+
+
+def key_of_request() -> str | None:
+    """The key that came in a header. WSGI hands headers on as Latin-1; keys are UTF-8."""
+    given = request.headers.get("X-API-Key")
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if given is None and scheme.lower() == "bearer":
+        given = token.strip()
+    return None if given is None else given.encode("latin-1", "replace").decode("utf-8", "surrogateescape")
+
+
+def refusal() -> Response:
+    """401: for a browser the page that asks for the key, for everybody else a problem document."""
+    wanted = request.accept_mimetypes.best_match(["application/json", "text/html"])
+    if request.method == "GET" and wanted == "text/html":
+        page = Response(render_template("sign_in.html", then=request.path, wrong=False), 401, content_type="text/html")
+        page.headers["WWW-Authenticate"] = "Bearer"
+        return page
+    detail = "send a key of API_KEYS as `Authorization: Bearer KEY` or as `X-API-Key: KEY`"
+    return Problem(401, detail, headers={"WWW-Authenticate": "Bearer"}).answer()
+
+
+def register(app: Flask, settings: Settings) -> None:
+    @app.before_request
+    def check() -> Response | None:
+        if not settings.api_key_set or request.path in OPEN or request.endpoint in ("static", "swagger_file"):
+            return None
+        given = key_of_request()
+        if given is not None:
+            return None if key_is_right(given, settings) else refusal()
+        return None if cookie_is_right(request.cookies.get(COOKIE, ""), settings) else refusal()
+
+    @app.post("/session")
+    def sign_in() -> Response:
+        key, then = request.form.get("key", "").strip(), local(request.form.get("then", "/"))
+        if settings.api_key_set and not key_is_right(key, settings):
+            return Response(render_template("sign_in.html", then=then, wrong=True), 401, content_type="text/html")
+        answer = Response(status=303, headers={"Location": then})
+        if settings.api_key_set:
+            answer.set_cookie(
+                COOKIE,
+                new_cookie(key),
+                max_age=DAYS * 24 * 3600,
+                httponly=True,
+                samesite="Strict",
+                secure=request.is_secure,
+            )
+        return answer
+
+    @app.post("/session/end")
+    def sign_out() -> Response:
+        answer = redirect("/", 303)
+        answer.delete_cookie(COOKIE, httponly=True, samesite="Strict")
+        return Response(answer.get_data(), 303, answer.headers)
+
+
+def local(target: str) -> str:
+    """A path of this site, or / for anything else: nobody may be sent elsewhere after signing in."""
+    parts = urlsplit(target)
+    plain = not parts.scheme and not parts.netloc and target.startswith("/") and "\\" not in target
+    return target if plain and target.isprintable() and not target.startswith("//") else "/"

@@ -1,0 +1,40 @@
+"""The cursor of a page of messages as the API shows it: 48 hex digits, a time in microseconds and a UUID.
+
+Any 48 hex digits are a place in the order of messages, so the pattern in the OpenAPI document is the whole check. Times
+before the year 1, which only a row typed by hand can have, are one place: a listing ends with the first of them.
+"""
+
+import base64
+
+import numpy as np
+
+# Microseconds since 1970 fit into 8 bytes; half of the range is added, so that times before 1970 have no sign.
+BIAS = 2**63
+FIRST = -62_135_596_800_000_000  # 0001-01-01
+LAST = BIAS - 1
+
+
+def shown(cursor: str) -> str:
+    """What `queries.newest` calls `next`, in the API's form."""
+    created_at, _, message_id = base64.urlsafe_b64decode(cursor).decode("ascii").rpartition(" ")
+    return f"{microseconds(created_at) + BIAS:016x}{message_id.replace('-', '')}"
+
+
+def read(given: str) -> str:
+    """The API's form in that of `queries.newest`."""
+    message_id = "-".join((given[16:24], given[24:28], given[28:32], given[32:36], given[36:]))
+    return base64.urlsafe_b64encode(f"{iso(int(given[:16], 16) - BIAS)} {message_id}".encode()).decode()
+
+
+def microseconds(created_at: str) -> int:
+    if created_at == "infinity":
+        return LAST
+    if created_at == "-infinity" or created_at.endswith(" BC"):
+        return -BIAS
+    return int(np.datetime64(created_at.removesuffix("+00:00"), "us").astype(np.int64))  # the connections are in UTC
+
+
+def iso(micros: int) -> str:
+    if micros < FIRST:
+        return "-infinity"
+    return "infinity" if micros == LAST else f"{np.datetime64(micros, 'us')}+00:00".removeprefix("+")

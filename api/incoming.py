@@ -1,0 +1,140 @@
+"""Reading a request: its JSON body and its query string, checked by their models. What is wrong there is a Problem."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from flask import Request
+from pydantic import BaseModel, ValidationError
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from api.problems import Problem
+from api.schemas import MAX_BATCH
+from bridge import message
+from settings import Settings
+
+Model = TypeVar("Model", bound=BaseModel)
+
+DRAIN_BYTES = 128 * 1024 * 1024
+DRAIN_SECONDS = 10.0
+
+# Which member of a body a reason speaks of.
+MEMBERS = {
+    "missing-text": "message",
+    "invalid-text": "message",
+    "text-too-long": "message",
+    "invalid-id": "id",
+    "invalid-metadata": "metadata",
+}
+
+
+def body(request: Request, model: type[Model], settings: Settings) -> Model:
+    """The checked JSON body. Raises Problem 400 or 415, and RequestEntityTooLarge for one over MAX_BODY_BYTES."""
+    if request.mimetype != "application/json" or request.mimetype_params.get("charset", "utf-8").lower() not in (
+        "utf-8",
+        "utf8",
+    ):
+        sent = request.headers.get("Content-Type") or "no Content-Type"
+        raise Problem(415, f"send the body as application/json in UTF-8; this came with {sent[:100]!r}")
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Problem(415, "send the body as it is, without a Content-Encoding")
+    try:
+        document = message.parse(content(request, settings.max_body_bytes))
+    except message.BadRecord as error:
+        raise Problem(400, f"the body is not JSON: {error.detail}", reason=error.reason) from None
+    if not isinstance(document, Mapping):
+        detail = f"the body must be a JSON object, found {message.json_type(document)}"
+        raise Problem(400, detail, reason="not-an-object")
+    try:
+        return model.model_validate(document, context={"max_text_chars": settings.max_text_chars})
+    except ValidationError as error:
+        raise from_validation(error) from None
+    except RecursionError:
+        raise Problem(400, "the body is nested too deeply", reason="invalid-json") from None
+
+
+def content(request: Request, limit: int) -> bytes:
+    """The body. Raises RequestEntityTooLarge, for a chunked one too: there Werkzeug would cut it at the limit."""
+    if request.content_length is not None:
+        return request.get_data(cache=False)
+    taken = bytearray()
+    if request.environ.get("wsgi.input_terminated"):
+        stream = request.environ["wsgi.input"]
+        while len(taken) <= limit and (part := stream.read(min(limit + 1 - len(taken), 65_536))):
+            taken += part
+    if len(taken) > limit:
+        raise RequestEntityTooLarge
+    return bytes(taken)
+
+
+def drain(request: Request) -> None:
+    """Takes what is left of the body, so that a client that is still sending gets its answer and no broken pipe."""
+    if request.content_length is None and not request.environ.get("wsgi.input_terminated"):
+        return
+    left, deadline = DRAIN_BYTES, time.monotonic() + DRAIN_SECONDS
+    stream = request.environ["wsgi.input"]
+    while left > 0 and time.monotonic() < deadline:
+        taken = len(stream.read(min(left, 65_536)))
+        if taken == 0:
+            break
+        left -= taken
+
+
+def query(request: Request, model: type[Model]) -> Model:
+    """The checked query string. Unknown parameters are ignored; the same one twice is an error. Raises Problem 400."""
+    given: dict[str, str] = {}
+    for name in model.model_fields:
+        values = request.args.getlist(name)
+        if len(values) > 1:
+            raise Problem(400, f"{name}: give it once, not {len(values)} times")
+        if values:
+            given[name] = values[0]
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise from_validation(error) from None
+
+
+def from_validation(error: ValidationError) -> Problem:
+    found = error.errors(include_url=False)
+    bad = [(each["loc"], each["ctx"]["error"]) for each in found if is_bad_record(each)]
+    if bad and len(bad) == len(found):
+        return from_bad_records(bad)
+    details = [f"{location(each['loc'])}: {lower_first(each['msg'])}{value_of(each)}" for each in found[:5]]
+    return Problem(400, "; ".join(details))
+
+
+def from_bad_records(bad: list[tuple[tuple[int | str, ...], message.BadRecord]]) -> Problem:
+    """What would be a dead letter, with the same reason: the message itself, or messages of a batch."""
+    place, first = bad[0]
+    if not place:
+        status = 413 if first.reason == "text-too-long" else 400
+        return Problem(status, about(first), reason=first.reason)
+    errors = [{"index": loc[1], "reason": each.reason, "detail": about(each)} for loc, each in bad[:MAX_BATCH]]
+    more = f", and {len(bad) - 1} more" if len(bad) > 1 else ""
+    detail = f"message {place[1]}: {about(first)}{more}; nothing was sent"
+    return Problem(400, detail, reason=first.reason, errors=errors)
+
+
+def about(error: message.BadRecord) -> str:
+    member = MEMBERS.get(error.reason)
+    return f"{member}: {error.detail}" if member else error.detail
+
+
+def is_bad_record(error: Mapping[str, Any]) -> bool:
+    return isinstance(error.get("ctx", {}).get("error"), message.BadRecord)
+
+
+def location(place: tuple[int | str, ...]) -> str:
+    """`since`, `messages`: the members' names, without the names of pydantic's own steps."""
+    return ".".join(str(step) for step in place if isinstance(step, int) or step.isidentifier()) or "the body"
+
+
+def value_of(error: Mapping[str, Any]) -> str:
+    value = error.get("input")
+    return f", found {str(value)[:50]!r}" if isinstance(value, str | int | float) else ""
+
+
+def lower_first(text: str) -> str:
+    text = text.removeprefix("Value error, ").replace("a valid dictionary", "an object")
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,123 @@
+"""What the views of one application share: the database's read-only side, Kafka, the model, the checks. All lazy."""
+
+import threading
+from dataclasses import dataclass
+from typing import Literal
+
+import psycopg2
+import redis
+from psycopg2.extras import register_default_jsonb
+from simplejson import RawJSON
+from sqlalchemy import Engine, event, text
+
+from api.kafka_log import KafkaLog
+from api.kafka_watch import KafkaWatch
+from api.metrics import Metrics
+from api.model import Model
+from api.probes import Probe
+from db import queries, session
+from settings import Settings
+
+Role = Literal["text", "search"]
+
+POOL_SIZE = 8
+STATEMENT_MS = 5_000
+CHECK_SECONDS = 3.0
+LAG_KEEP_SECONDS = 1.0
+# POSTs that may go on waiting for their record to be stored while nothing is stored: the threads left answer reads.
+LONG_WAITS = 6
+
+
+class NotReady(Exception):
+    """A check's reason."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    role: Role
+    settings: Settings
+    reader: Engine
+    pulse: Engine
+    log: KafkaLog
+    model: Model
+    metrics: Metrics
+    lag: Probe[int]
+    checks: dict[str, Probe[None]]
+    long_waits: threading.Semaphore
+
+    def begin(self) -> None:
+        """Makes ready in the background what the first request would have to wait for. Called when a worker starts."""
+        if self.role == "search":
+            self.model.load()
+        else:
+            threading.Thread(target=self.log.try_to_open, name="open the log", daemon=True).start()
+
+    def close(self) -> None:
+        """Lets go of Kafka and of the database."""
+        self.log.close()
+        self.reader.dispose()
+        self.pulse.dispose()
+
+
+def keep_metadata_as_text(engine: Engine) -> None:
+    """JSONB comes as the text that PostgreSQL prints and goes out as that, with every digit, however deep it is."""
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: psycopg2.extensions.connection, _record: object) -> None:
+        register_default_jsonb(connection, loads=RawJSON)
+
+
+def assemble(role: Role, settings: Settings) -> Parts:
+    log, watch, model = KafkaLog(settings), KafkaWatch(settings), Model(settings)
+    engine = session.connect_engine(
+        settings.database_url(reader=True), f"{role}-api", pool_size=POOL_SIZE, timeout_ms=STATEMENT_MS
+    )
+    keep_metadata_as_text(engine)
+    # Reads are single statements: without a transaction around them each costs one round trip, not three.
+    reader = engine.execution_options(isolation_level="AUTOCOMMIT")
+    # A connection of its own, so that a busy pool is no ill health.
+    pulse = session.connect_engine(
+        settings.database_url(reader=True), f"{role}-api health", timeout_ms=int(CHECK_SECONDS * 1000)
+    ).execution_options(isolation_level="AUTOCOMMIT")
+
+    def database() -> None:
+        with pulse.connect() as connection:
+            connection.execute(text("SELECT FROM text_messages LIMIT 1"))
+
+    def kafka() -> None:
+        if log.away:
+            raise NotReady(log.away)
+        watch.check()
+
+    def broker() -> None:
+        client = redis.Redis.from_url(
+            settings.redis_address, socket_timeout=CHECK_SECONDS, socket_connect_timeout=CHECK_SECONDS
+        )
+        try:
+            client.ping()
+        finally:
+            client.close()
+
+    def the_model() -> None:
+        problem = model.problem()
+        if problem is None:
+            with pulse.connect() as connection:
+                problem = model.mismatch(queries.active_model(connection))
+        if problem is not None:
+            raise NotReady(problem)
+
+    asked = {"database": database, "kafka": kafka, "broker": broker}
+    if role == "search":
+        asked["model"] = the_model
+    return Parts(
+        role=role,
+        settings=settings,
+        reader=reader,
+        pulse=pulse,
+        log=log,
+        model=model,
+        metrics=Metrics(),
+        lag=Probe(watch.lag, wait_seconds=CHECK_SECONDS, keep_seconds=LAG_KEEP_SECONDS),
+        checks={name: Probe(ask, wait_seconds=CHECK_SECONDS) for name, ask in asked.items()},
+        long_waits=threading.Semaphore(LONG_WAITS),
+    )

@@ -1,0 +1,301 @@
+"""What goes in and out, as pydantic models. The OpenAPI document is made from them, and input is checked by them.
+
+Numbers of JSON bodies come as int or Decimal (bridge.message.parse), those of query strings as text. The models of the
+answers describe what the queries return; nothing is run through them.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+
+from bridge import message
+from settings import Settings
+
+MAX_QUERY_CHARS = 10_000
+MAX_WORDS_CHARS = 500  # with four bytes a character, percent-encoded, still within gunicorn's longest request line
+MAX_BATCH = 1_000
+
+NO_NUL = r"^[^\u0000]*$"
+# Python's idea of white space (str.strip), which is what the bridge goes by.
+WHITE = r"\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+NOT_BLANK = rf"^[^\u0000]*[^\u0000{WHITE}][^\u0000]*$"
+
+# Any JSON but the character NUL, which PostgreSQL cannot store. A component of the document: it refers to itself.
+JSON_VALUE: dict[str, Any] = {
+    "anyOf": [
+        {"type": ["null", "boolean", "number"]},
+        {"type": "string", "pattern": NO_NUL},
+        {"type": "array", "items": {"$ref": "#/components/schemas/JsonValue"}},
+        {"$ref": "#/components/schemas/JsonObject"},
+    ]
+}
+JSON_OBJECT: dict[str, Any] = {
+    "type": "object",
+    "propertyNames": {"pattern": NO_NUL},
+    "additionalProperties": {"$ref": "#/components/schemas/JsonValue"},
+}
+
+# https://www.rfc-editor.org/rfc/rfc3339#section-5.6, and a date alone
+INSTANT = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)?)?",
+    re.ASCII,
+)
+
+
+def whole_number(given: object) -> object:
+    """An int for a query string's digits and for JSON numbers without a fraction; what else came, pydantic refuses."""
+    if isinstance(given, str) and re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", given):
+        return int(given)
+    if isinstance(given, Decimal) and given == given.to_integral_value() and abs(given) < 10**18:
+        return int(given)
+    return given
+
+
+def json_integer(given: object) -> object:
+    return given if isinstance(given, str) else whole_number(given)
+
+
+def real_number(given: object) -> object:
+    if isinstance(given, int | Decimal) and not isinstance(given, bool):
+        try:
+            return float(given)
+        except OverflowError:
+            return float("inf") if given > 0 else float("-inf")
+    return given
+
+
+def instant(given: object) -> object:
+    """ISO 8601 to what PostgreSQL reads, in UTC. A date alone is its midnight; no offset means UTC."""
+    if not isinstance(given, str):
+        return given
+    found = INSTANT.fullmatch(given)
+    if not found:
+        raise ValueError("must be a time of ISO 8601, such as 2025-01-31T12:00:00Z or 2025-01-31")
+    date, clock, fraction, offset = found.groups()
+    clock = clock or "00:00:00"
+    leap = clock.endswith(":60")
+    try:
+        when = datetime.fromisoformat(f"{date}T{clock[:-2] + '59' if leap else clock}{(offset or 'Z').upper()}")
+    except ValueError as error:
+        raise ValueError(f"must be a time that exists: {error}") from None
+    try:
+        shown = when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
+    except OverflowError:  # within a day of the year 1 or 9999
+        return "-infinity" if when.year == 1 else "infinity"
+    return f"{shown}.{'999999' if leap else (fraction or '0')[:6]}Z"
+
+
+def storable(given: dict[str, Any]) -> dict[str, Any]:
+    """Raises ValueError for an object that no metadata can contain, because PostgreSQL could not store it."""
+    try:
+        message.check_metadata(given)
+    except message.BadRecord as error:
+        raise ValueError(error.detail.replace("the metadata", "it")) from None
+    return given
+
+
+class Input(BaseModel):
+    """Unknown members are ignored, like unknown keys of a record."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=True)
+
+
+Cursor = Annotated[str, Field(pattern=r"^[0-9a-f]{48}$", description="the value of `next` of the page before")]
+Instant = Annotated[
+    str,
+    BeforeValidator(instant),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "format": "date"}]}),
+]
+JsonObject = Annotated[dict[str, Any], WithJsonSchema({"$ref": "#/components/schemas/JsonObject"})]
+
+
+class NewMessage(Input):
+    """A text to be stored. With an `id` that is stored already, it replaces that text."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"message": "The cat sat on the mat.", "id": "note-1", "metadata": {"lang": "en"}}]
+        }
+    )
+
+    message: str = Field(json_schema_extra={"minLength": 1, "pattern": NOT_BLANK})
+    id: str | None = Field(
+        None,
+        json_schema_extra={
+            "anyOf": [{"type": "string", "minLength": 1, "maxLength": 255, "pattern": NO_NUL}, {"type": "null"}]
+        },
+        description="a UUID, or any other string, which becomes `source_id`; without one, a UUID is made up",
+    )
+    metadata: JsonObject | None = Field(None, description="whatever belongs to the text; searches can filter by it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def like_a_record(cls, document: object, info: ValidationInfo) -> object:
+        """The bridge's own check, so that nothing is taken here that would be a dead letter there. Raises BadRecord."""
+        limit = info.context["max_text_chars"] if info.context else Settings.max_text_chars
+        if isinstance(document, Mapping):
+            record = {name: document.get(name) for name in ("id", "metadata")}
+            message.check({**record, "text": document.get("message")}, limit)
+        else:
+            raise message.BadRecord(
+                "not-an-object", f'expected {{"message": "..."}}, found {message.json_type(document)}'
+            )
+        return document
+
+
+class NewMessages(Input):
+    messages: list[NewMessage] = Field(min_length=1, max_length=MAX_BATCH)
+
+
+class PageQuery(Input):
+    limit: Annotated[int, BeforeValidator(whole_number)] = Field(10, ge=1, le=1000, description="messages a page")
+    cursor: Cursor | None = None
+    q: Annotated[str, Field(pattern=NO_NUL, max_length=MAX_WORDS_CHARS)] | None = Field(
+        None, description='full text: words, "a phrase", -without'
+    )
+
+
+class SimilarQuery(Input):
+    limit: Annotated[int, BeforeValidator(whole_number)] = Field(10, ge=1, le=100)
+
+
+class SearchRequest(Input):
+    """What to look for, and how."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"query": "machine learning", "limit": 5, "filter": {"lang": "en"}}]}
+    )
+
+    query: str = Field(min_length=1, max_length=MAX_QUERY_CHARS, pattern=NO_NUL)
+    limit: Annotated[int, BeforeValidator(json_integer)] = Field(10, ge=1, le=100)
+    mode: Literal["semantic", "keyword", "hybrid"] = Field(
+        "semantic", description="by meaning, by words (64 at most), or both rankings fused (reciprocal rank fusion)"
+    )
+    filter: Annotated[JsonObject, AfterValidator(storable)] | None = Field(
+        None, description="only messages whose metadata contains this object"
+    )
+    min_score: Annotated[float, BeforeValidator(real_number)] | None = Field(
+        None, description="only hits with at least this `score`, which is the mode's own: cosine, rank, or fused rank"
+    )
+    since: Instant | None = Field(None, description="created at this time or later; UTC where no offset is given")
+    until: Instant | None = Field(None, description="created before this time")
+
+
+class Output(BaseModel):
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+
+# Kept open on purpose: a row typed by hand may hold any JSON as metadata.
+Metadata = Annotated[Any, Field(description="the JSON object that came with the text, or null")]
+Time = Annotated[
+    str | None,
+    Field(description="ISO 8601 in UTC", json_schema_extra={"examples": ["2025-01-31T12:00:00.123+00:00"]}),
+]
+
+
+class Message(Output):
+    id: str = Field(json_schema_extra={"format": "uuid"})
+    source_id: str | None = Field(description="the id as it was sent, where that was not a UUID")
+    message: str
+    metadata: Metadata
+    created_at: Time
+    processed_at: Time
+    embedding: Literal["ready", "pending", "failed"]
+
+
+class MessagePage(Output):
+    messages: list[Message]
+    count: int = Field(ge=0, le=1000)
+    next: Cursor | None
+
+
+class Accepted(Output):
+    id: str = Field(json_schema_extra={"format": "uuid"})
+    status: Literal["accepted"]
+
+
+class BatchAccepted(Output):
+    ids: list[Annotated[str, Field(json_schema_extra={"format": "uuid"})]]
+    count: int
+
+
+class Minute(Output):
+    minute: str
+    messages: int
+
+
+class Stats(Output):
+    messages: int
+    embeddings: int = Field(description="messages that have their embedding")
+    pending: int = Field(description="messages that wait for their embedding")
+    failed: int = Field(description="messages whose embedding failed")
+    dead_letters: int = Field(description="open ones")
+    lag: int | None = Field(description="records that the bridge has yet to commit; null while Kafka is away")
+    per_minute: list[Minute] = Field(description="messages created in each of the last 60 minutes, oldest first")
+
+
+class Hit(Output):
+    id: str = Field(json_schema_extra={"format": "uuid"})
+    source_id: str | None
+    message: str
+    passage: str = Field(description="the part of the message that fits best")
+    metadata: Metadata
+    score: float
+    created_at: Time
+
+
+class SearchAnswer(Output):
+    query: str
+    mode: Literal["semantic", "keyword", "hybrid"]
+    model: str | None = Field(description="the model that made the vectors; null where none was asked (keyword)")
+    took_ms: float
+    count: int
+    results: list[Hit] = Field(description="best first, each message once")
+
+
+class Status(Output):
+    status: Literal["up_to_date", "catching_up", "unavailable"]
+    model: str | None
+    dimensions: int | None
+    embedded: int | None
+    pending: int | None
+    failed: int | None
+    oldest_pending_seconds: float | None
+    index: dict[str, Any] | None
+
+
+class Health(Output):
+    status: Literal["ok", "unavailable"]
+    checks: dict[str, str] = Field(description='"ok" or the reason, for each part that this API needs')
+
+
+class BadItem(Output):
+    index: int
+    reason: str
+    detail: str
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457. The members after `detail` are there where they say more."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = Field(description="what is wrong, and what to change")
+    reason: str | None = Field(None, description="the dead letter's word for it, as in `dead-letter-reason`")
+    id: str | None = Field(None, description="the id to post again with")
+    ids: list[str] | None = Field(None, description="the ids to post again with")
+    errors: list[BadItem] | None = Field(None, description="each message of the batch that is wrong")

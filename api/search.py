@@ -1,0 +1,161 @@
+"""The calls of the search API: by meaning, by words or both, the neighbours of a message, and how far the index is."""
+
+import logging
+import math
+import time
+from typing import Any
+
+from flask import Response
+from sqlalchemy.exc import SQLAlchemyError
+
+from api import schemas
+from api.answers import json_answer
+from api.lookup import stored
+from api.model import query_vector
+from api.openapi import Answer, Operation, problem, unavailable
+from api.parts import Parts
+from api.problems import Problem, Unavailable, first_line
+from api.schemas import SearchRequest, SimilarQuery
+from db import queries, session
+from embedder import Embedder, EmbedderUnavailable, ModelError, UnembeddableText
+
+log = logging.getLogger(__name__)
+
+MAX_WORDS = 64  # of a keyword search
+
+UNKNOWN = {
+    "model": None,
+    "dimensions": None,
+    "embedded": None,
+    "pending": None,
+    "failed": None,
+    "oldest_pending_seconds": None,
+    "index": None,
+}
+
+
+def search(parts: Parts, body: SearchRequest) -> Response:
+    return json_answer(find(parts, body))
+
+
+def find(parts: Parts, asked: SearchRequest) -> dict[str, Any]:
+    """What POST /embeddings/search answers. Raises Problem."""
+    began = time.perf_counter()
+    wanted = asked.limit if asked.mode != "hybrid" else max(asked.limit, queries.FUSED)
+    narrowed: dict[str, Any] = {"limit": wanted, "filter": asked.filter, "since": asked.since, "until": asked.until}
+    if asked.mode != "hybrid":
+        narrowed["min_score"] = asked.min_score
+    model: str | None = None
+    rankings = []
+    vector = None
+    if asked.mode != "keyword":
+        embedder = parts.model.ready()
+        model = embedder.model
+        vector = embed(embedder, asked.query)
+    with parts.reader.connect() as connection:
+        if vector is not None and model is not None:
+            mismatch = parts.model.mismatch(queries.active_model(connection))
+            if mismatch is not None:
+                raise Unavailable(f"{mismatch}; mode keyword works meanwhile")
+            rankings.append(queries.semantic(connection, vector, model, **narrowed))
+        if asked.mode != "semantic":
+            rankings.append(queries.keyword(connection, some_words(asked.query), **narrowed))
+    if asked.mode == "hybrid":
+        hits = queries.fuse(rankings, asked.limit)
+        hits = [hit for hit in hits if asked.min_score is None or hit["score"] >= asked.min_score]
+    else:
+        (hits,) = rankings
+    took = time.perf_counter() - began
+    parts.metrics.search_seconds.labels(asked.mode).observe(took)
+    return answer(asked.query, asked.mode, model, took, hits)
+
+
+def some_words(query: str) -> str:
+    """The query, or the first words of a very long one: PostgreSQL's ranking takes seconds for thousands of them."""
+    words = query.split()
+    return query if len(words) <= MAX_WORDS else " ".join(list(dict.fromkeys(words))[:MAX_WORDS])
+
+
+def embed(embedder: Embedder, query: str) -> list[float] | None:
+    """The query's vector; None for a query without any meaning (all zero), which is near to nothing."""
+    try:
+        vector = query_vector(embedder, query)
+    except UnembeddableText as error:
+        raise Problem(400, f"query: the model cannot embed this text: {error}") from None
+    except (EmbedderUnavailable, ModelError) as error:
+        raise Unavailable(f"the embedding model does not work: {error}; mode keyword works without it") from None
+    return [float(number) for number in vector] if vector.any() else None
+
+
+def answer(query: str, mode: str, model: str | None, took: float, hits: list[queries.Row]) -> dict[str, Any]:
+    results = [
+        {name: hit[name] for name in ("id", "source_id", "message", "passage", "metadata", "score", "created_at")}
+        for hit in hits
+        if math.isfinite(hit["score"])
+    ]
+    return {
+        "query": query,
+        "mode": mode,
+        "model": model,
+        "took_ms": round(took * 1000, 3),
+        "count": len(results),
+        "results": results,
+    }
+
+
+def similar(parts: Parts, id: str, query: SimilarQuery) -> Response:
+    began = time.perf_counter()
+    with parts.reader.connect() as connection:
+        found = stored(connection, id)
+        model = queries.active_model(connection)
+        vector = queries.first_vector(connection, found["id"], model) if model is not None else None
+        if model is None or vector is None:
+            raise Problem(409, f"this message has no neighbours to tell: its embedding is {found['embedding']}")
+        hits = queries.semantic(connection, vector, model, limit=query.limit, without=found["id"])
+    return json_answer(answer(found["message"], "semantic", model, time.perf_counter() - began, hits))
+
+
+def get_status(parts: Parts) -> Response:
+    try:
+        with parts.reader.connect() as connection:
+            return json_answer(queries.status(connection))
+    except SQLAlchemyError as error:
+        if not session.is_outage(error):
+            raise
+        log.warning("GET /status: the database is away: %s", first_line(error))
+        return json_answer({"status": "unavailable", **UNKNOWN}, 503)
+
+
+OPERATIONS = [
+    Operation(
+        "POST",
+        "/embeddings/search",
+        search,
+        "Search the messages",
+        {
+            200: Answer("the hits", schemas.SearchAnswer),
+            503: unavailable("the database is away, or the model is not loaded or not that of the stored vectors"),
+        },
+        body=SearchRequest,
+    ),
+    Operation(
+        "GET",
+        "/embeddings/{id}/similar",
+        similar,
+        "The neighbours of a stored message",
+        {
+            200: Answer("the neighbours; `query` is the message's own text", schemas.SearchAnswer),
+            404: problem("no message with this id is stored"),
+            409: problem("the message has no embedding: it is pending, or it failed"),
+            503: unavailable("the database is away"),
+        },
+        query=SimilarQuery,
+    ),
+    Operation(
+        "GET",
+        "/status",
+        get_status,
+        "How far the index is",
+        {200: Answer("the state of the index", schemas.Status), 503: Answer("the database is away", schemas.Status)},
+    ),
+]

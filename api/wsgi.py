@@ -1,0 +1,27 @@
+"""The two WSGI applications for gunicorn: `gunicorn api.wsgi:text_api` and `gunicorn api.wsgi:search_api`.
+
+Each is made when it is asked for, so that a process has only the one that it serves.
+"""
+
+import logging
+
+from flask import Flask
+
+import settings as configuration
+from api import waits
+from api.app import create_app
+from api.parts import Role
+
+ROLES: dict[str, Role] = {"text_api": "text", "search_api": "search"}
+
+
+def __getattr__(name: str) -> Flask:
+    if name not in ROLES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    settings = configuration.load()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it repeats itself with each try; kafka_log says it once
+    waits.bound()
+    application = create_app(ROLES[name], settings)
+    globals()[name] = application
+    return application

@@ -1,0 +1,35 @@
+"""Embedding providers behind one protocol: `load_provider(settings)`.
+
+A provider's own libraries are imported when it is chosen.
+"""
+
+from embedder.protocol import Embedder, EmbedderUnavailable, ModelError, Span, UnembeddableText
+from settings import InvalidSetting, Settings
+
+__all__ = ["Embedder", "EmbedderUnavailable", "ModelError", "Span", "UnembeddableText", "load_provider"]
+
+
+def load_provider(settings: Settings) -> Embedder:
+    """The provider that EMBEDDING_PROVIDER names, ready to embed. Load it in the process that uses it, after any fork.
+
+    Raises ModelError, EmbedderUnavailable (a remote provider does not answer), InvalidSetting.
+    """
+    match settings.embedding_provider:
+        case "minilm":
+            from embedder.minilm import MiniLM
+
+            return MiniLM(settings.embedding_threads)
+        case "hashing":
+            from embedder.hashing import HashingEmbedder
+
+            return HashingEmbedder()
+        case "openai":
+            from embedder.openai import OpenAIEmbedder
+
+            return OpenAIEmbedder.connect(settings)
+        case "fastembed":
+            from embedder.fastembed import FastEmbedEmbedder
+
+            return FastEmbedEmbedder(settings.fastembed_model, settings.fastembed_folder, settings.embedding_threads)
+        case other:
+            raise InvalidSetting(f"EMBEDDING_PROVIDER={other!r}: takes minilm, hashing, openai or fastembed")

@@ -1,0 +1,80 @@
+"""Prints minilm_ranges.py: which values the fp32 model's activations take over the lines of the files given.
+
+`python -m embedder.build_minilm --fp32`, then `python -m embedder.calibrate FILE... > embedder/minilm_ranges.py` and
+`make format`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from tokenizers import Tokenizer
+
+from embedder import minilm_files
+from embedder.minilm_graph import LAYERS, WINDOW
+
+# Where a channel of a feed-forward layer's input, or one of its hidden units, is loud. Lower limits gave no more.
+LOUD_CHANNEL = 8.0
+LOUD_UNIT = 6.0
+
+PAGE = '''"""The ranges of the activations of all-MiniLM-L6-v2, for its int8 form. Printed by embedder/calibrate.py.
+
+Measured over {texts:,} texts: Debian's package descriptions, with source code, a hundred languages and gibberish.
+"""
+
+# The lowest and the highest value at each place that is quantised, without what is loud.
+RANGES: dict[str, tuple[float, float]] = {ranges}
+
+# Channels of a feed-forward layer's input that go further, on one side or the other.
+LOUD_CHANNELS: dict[str, dict[int, float]] = {channels}
+
+# Hidden units that go further than the range of "N.units".
+LOUD_UNITS: dict[str, dict[int, float]] = {units}
+'''
+
+
+def main(files: list[str]) -> None:
+    texts = [line for file in files for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
+    lows, highs = extremes(texts)
+    limits = {"feed": LOUD_CHANNEL, "units": LOUD_UNIT}
+    ranges = {}
+    loud: dict[str, dict[str, dict[int, float]]] = {"feed": {}, "units": {}}
+    for place, low in lows.items():
+        part = place.split(".")[1]
+        limit = limits.get(part, np.inf)
+        ranges[place] = (round(max(low.min(), -limit), 2), round(min(highs[place].max(), limit), 2))
+        most = np.maximum(-low, highs[place])
+        if part in loud:
+            loud[part][place] = {int(at): round(float(most[at]), 1) for at in np.flatnonzero(most > limit)}
+    print(PAGE.format(texts=len(texts), ranges=ranges, channels=loud["feed"], units=loud["units"]))
+
+
+def extremes(texts: list[str]) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
+    """The lowest and the highest value of each channel at each place that is quantised."""
+    folder = minilm_files.MODELS / minilm_files.FP32
+    minilm_files.check(folder)
+    places = [f"{layer}.{part}" for layer in range(LAYERS) for part in ("attention", "context", "feed", "units")]
+    model = onnx.load(str(folder / minilm_files.GRAPH))
+    model.graph.output.extend(helper.make_tensor_value_info(place, TensorProto.FLOAT, None) for place in places)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    tokenizer = Tokenizer.from_file(str(folder / minilm_files.TOKENIZER))
+    tokenizer.enable_truncation(WINDOW)
+    lows: dict[str, NDArray[np.float32]] = {}
+    highs: dict[str, NDArray[np.float32]] = {}
+    for text in texts:
+        ids = np.array([tokenizer.encode(text).ids], np.int32)
+        for place, values in zip(places, session.run(places, {"ids": ids}), strict=True):
+            low, high = values.min(axis=(0, 1)), values.max(axis=(0, 1))
+            lows[place] = np.minimum(lows.get(place, low), low)
+            highs[place] = np.maximum(highs.get(place, high), high)
+    return lows, highs
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,131 @@
+"""A JSON endpoint of somebody else's: connections that are kept, and what each failure means to the one who embeds.
+
+Nothing is tried again here, but for a kept connection that the server has closed meanwhile: the tasks know how to wait.
+The key goes into the request's header, and into no error, log or repr.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import http.client
+import json
+import ssl
+import time
+import weakref
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from embedder.protocol import EmbedderUnavailable
+from settings import InvalidSetting
+
+# Answers that speak of the input, not of the service.
+REFUSED_INPUT = {400, 413, 422}
+
+WHAT_TO_DO = {
+    401: "check OPENAI_API_KEY",
+    403: "check OPENAI_API_KEY and what it may do",
+    404: "check OPENAI_BASE_URL and OPENAI_MODEL",
+    405: "check OPENAI_BASE_URL",
+}
+
+
+class Refused(Exception):
+    """The endpoint does not take this input; the message is what it said."""
+
+
+class Endpoint:
+    """POSTs to one URL, from any number of threads at once."""
+
+    def __init__(self, base_url: str, path: str, key: str, timeout: float) -> None:
+        """Connects to nothing yet. Raises InvalidSetting for an address or a key that cannot be one."""
+        try:
+            parts = urlsplit(base_url)
+            self.host, self.port = parts.hostname or "", parts.port
+        except ValueError:
+            self.host = ""
+        if not self.host or parts.scheme not in ("http", "https") or parts.query or parts.username:
+            raise InvalidSetting("OPENAI_BASE_URL: takes http(s)://HOST[:PORT]/PATH, often with /v1 at its end")
+        if not key.isascii() or not key.isprintable():
+            raise InvalidSetting("OPENAI_API_KEY: holds characters that a header cannot carry")
+        self.path = f"{parts.path.rstrip('/')}/{path}"
+        self.name = f"{parts.scheme}://{parts.netloc}{self.path}"
+        self.timeout = timeout
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._key = key
+        self._idle: deque[http.client.HTTPConnection] = deque()  # as many as there were threads at once
+        weakref.finalize(self, close_all, self._idle)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def post(self, question: Mapping[str, Any]) -> bytes:
+        """The body of the answer. Raises Refused, and EmbedderUnavailable for everything else that is no success."""
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        status, retry_after, answer = self._exchange(json.dumps(question).encode(), headers)
+        if status == 200:
+            return answer
+        if status in REFUSED_INPUT:
+            raise Refused(f"HTTP {status}: {self._reason(answer)}")
+        # What is said of a key may hold parts of it.
+        said = WHAT_TO_DO.get(status) or self._reason(answer)
+        raise EmbedderUnavailable(f"{self} answers HTTP {status}: {said}", seconds(retry_after))
+
+    def _exchange(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, str | None, bytes]:
+        try:
+            connection, kept = self._idle.pop(), True
+        except IndexError:
+            connection, kept = self._connect(), False
+        try:
+            connection.request("POST", self.path, body=body, headers=dict(headers))
+            response = connection.getresponse()
+            answer = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            if kept and isinstance(error, ConnectionError):  # closed by the server while it was not used
+                return self._exchange(body, headers)
+            raise EmbedderUnavailable(f"{self} cannot be reached: {str(error) or type(error).__name__}") from None
+        if response.will_close:
+            connection.close()
+        else:
+            self._idle.append(connection)
+        return response.status, response.getheader("Retry-After"), answer
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._tls is None:
+            return http.client.HTTPConnection(self.host, self.port, timeout=self.timeout)
+        return http.client.HTTPSConnection(self.host, self.port, timeout=self.timeout, context=self._tls)
+
+    def _reason(self, answer: bytes) -> str:
+        """What an answer says went wrong, in one line."""
+        text = answer.decode(errors="replace")
+        try:
+            said = json.loads(text)
+            error = said.get("error", said)
+            text = str(error.get("message") or error) if isinstance(error, dict) else str(error)
+        except (ValueError, AttributeError):
+            pass
+        text = " ".join(text.split())
+        if self._key:
+            text = text.replace(self._key, "***")
+        return text[:200] or "no reason given"
+
+
+def close_all(connections: deque[http.client.HTTPConnection]) -> None:
+    while connections:
+        connections.pop().close()
+
+
+def seconds(retry_after: str | None) -> float | None:
+    """The value of a Retry-After header: seconds, or a date."""
+    if retry_after is None:
+        return None
+    try:
+        if retry_after.strip().isdecimal():
+            return float(retry_after)
+        return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except ValueError:
+        return None

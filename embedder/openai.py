@@ -1,0 +1,128 @@
+"""The provider that asks any OpenAI-compatible endpoint: OpenAI, vLLM, llama.cpp, Ollama and others.
+
+What is asked and answered; http_endpoint.py has the connection, and what each status of an answer means.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedder.http_endpoint import Endpoint, Refused
+from embedder.passages import split_characters
+from embedder.protocol import EmbedderUnavailable, ModelError, UnembeddableText, encode_all
+from settings import InvalidSetting, Settings
+
+if TYPE_CHECKING:
+    from embedder.protocol import Span, Vectors
+
+# An empty input is an error to the API; a blank passage of a long text should not fail its message.
+BLANK = "."
+PROBE = "probe"
+
+
+class OpenAIEmbedder:
+    """Vectors of the model that OPENAI_MODEL names. `connect` makes one."""
+
+    def __init__(self, endpoint: Endpoint, settings: Settings) -> None:
+        self.endpoint = endpoint
+        self.name = settings.openai_model
+        self.batch_max = settings.openai_batch_max
+        self.window = settings.openai_passage_chars
+        self.asked = wanted_dimensions(settings)
+        self.dimensions = self.asked or 0
+        # Shortened vectors do not compare with whole ones.
+        self.model = f"{self.name}@{self.asked}" if self.asked else self.name
+
+    @classmethod
+    def connect(cls, settings: Settings) -> OpenAIEmbedder:
+        """Asks for one vector, so that a wrong address, key or model shows at once, and the dimensions are known.
+
+        Raises EmbedderUnavailable, ModelError, InvalidSetting.
+        """
+        endpoint = Endpoint(
+            settings.openai_base_url, "embeddings", settings.openai_api_key, settings.openai_timeout_seconds
+        )
+        embedder = cls(endpoint, settings)
+        try:
+            vectors = embedder._request([PROBE])
+        except Refused as error:
+            raise ModelError(f"{embedder.endpoint} refuses to embed: {error}") from None
+        embedder.dimensions = vectors.shape[1]
+        return embedder
+
+    def passages(self, text: str) -> list[Span]:
+        return split_characters(text, self.window, self.window // 8)
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        encode_all(texts)
+        vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
+        for first in range(0, len(texts), self.batch_max):
+            part = texts[first : first + self.batch_max]
+            vectors[first : first + len(part)] = self._embed(part, first)
+        return vectors
+
+    def _embed(self, texts: Sequence[str], first: int) -> Vectors:
+        """The vectors of texts that fit into one request, or into several where the endpoint refuses that one."""
+        try:
+            return self._request([text if text.strip() else BLANK for text in texts])
+        except Refused as error:
+            if len(texts) == 1:
+                self._check_that_it_takes_others(error)
+                raise UnembeddableText(f"{self.endpoint} refuses the text: {error}", first) from None
+        middle = len(texts) // 2
+        return np.concatenate([self._embed(texts[:middle], first), self._embed(texts[middle:], first + middle)])
+
+    def _check_that_it_takes_others(self, refused: Refused) -> None:
+        """An endpoint that refuses every text has another trouble, which is no text's fault."""
+        try:
+            self._request([PROBE])
+        except Refused:
+            raise EmbedderUnavailable(f"{self.endpoint} refuses every text: {refused}") from None
+
+    def _request(self, texts: list[str]) -> Vectors:
+        # Four times as short as numbers in JSON. A server that does not know it answers with those.
+        question: dict[str, Any] = {"model": self.name, "input": texts, "encoding_format": "base64"}
+        if self.asked:
+            question["dimensions"] = self.asked
+        vectors = read_vectors(self.endpoint.post(question), len(texts), self.endpoint)
+        if self.dimensions and vectors.shape[1] != self.dimensions:
+            raise ModelError(
+                f"{self.endpoint} gives vectors of {vectors.shape[1]} dimensions where {self.dimensions} are expected: "
+                f"set OPENAI_DIMENSIONS or OPENAI_MODEL back, or make all vectors anew with `python -m db reembed`"
+            )
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        if not np.isfinite(lengths).all() or not lengths.all():
+            raise EmbedderUnavailable(f"{self.endpoint} gives vectors that are no numbers, or of length zero")
+        unit: Vectors = vectors / lengths
+        return unit
+
+
+def wanted_dimensions(settings: Settings) -> int | None:
+    text = settings.openai_dimensions
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) == 0:
+        raise InvalidSetting(f"OPENAI_DIMENSIONS={text!r}: takes a whole number above zero, or nothing")
+    return int(text)
+
+
+def read_vectors(answer: bytes, count: int, endpoint: Endpoint) -> Vectors:
+    """The vectors of an answer, in the order of the question. Raises EmbedderUnavailable where it has none."""
+    try:
+        rows: list[Any] = [None] * count
+        for item in json.loads(answer)["data"]:
+            vector = item["embedding"]
+            if isinstance(vector, str):
+                rows[item["index"]] = np.frombuffer(base64.b64decode(vector, validate=True), dtype="<f4")
+            else:
+                rows[item["index"]] = np.array(vector, dtype=np.float32)
+        if any(row is None or row.ndim != 1 or not len(row) for row in rows):
+            raise ValueError("not a vector for each text")
+        return np.stack(rows)
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise EmbedderUnavailable(f"{endpoint} gives no embeddings but {answer[:100]!r} ({error})") from None

@@ -1,0 +1,37 @@
+"""How gunicorn serves the two APIs. It reads this file by itself in the folder where it is started; the address and the
+number of workers come from the command line."""
+
+import os
+import shutil
+import tempfile
+from typing import Any
+
+worker_class = "gthread"  # a request waits for the database and for Kafka most of its time
+threads = 16
+graceful_timeout = 10  # longer than a POST waits for its record
+limit_request_line = 8190  # an id of 255 characters may take 3,060 percent-encoded bytes
+control_socket_disable = True
+
+METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own variable: where workers add up their numbers
+
+
+def on_starting(server: Any) -> None:
+    if server.cfg.workers > 1:
+        os.environ[METRICS_DIRECTORY] = tempfile.mkdtemp(prefix="api-metrics-")
+
+
+def post_worker_init(worker: Any) -> None:
+    worker.wsgi.extensions["parts"].begin()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    if METRICS_DIRECTORY in os.environ:
+        # Not above: it settles at its import whether numbers are shared, and the workers inherit what was imported.
+        from prometheus_client import multiprocess
+
+        multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def on_exit(server: Any) -> None:
+    if METRICS_DIRECTORY in os.environ:
+        shutil.rmtree(os.environ[METRICS_DIRECTORY], ignore_errors=True)

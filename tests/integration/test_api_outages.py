@@ -1,0 +1,127 @@
+"""The APIs while Kafka, the bridge, the database or the right model is away: an honest answer within seconds."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+from sqlalchemy import Engine, text
+
+from settings import Settings
+from tests.parts import Running, eventually
+
+HTTP = requests.Session()
+HTTP.trust_env = False
+
+
+def post(settings: Settings, message: str, **more: object) -> requests.Response:
+    url = f"http://127.0.0.1:{settings.text_api_port}/messages"
+    return HTTP.post(url, json={"message": message, **more}, timeout=20)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    began = time.monotonic()
+    call()
+    return time.monotonic() - began
+
+
+def test_without_a_bridge_a_post_is_accepted_after_the_wait(settings: Settings, start: Callable[..., Running]) -> None:
+    start("text-api", post_wait_seconds=0.5)
+    answers = []
+    assert seconds(lambda: answers.append(post(settings, "waits", id="note-1"))) < 4
+    (answer,) = answers
+    assert answer.status_code == 202
+    assert set(answer.json()) == {"id", "status"}
+    assert answer.json()["status"] == "accepted"
+    assert answer.headers["Location"] == f"/messages/{answer.json()['id']}"
+    url = f"http://127.0.0.1:{settings.text_api_port}/stats"
+    eventually(lambda: HTTP.get(url, timeout=10).json()["lag"] == 1)
+    assert HTTP.get(url, timeout=10).json()["messages"] == 0
+
+
+def test_posts_that_wait_long_leave_threads_for_reads(settings: Settings, start: Callable[..., Running]) -> None:
+    start("text-api", post_wait_seconds=5.0)
+    with ThreadPoolExecutor(20) as threads:
+        sent = [threads.submit(post, settings, f"waits {number}") for number in range(20)]
+        time.sleep(3)  # not for a state to come: reads have to be quick while the posts wait
+        url = f"http://127.0.0.1:{settings.text_api_port}/messages"
+        assert seconds(lambda: HTTP.get(url, timeout=10).raise_for_status()) < 2
+        assert {each.result().status_code for each in sent} == {202}
+
+
+def test_a_deletion_that_came_later_ends_the_wait(settings: Settings, start: Callable[..., Running]) -> None:
+    for part in ("bridge", "persist-worker", "text-api"):
+        start(part, post_wait_seconds=20.0)
+    assert post(settings, "first", id="note-1").status_code == 201
+    url = f"http://127.0.0.1:{settings.text_api_port}/messages/note-1"
+    assert HTTP.delete(url, timeout=20).status_code == 202
+    eventually(lambda: HTTP.get(url, timeout=10).status_code == 404)
+    assert post(settings, "again", id="note-1").status_code == 201
+
+
+def test_vectors_of_another_model_are_not_searched(
+    settings: Settings, database: Engine, start: Callable[..., Running]
+) -> None:
+    start("search-api")
+    search = f"http://127.0.0.1:{settings.search_api_port}/embeddings/search"
+    answer = HTTP.post(search, json={"query": "cat"}, timeout=20)
+    assert (answer.status_code, answer.json()["results"]) == (200, [])
+    with database.begin() as connection:
+        connection.execute(text("INSERT INTO embedding_models (name, dimensions, active) VALUES ('other', 3, TRUE)"))
+    answer = HTTP.post(search, json={"query": "cat"}, timeout=20)
+    assert answer.status_code == 503
+    assert "other" in answer.json()["detail"]
+    assert HTTP.post(search, json={"query": "cat", "mode": "keyword"}, timeout=20).status_code == 200
+    health = HTTP.get(f"http://127.0.0.1:{settings.search_api_port}/health", timeout=20)
+    assert health.status_code == 503
+    assert "other" in health.json()["checks"]["model"]
+
+
+def test_a_message_without_vectors_has_no_neighbours(
+    settings: Settings, database: Engine, start: Callable[..., Running]
+) -> None:
+    start("search-api")
+    with database.begin() as connection:
+        message_id = connection.execute(
+            text("INSERT INTO text_messages (id, message) VALUES (gen_random_uuid(), 'typed') RETURNING id::text")
+        ).scalar_one()
+    url = f"http://127.0.0.1:{settings.search_api_port}/embeddings/{message_id}/similar"
+    answer = HTTP.get(url, timeout=20)
+    assert answer.status_code == 409
+    assert "pending" in answer.json()["detail"]
+
+
+@pytest.mark.slow
+def test_kafka_dies_and_comes_back(settings: Settings, kafka: Running, start: Callable[..., Running]) -> None:
+    """The one Kafka of the session is stopped for some seconds, without a word, and goes on."""
+    for part in ("bridge", "persist-worker", "text-api"):
+        start(part)
+    assert post(settings, "before", id="note-1").status_code == 201
+    kafka.pause()
+    try:
+        answers: list[requests.Response] = []
+        assert seconds(lambda: answers.append(post(settings, "during", id="note-1"))) < 8
+        assert seconds(lambda: answers.append(post(settings, "during", id="note-1"))) < 1
+        for answer in answers:
+            assert answer.status_code == 503
+            assert answer.json()["id"] == "note-1"
+            assert int(answer.headers["Retry-After"]) > 0
+        health = HTTP.get(f"http://127.0.0.1:{settings.text_api_port}/health", timeout=10)
+        assert health.status_code == 503
+        assert health.json()["checks"]["database"] == "ok"
+        assert health.json()["checks"]["kafka"] != "ok"
+        stats = HTTP.get(f"http://127.0.0.1:{settings.text_api_port}/stats", timeout=10)
+        assert (stats.status_code, stats.json()["lag"]) == (200, None)
+    finally:
+        kafka.resume()
+    eventually(lambda: post(settings, "after", id="note-1").status_code == 201, timeout=60)
+
+
+def test_stopping_lets_a_waiting_post_finish(settings: Settings, start: Callable[..., Running]) -> None:
+    running = start("text-api", post_wait_seconds=2.0)
+    with ThreadPoolExecutor(1) as threads:
+        sent = threads.submit(post, settings, "waits")
+        eventually(lambda: HTTP.get(f"http://127.0.0.1:{settings.text_api_port}/stats", timeout=10).json()["lag"] == 1)
+        running.stop()
+        assert sent.result().status_code == 202

@@ -1,0 +1,76 @@
+"""The table of dead letters: each once for its coordinates, and its state."""
+
+from sqlalchemy import Engine
+
+from db import commands, queries
+from records import DeadLetter
+from tests.samples import a_dead_letter, a_record, ask, persist
+
+
+def note(engine: Engine, *letters: DeadLetter) -> None:
+    with engine.begin() as connection:
+        commands.record_dead_letters(connection, letters)
+
+
+def states(engine: Engine) -> dict[int, str]:
+    return {
+        each["offset"]: each["state"]
+        for each in ask(engine, 'SELECT "offset", state FROM dead_letters ORDER BY "offset"')
+    }
+
+
+def open_letters(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(queries.counts(connection)["dead_letters"])
+
+
+def test_a_letter_is_noted_once_however_often_it_comes(database: Engine) -> None:
+    note(database, a_dead_letter(1), a_dead_letter(2), a_dead_letter(1))
+    note(database, a_dead_letter(2, reason="invalid-id"))
+    found = ask(database, 'SELECT "offset", reason FROM dead_letters ORDER BY "offset"')
+    assert found == [{"offset": 1, "reason": "invalid-json"}, {"offset": 2, "reason": "invalid-json"}]
+    assert open_letters(database) == 2
+
+
+def test_its_bytes_and_headers_are_kept(database: Engine) -> None:
+    note(database, a_dead_letter()._replace(value=None, value_bytes=None), a_dead_letter(1)._replace(key=None))
+    first, second = ask(database, 'SELECT key, value, value_bytes, headers FROM dead_letters ORDER BY "offset"')
+    assert (bytes(first["key"]), first["value"], first["value_bytes"]) == (b"key", None, None)
+    assert (second["key"], bytes(second["value"]), second["value_bytes"]) == (None, b'{"', 2)
+    assert first["headers"] == [["trace", "YQ=="], ["empty", None]]
+
+
+def test_a_replay_that_passes_closes_it(database: Engine) -> None:
+    note(database, a_dead_letter(1), a_dead_letter(2))
+    persist(database, a_record("mended", replayed=("texts", 0, 1)))
+    assert states(database) == {1: "replayed", 2: "open"}
+    assert open_letters(database) == 1
+
+
+def test_a_replay_that_fails_again_opens_it(database: Engine) -> None:
+    note(database, a_dead_letter(1))
+    with database.begin() as connection:
+        assert commands.set_dead_letter_state(connection, [("texts", 0, 1)], "replayed") == 1
+    note(database, a_dead_letter(1))
+    assert states(database) == {1: "replayed"}, "the first coming once more, after a crash of the bridge"
+    note(database, a_dead_letter(1, reason="text-too-long", again=True))
+    assert states(database) == {1: "open"}
+    assert ask(database, "SELECT reason FROM dead_letters") == [{"reason": "text-too-long"}]
+
+
+def test_what_was_dropped_stays_dropped(database: Engine) -> None:
+    note(database, a_dead_letter(1))
+    with database.begin() as connection:
+        keys = [("texts", 0, 1), ("texts", 0, 99), ("other", 0, 1)]
+        assert commands.set_dead_letter_state(connection, keys, "dropped") == 1
+        assert commands.set_dead_letter_state(connection, keys, "replayed") == 0
+    note(database, a_dead_letter(1), a_dead_letter(1, again=True))
+    assert states(database) == {1: "dropped"}
+
+
+def test_a_replayed_letter_keeps_the_version_of_its_first_coming(database: Engine) -> None:
+    first = a_record("mended", (1_700_000_000_000, 0, 7), replayed=("texts", 0, 7))
+    newer = a_record("newer", (1_700_000_000_001, 0, 8), id=first.id)
+    persist(database, newer)
+    assert persist(database, first).ids == set()
+    assert ask(database, "SELECT message FROM text_messages") == [{"message": "newer"}]

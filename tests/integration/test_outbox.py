@@ -1,0 +1,381 @@
+"""The outbox: who changes a text drops its vectors and queues a job, and only current vectors are ever stored."""
+
+import uuid
+
+import numpy as np
+import psycopg2
+import pytest
+from sqlalchemy import Engine, text
+
+from db import commands, queries
+from db.commands import Job
+from tests.samples import (
+    LEASE,
+    MODEL,
+    OTHER_LEASE,
+    a_record,
+    ask,
+    content_hash,
+    embed,
+    embedded,
+    meanwhile,
+    persist,
+    run,
+    vectors_of,
+    wait_until_blocked,
+)
+
+
+def queued(engine: Engine, *, deleted: bool = False) -> list[str]:
+    found = ask(
+        engine,
+        "SELECT unnest(message_ids)::text AS id FROM embedding_jobs WHERE deleted = :deleted ORDER BY 1",
+        deleted=deleted,
+    )
+    return [each["id"] for each in found]
+
+
+def job_ids(engine: Engine) -> list[int]:
+    return [each["id"] for each in ask(engine, "SELECT id FROM embedding_jobs ORDER BY id")]
+
+
+def claim(engine: Engine, jobs: list[int], lease: str = LEASE, seconds: float = 60) -> list[Job]:
+    with engine.begin() as connection:
+        return commands.claim_jobs(connection, jobs, lease, seconds)
+
+
+def store(engine: Engine, jobs: list[Job], texts: dict[str, str], lease: str = LEASE) -> None:
+    with engine.begin() as connection:
+        commands.store_embeddings(connection, jobs, lease, MODEL, vectors_of(texts))
+
+
+@pytest.fixture
+def message(database: Engine) -> str:
+    """The id of a stored message with the text "one", whose job waits."""
+    record = a_record("one")
+    persist(database, record)
+    return record.id
+
+
+@pytest.fixture
+def ready(database: Engine, message: str) -> str:
+    """The id of a stored message with the text "one" and its vector."""
+    embed(database, {message: "one"})
+    assert embedded(database) == {message}
+    return message
+
+
+class TestTriggers:
+    def test_an_insert_queues_every_row_in_jobs_of_up_to_500(self, database: Engine) -> None:
+        run(
+            database,
+            "INSERT INTO text_messages (id, message) SELECT gen_random_uuid(), n::text FROM generate_series(1, 1100) n",
+        )
+        sizes = ask(database, "SELECT cardinality(message_ids) AS size FROM embedding_jobs ORDER BY id")
+        assert sorted(each["size"] for each in sizes) == [100, 500, 500]
+        assert len(set(queued(database))) == 1100
+
+    def test_an_edit_drops_the_vector_and_queues_at_once(self, database: Engine, ready: str) -> None:
+        run(database, "UPDATE text_messages SET message = 'two'")
+        assert ask(database, "SELECT message_id FROM message_embeddings") == []
+        assert queued(database) == [ready]
+
+    @pytest.mark.parametrize("statement", ["message = message", "metadata = '{}'", "processed_at = now()"])
+    def test_an_update_that_keeps_the_text_keeps_the_vector(self, database: Engine, ready: str, statement: str) -> None:
+        run(database, f"UPDATE text_messages SET {statement}")
+        assert embedded(database) == {ready}
+        assert queued(database) == []
+
+    @pytest.mark.parametrize("statement", ["DELETE FROM text_messages", "TRUNCATE text_messages"])
+    def test_a_delete_drops_the_vector_and_looks_again_later(
+        self, database: Engine, ready: str, statement: str
+    ) -> None:
+        run(database, statement)
+        assert ask(database, "SELECT message_id FROM message_embeddings") == []
+        assert queued(database) == []
+        assert queued(database, deleted=True) == [ready]
+        later = ask(database, "SELECT available_at - now() BETWEEN '20 s' AND '40 s' AS later FROM embedding_jobs")
+        assert later == [{"later": True}]
+
+    def test_a_changed_id_is_a_new_message(self, database: Engine, ready: str) -> None:
+        new = str(uuid.uuid4())
+        run(database, "UPDATE text_messages SET id = CAST(:new AS uuid)", new=new)
+        assert ask(database, "SELECT message_id FROM message_embeddings") == []
+        assert queued(database) == [new]
+
+    def test_a_statement_without_rows_queues_nothing(self, database: Engine) -> None:
+        run(database, "UPDATE text_messages SET message = 'x'")
+        run(database, "DELETE FROM text_messages")
+        run(database, "TRUNCATE text_messages")
+        assert job_ids(database) == []
+
+    def test_what_is_rolled_back_queues_nothing(self, database: Engine, ready: str) -> None:
+        with database.connect() as connection:
+            connection.execute(text("UPDATE text_messages SET message = 'two'"))
+            connection.rollback()
+        assert embedded(database) == {ready}
+        assert queued(database) == []
+
+
+class TestPersisting:
+    def test_it_returns_its_own_jobs_and_keeps_the_sweep_off_them(self, database: Engine) -> None:
+        run(database, "INSERT INTO text_messages (id, message) VALUES (gen_random_uuid(), 'typed before')")
+        before = job_ids(database)
+        records = [a_record(f"text {number}", (1, 0, number)) for number in range(700)]
+        stored = persist(database, *records, reserved_seconds=60)
+        assert sorted([*before, *stored.jobs]) == job_ids(database)
+        assert stored.ids == {record.id for record in records}
+        with database.begin() as connection:
+            waiting = commands.take_waiting_jobs(connection, messages=10_000, seconds=60)
+        assert [job for job, _ in waiting] == before
+
+    def test_unreserved_jobs_wait_for_the_sweep(self, database: Engine) -> None:
+        assert persist(database, a_record("one")).jobs == []
+        with database.begin() as connection:
+            assert len(commands.take_waiting_jobs(connection, messages=100, seconds=60)) == 1
+
+    def test_the_reservation_ends(self, database: Engine) -> None:
+        persist(database, a_record("one"), reserved_seconds=0.001)
+        with database.begin() as connection:
+            assert len(commands.take_waiting_jobs(connection, messages=100, seconds=60)) == 1
+
+    def test_rows_typed_on_the_same_connection_later_are_not_collected(self, database: Engine) -> None:
+        with database.connect() as connection:
+            commands.persist(connection, [a_record("one")], reserved_seconds=60)
+            connection.commit()
+            connection.execute(text("INSERT INTO text_messages (id, message) VALUES (gen_random_uuid(), 'typed')"))
+            connection.commit()
+            assert len(commands.take_waiting_jobs(connection, messages=100, seconds=60)) == 1
+
+
+class TestClaims:
+    def test_a_job_has_one_owner_until_its_lease_has_run_out(self, database: Engine, message: str) -> None:
+        jobs = job_ids(database)
+        assert [job.message_ids for job in claim(database, jobs)] == [[message]]
+        assert claim(database, jobs, OTHER_LEASE) == []
+        run(database, "UPDATE embedding_jobs SET available_at = now() - INTERVAL '1 s'")
+        assert [job.attempts for job in claim(database, jobs, OTHER_LEASE)] == [2]
+        assert claim(database, jobs) == []
+
+    def test_claiming_again_renews_and_counts_no_attempt(self, database: Engine, message: str) -> None:
+        jobs = job_ids(database)
+        claim(database, jobs, seconds=0.001)
+        assert [job.attempts for job in claim(database, jobs, seconds=60)] == [1]
+        assert claim(database, jobs, OTHER_LEASE) == []
+
+    def test_a_job_that_somebody_is_just_claiming_is_not_waited_for(self, database: Engine, message: str) -> None:
+        with database.connect() as connection:
+            assert len(commands.claim_jobs(connection, job_ids(database), LEASE, 60)) == 1
+            assert claim(database, job_ids(database), OTHER_LEASE) == []
+            connection.rollback()
+
+    def test_jobs_that_are_done_or_never_were_are_not_claimed(self, database: Engine, ready: str) -> None:
+        assert claim(database, [1, 2, 10**18]) == []
+        assert claim(database, []) == []
+
+    @pytest.mark.parametrize(("refund", "attempts"), [(True, 0), (False, 1)])
+    def test_a_released_job_is_free_after_its_pause(
+        self, database: Engine, message: str, refund: bool, attempts: int
+    ) -> None:
+        jobs = job_ids(database)
+        claim(database, jobs)
+        with database.begin() as connection:
+            commands.release_jobs(connection, jobs, OTHER_LEASE, seconds=0, refund=refund)
+        assert claim(database, jobs, OTHER_LEASE) == [], "released by somebody who had no lease"
+        with database.begin() as connection:
+            commands.release_jobs(connection, jobs, LEASE, seconds=0, refund=refund)
+        assert [job.attempts for job in claim(database, jobs, OTHER_LEASE)] == [attempts + 1]
+
+    def test_the_sweep_takes_the_oldest_up_to_its_measure(self, database: Engine) -> None:
+        for start in range(0, 50, 10):
+            persist(database, *(a_record(f"text {start + number}", (1, 0, number)) for number in range(10)))
+        jobs = job_ids(database)
+        with database.begin() as connection:
+            assert commands.take_waiting_jobs(connection, messages=25, seconds=60) == [(job, 10) for job in jobs[:3]]
+        with database.begin() as connection:
+            assert commands.take_waiting_jobs(connection, messages=100, seconds=60) == [(job, 10) for job in jobs[3:]]
+        with database.begin() as connection:
+            assert commands.take_waiting_jobs(connection, messages=100, seconds=60) == []
+        assert len(claim(database, jobs)) == 5, "what the sweep has reserved is there for whom it sends"
+
+    def test_a_job_is_halved_until_each_message_is_alone(self, database: Engine) -> None:
+        records = [a_record(f"text {number}", (1, 0, number)) for number in range(5)]
+        persist(database, *records)
+        sizes = set()
+        for _ in range(4):
+            for job in claim(database, job_ids(database)):
+                sizes.add(len(job.message_ids))
+                if len(job.message_ids) > 1:
+                    with database.begin() as connection:
+                        commands.split_job(connection, job, OTHER_LEASE)  # not its owner: nothing happens
+                        commands.split_job(connection, job, LEASE)
+        assert sizes == {5, 2, 3, 1}
+        assert [len(job.message_ids) for job in claim(database, job_ids(database))] == [1] * 5
+        assert queued(database) == sorted(record.id for record in records)
+
+
+class TestStoring:
+    def test_vectors_are_stored_and_their_jobs_done(self, database: Engine) -> None:
+        texts = {str(uuid.uuid4()): f"text {number}" for number in range(3)}
+        persist(database, *(a_record(message, id=each) for each, message in texts.items()))
+        embed(database, texts)
+        assert embedded(database) == set(texts)
+        assert job_ids(database) == []
+        found = ask(
+            database, "SELECT embedding::text AS vector, model, passage_end FROM message_embeddings ORDER BY vector"
+        )
+        assert [each["vector"] for each in found] == ["[1,0,0,0]", "[1,0,0,1]", "[1,0,0,2]"]
+        assert {(each["model"], each["passage_end"]) for each in found} == {(MODEL, 6)}
+
+    def test_a_text_edited_meanwhile_gets_no_stale_vector(self, database: Engine, message: str) -> None:
+        claimed = claim(database, job_ids(database))
+        run(database, "UPDATE text_messages SET message = 'two'")
+        store(database, claimed, {message: "one"})
+        assert ask(database, "SELECT message_id FROM message_embeddings") == []
+        assert queued(database) == [message], "the edit has a job of its own"
+        embed(database, {message: "two"})
+        assert embedded(database) == {message}
+
+    def test_a_message_deleted_meanwhile_gets_no_vector(self, database: Engine, message: str) -> None:
+        claimed = claim(database, job_ids(database))
+        run(database, "DELETE FROM text_messages")
+        store(database, claimed, {message: "one"})
+        assert ask(database, "SELECT message_id FROM message_embeddings") == []
+
+    def test_an_edit_that_commits_while_vectors_are_written_leaves_none_that_counts(
+        self, database: Engine, message: str
+    ) -> None:
+        claimed = claim(database, job_ids(database))
+        with database.connect() as connection:
+            commands.store_embeddings(connection, claimed, LEASE, MODEL, vectors_of({message: "one"}))
+            run(database, "UPDATE text_messages SET message = 'two'")
+            connection.commit()
+        assert embedded(database) == set()
+        with database.connect() as connection:
+            assert queries.semantic(connection, [1, 0, 0, 0], MODEL, limit=10) == []
+            found = queries.message(connection, message)
+        assert found is not None
+        assert found["embedding"] == "pending"
+        embed(database, {message: "two"})
+        assert embedded(database) == {message}
+        assert len(ask(database, "SELECT FROM message_embeddings")) == 1
+
+    def test_from_the_edit_on_the_old_vector_answers_no_search(self, database: Engine, ready: str) -> None:
+        with database.connect() as connection:
+            assert [hit["id"] for hit in queries.semantic(connection, [1, 0, 0, 0], MODEL, limit=10)] == [ready]
+        run(database, "UPDATE text_messages SET message = 'two'")
+        with database.connect() as connection:
+            assert queries.semantic(connection, [1, 0, 0, 0], MODEL, limit=10) == []
+
+    def test_vectors_of_an_older_try_are_replaced(self, database: Engine, ready: str) -> None:
+        run(database, "SELECT queue_embedding(array_agg(id)) FROM text_messages")
+        embed(database, {ready: "one"}, OTHER_LEASE)
+        assert len(ask(database, "SELECT FROM message_embeddings")) == 1
+
+    def test_who_has_lost_the_lease_writes_nothing(self, database: Engine, message: str) -> None:
+        slow = claim(database, job_ids(database), LEASE, 0.001)
+        quick = claim(database, job_ids(database), OTHER_LEASE)
+        with pytest.raises(commands.LeaseLost):
+            store(database, slow, {message: "one"})
+        assert embedded(database) == set()
+        store(database, quick, {message: "one"}, OTHER_LEASE)
+        assert embedded(database) == {message}
+        with pytest.raises(commands.LeaseLost):
+            store(database, quick, {message: "one"}, OTHER_LEASE)
+
+    def test_two_workers_with_the_same_message_collide_and_the_second_does_it_again(
+        self, database: Engine, message: str
+    ) -> None:
+        run(database, "SELECT queue_embedding(array_agg(id)) FROM text_messages")
+        first, second = job_ids(database)
+        ours, theirs = claim(database, [first]), claim(database, [second], OTHER_LEASE)
+
+        def collide() -> None:
+            with database.connect() as connection:
+                commands.store_embeddings(connection, ours, LEASE, MODEL, vectors_of({message: "one"}))
+                with meanwhile(lambda: store(database, theirs, {message: "one"}, OTHER_LEASE)):
+                    wait_until_blocked(database)
+                    connection.commit()
+
+        with pytest.raises(psycopg2.errors.UniqueViolation):
+            collide()
+        store(database, theirs, {message: "one"}, OTHER_LEASE)
+        assert job_ids(database) == []
+        assert len(ask(database, "SELECT FROM message_embeddings")) == 1
+
+    def test_the_second_look_at_a_deletion_clears_what_a_slow_worker_left(self, database: Engine, message: str) -> None:
+        claimed = claim(database, job_ids(database))
+        with database.connect() as connection:
+            commands.store_embeddings(connection, claimed, LEASE, MODEL, vectors_of({message: "one"}))
+            run(database, "DELETE FROM text_messages")
+            connection.commit()
+        assert len(ask(database, "SELECT FROM message_embeddings")) == 1, "the race that this test is about"
+        embed(database, {})
+        assert ask(database, "SELECT FROM message_embeddings") == []
+        assert job_ids(database) == []
+
+    def test_halves_are_as_the_model_gave_them(self, database: Engine, message: str) -> None:
+        numbers = np.array([[0.1, -65504, 6e-8, 0]], dtype=np.float32)
+        vectors = commands.Vectors([uuid.UUID(message).bytes], [content_hash("one")], [0], [(0, 3)], numbers)
+        claimed = claim(database, job_ids(database))
+        with database.begin() as connection:
+            commands.store_embeddings(connection, claimed, LEASE, "modèle", vectors)
+        found = ask(database, "SELECT embedding::real[] AS vector, model FROM message_embeddings")
+        assert np.array_equal(np.array(found[0]["vector"], dtype=np.float16), numbers[0].astype(np.float16))
+        assert found[0]["model"] == "modèle"
+
+
+class TestFailures:
+    def fail(self, engine: Engine, message_id: str, message: str) -> None:
+        claimed = claim(engine, job_ids(engine))
+        failure = (message_id, str(uuid.UUID(bytes=content_hash(message))), "the model said no")
+        with engine.begin() as connection:
+            commands.store_embeddings(connection, claimed, LEASE, MODEL, commands.no_vectors(), [failure])
+
+    def state(self, engine: Engine, message_id: str) -> str:
+        with engine.connect() as connection:
+            found = queries.message(connection, message_id)
+        assert found is not None
+        return str(found["embedding"])
+
+    def test_a_failure_is_kept_with_its_reason_and_can_be_retried(self, database: Engine, message: str) -> None:
+        self.fail(database, message, "one")
+        assert self.state(database, message) == "failed"
+        kept = ask(database, "SELECT reason, attempts, model FROM embedding_failures")
+        assert kept == [{"reason": "the model said no", "attempts": 1, "model": MODEL}]
+        assert job_ids(database) == []
+        with database.begin() as connection:
+            assert commands.retry_failures(connection) == 1
+            assert commands.retry_failures(connection) == 0
+        assert self.state(database, message) == "pending"
+        assert queued(database) == [message]
+
+    def test_a_failure_of_an_older_text_is_not_kept(self, database: Engine, message: str) -> None:
+        run(database, "UPDATE text_messages SET message = 'two'")
+        self.fail(database, message, "one")
+        assert ask(database, "SELECT FROM embedding_failures") == []
+
+    @pytest.mark.parametrize("statement", ["UPDATE text_messages SET message = 'two'", "DELETE FROM text_messages"])
+    def test_an_edit_or_a_delete_forgets_it(self, database: Engine, message: str, statement: str) -> None:
+        self.fail(database, message, "one")
+        run(database, statement)
+        assert ask(database, "SELECT FROM embedding_failures") == []
+
+
+class TestModels:
+    def test_the_first_model_is_the_active_one(self, database: Engine) -> None:
+        with database.begin() as connection:
+            assert commands.register_model(connection, "first", 4) == "first"
+            assert commands.register_model(connection, "first", 4) == "first"
+            assert commands.register_model(connection, "second", 8) == "first"
+
+    def test_switching_queues_every_message_and_drops_the_other_vectors(self, database: Engine, ready: str) -> None:
+        with database.begin() as connection:
+            commands.register_model(connection, MODEL, 4)
+            assert commands.switch_model(connection, "second", 8) == 1
+            assert queries.active_model(connection) == "second"
+        assert ask(database, "SELECT FROM message_embeddings") == []
+        assert queued(database) == [ready]
+        with database.begin() as connection:
+            commands.switch_model(connection, MODEL, 4)
+            assert queries.active_model(connection) == MODEL

@@ -1,0 +1,140 @@
+"""With API_KEYS set, every call but the open ones wants a key; a browser is asked once and keeps a cookie."""
+
+import base64
+import time
+
+import pytest
+from flask.testing import FlaskClient
+
+from api import auth
+from api.app import create_app
+from api.parts import Role
+from settings import Settings
+
+KEYS = Settings(database_port=1, kafka_port=1, redis_port=1, embedding_provider="hashing", api_keys="alpha, bêta")
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+def client(role: Role = "search", settings: Settings = KEYS) -> FlaskClient:
+    return create_app(role, settings).test_client()
+
+
+@pytest.mark.parametrize(
+    ("role", "method", "path"),
+    [
+        ("text", "GET", "/messages"),
+        ("text", "POST", "/messages"),
+        ("text", "POST", "/messages/batch"),
+        ("text", "GET", "/messages/a"),
+        ("text", "DELETE", "/messages/a"),
+        ("text", "GET", "/stats"),
+        ("text", "GET", "/docs"),
+        ("text", "GET", "/openapi.json"),
+        ("text", "GET", "/nothing"),
+        ("text", "PUT", "/messages"),
+        ("search", "POST", "/embeddings/search"),
+        ("search", "GET", "/embeddings/a/similar"),
+        ("search", "GET", "/status"),
+        ("search", "GET", "/"),
+    ],
+)
+def test_without_a_key_it_is_401(role: Role, method: str, path: str) -> None:
+    answer = client(role).open(path, method=method)
+    assert answer.status_code == 401
+    assert answer.content_type == "application/problem+json"
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("path", ["/health", "/metrics"])
+def test_health_and_metrics_are_open(path: str) -> None:
+    assert client().get(path).status_code in (200, 503)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": "Bearer alpha"},
+        {"Authorization": "bearer  alpha"},
+        {"X-API-Key": "alpha"},
+        {"X-API-Key": "bêta".encode().decode("latin-1")},
+    ],
+)
+def test_each_key_opens_in_either_header(headers: dict[str, str]) -> None:
+    assert client().get("/openapi.json", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": "Bearer alph"},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer "},
+        {"Authorization": "alpha"},
+        {"Authorization": "Basic " + base64.b64encode(b"alpha:alpha").decode()},
+        {"X-API-Key": ""},
+        {"X-API-Key": "alpha, bêta".encode().decode("latin-1")},
+        {"X-API-Key": "wrong", "Authorization": "Bearer alpha"},
+    ],
+)
+def test_anything_else_does_not(headers: dict[str, str]) -> None:
+    assert client().get("/openapi.json", headers=headers).status_code == 401
+
+
+def test_without_api_keys_no_key_is_asked_for() -> None:
+    assert client(settings=Settings(database_port=1)).get("/openapi.json").status_code == 200
+
+
+def test_a_browser_is_asked_once_and_keeps_a_cookie() -> None:
+    browser = client()
+    page = browser.get("/docs", headers=BROWSER)
+    assert page.status_code == 401
+    assert 'name="key"' in page.text
+    assert 'value="/docs"' in page.text
+
+    wrong = browser.post("/session", data={"key": "gamma", "then": "/docs"})
+    assert wrong.status_code == 401
+    assert "not one of the keys" in wrong.text
+    assert "Set-Cookie" not in wrong.headers
+
+    right = browser.post("/session", data={"key": "alpha", "then": "/docs"})
+    assert (right.status_code, right.headers["Location"]) == (303, "/docs")
+    cookie = right.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+    assert "alpha" not in cookie
+    assert browser.get("/docs", headers=BROWSER).status_code == 200
+    assert browser.get("/openapi.json").status_code == 200
+
+    assert browser.post("/session/end").status_code == 303
+    assert browser.get("/docs", headers=BROWSER).status_code == 401
+
+
+def test_the_cookie_ends_with_its_key_and_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    cookie = auth.new_cookie("alpha")
+    assert auth.cookie_is_right(cookie, KEYS)
+    assert not auth.cookie_is_right(cookie, Settings(api_keys="bêta"))
+    for forged in ("", ".", cookie + "0", cookie[:-1], "9" + cookie, "٣" + cookie, f"{'9' * 30}.{cookie}"):
+        assert not auth.cookie_is_right(forged, KEYS)
+    later = time.time() + auth.DAYS * 24 * 3600 + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert not auth.cookie_is_right(cookie, KEYS)
+
+
+@pytest.mark.parametrize(
+    "then", ["https://example.org/", "//example.org", "/\\example.org", "javascript:1", "x", "/a\r\nb"]
+)
+def test_nobody_is_sent_elsewhere_after_signing_in(then: str) -> None:
+    answer = client().post("/session", data={"key": "alpha", "then": then})
+    assert answer.headers["Location"] == "/"
+
+
+def test_the_document_speaks_of_keys_only_where_there_are_any() -> None:
+    with_keys = client().get("/openapi.json", headers={"X-API-Key": "alpha"}).json
+    without = client(settings=Settings(database_port=1)).get("/openapi.json").json
+    assert with_keys is not None
+    assert without is not None
+    assert set(with_keys["components"]["securitySchemes"]) == {"bearer", "key"}
+    assert "401" in with_keys["paths"]["/status"]["get"]["responses"]
+    assert "security" not in with_keys["paths"]["/health"]["get"]
+    assert "securitySchemes" not in without["components"]
+    assert "401" not in without["paths"]["/status"]["get"]["responses"]

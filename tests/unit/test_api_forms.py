@@ -1,0 +1,145 @@
+"""Forms that things take on their way: cursors, times, whole numbers, JSON numbers, and the OpenAPI document."""
+
+import base64
+import json
+from decimal import Decimal
+from typing import get_args
+
+import pytest
+import simplejson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api import cursor, schemas
+from api.answers import json_answer
+from api.app import create_app
+from api.parts import Role
+from api.search import MAX_WORDS, some_words
+from db import queries
+from settings import Settings
+
+
+@pytest.mark.parametrize(
+    "created_at",
+    [
+        "2025-01-31T12:34:56.123456+00:00",
+        "2025-01-31T12:34:56.1+00:00",
+        "2025-01-31T12:34:56+00:00",
+        "1969-12-31T23:59:59.999999+00:00",
+        "0001-01-01T00:00:00+00:00",
+        "9999-12-31T23:59:59.999999+00:00",
+        "12345-01-01T00:00:00+00:00",
+        "infinity",
+        "-infinity",
+    ],
+)
+def test_a_cursor_comes_back_as_it_went(created_at: str) -> None:
+    message_id = "01234567-89ab-cdef-0123-456789abcdef"
+    given = cursor.shown(queries_cursor(created_at, message_id))
+    assert len(given) == 48
+    found_at, found_id = queries.read_cursor(cursor.read(given))
+    assert found_id == message_id
+    assert normal(found_at) == normal(created_at)
+
+
+def queries_cursor(created_at: str, message_id: str) -> str:
+    return base64.urlsafe_b64encode(f"{created_at} {message_id}".encode()).decode()
+
+
+def normal(moment: str) -> str:
+    """With six digits of a second."""
+    if "infinity" in moment:
+        return moment
+    clock, zone = moment.split("+")
+    whole, _, fraction = clock.partition(".")
+    return f"{whole}.{fraction:0<6}+{zone}"
+
+
+def test_times_before_the_year_1_are_one_place() -> None:
+    given = cursor.shown(queries_cursor("0044-03-15T12:00:00+00:00 BC", "01234567-89ab-cdef-0123-456789abcdef"))
+    assert queries.read_cursor(cursor.read(given))[0] == "-infinity"
+
+
+@given(st.integers(0, 2**64 - 1), st.uuids())
+def test_any_48_hex_digits_are_a_cursor(moment: int, message_id: object) -> None:
+    queries.read_cursor(cursor.read(f"{moment:016x}{str(message_id).replace('-', '')}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("2025-01-31", "2025-01-31T00:00:00.0Z"),
+        ("2025-01-31T12:00:00Z", "2025-01-31T12:00:00.0Z"),
+        ("2025-01-31t12:00:00.123456789z", "2025-01-31T12:00:00.123456Z"),
+        ("2025-01-31 12:00:00", "2025-01-31T12:00:00.0Z"),
+        ("2025-01-31T12:00:00+05:30", "2025-01-31T06:30:00.0Z"),
+        ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59.999999Z"),
+        ("0005-01-01", "0005-01-01T00:00:00.0Z"),
+        ("0001-01-01T00:00:00+14:00", "-infinity"),
+        ("9999-12-31T23:59:59-10:00", "infinity"),
+    ],
+)
+def test_times_go_to_postgresql_in_utc(text: str, shown: str) -> None:
+    assert schemas.instant(text) == shown
+
+
+def test_json_numbers_keep_every_digit_and_nan_never_leaves() -> None:
+    body = '{"a":0.10000000000000000000000001,"b":1.10,"c":12345678901234567890123,"d":1E+400}'
+    assert json_answer(simplejson.loads(body, use_decimal=True)).get_data(as_text=True).strip() == body
+    for number in (float("nan"), float("inf"), Decimal("NaN")):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            json_answer({"a": number})
+
+
+def test_a_very_long_keyword_search_is_cut() -> None:
+    assert some_words('"a  phrase" -not') == '"a  phrase" -not'
+    assert some_words("word " * 1000 + "other") == "word other"
+    assert len(some_words(" ".join(map(str, range(1000)))).split()) == MAX_WORDS
+
+
+CONTRACT = {
+    "text": {
+        ("post", "/messages"): {"201", "202", "400", "413", "415", "500", "503"},
+        ("post", "/messages/batch"): {"202", "400", "413", "415", "500", "503"},
+        ("get", "/messages"): {"200", "400", "500", "503"},
+        ("get", "/messages/{id}"): {"200", "404", "500", "503"},
+        ("delete", "/messages/{id}"): {"202", "404", "500", "503"},
+        ("get", "/stats"): {"200", "500", "503"},
+        ("get", "/health"): {"200", "500", "503"},
+        ("get", "/metrics"): {"200", "500"},
+    },
+    "search": {
+        ("post", "/embeddings/search"): {"200", "400", "413", "415", "500", "503"},
+        ("get", "/embeddings/{id}/similar"): {"200", "400", "404", "409", "500", "503"},
+        ("get", "/status"): {"200", "500", "503"},
+        ("get", "/health"): {"200", "500", "503"},
+        ("get", "/metrics"): {"200", "500"},
+    },
+}
+
+
+@pytest.mark.parametrize("role", get_args(Role))
+def test_the_document_has_every_call_with_every_answer(role: Role) -> None:
+    document = create_app(role, Settings()).test_client().get("/openapi.json").json
+    assert document is not None
+    assert document["openapi"].startswith("3.1.")
+    described = {
+        (method, path): set(operation["responses"])
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    }
+    assert described == CONTRACT[role]
+    text = json.dumps(document)
+    for reference in {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}:
+        assert reference in document["components"]["schemas"]
+
+
+def test_the_docs_page_comes_with_all_its_files() -> None:
+    client = create_app("text", Settings()).test_client()
+    page = client.get("/docs").text
+    loaded = [part.split('"')[0] for part in page.replace('src="', 'href="').split('href="')[1:]]
+    assert len(loaded) >= 4
+    for path in loaded:
+        assert path.startswith("/")
+        with client.get(path) as answer:
+            assert answer.status_code == 200, path

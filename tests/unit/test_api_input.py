@@ -1,0 +1,278 @@
+"""What the APIs refuse, and how they say so: problem documents, before Kafka or the database is asked for anything."""
+
+import json
+from collections.abc import Iterator
+from io import BytesIO
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from api.app import create_app
+from settings import Settings
+
+# Nothing listens at these ports.
+NOWHERE = Settings(database_port=1, kafka_port=1, redis_port=1, embedding_provider="hashing", max_body_bytes=200_000)
+
+
+@pytest.fixture(scope="module")
+def text() -> Iterator[FlaskClient]:
+    app = create_app("text", NOWHERE)
+    yield app.test_client()
+    app.extensions["parts"].close()
+
+
+@pytest.fixture(scope="module")
+def search() -> Iterator[FlaskClient]:
+    app = create_app("search", NOWHERE)
+    yield app.test_client()
+    app.extensions["parts"].close()
+
+
+def post(client: FlaskClient, body: bytes | object, path: str = "/messages") -> TestResponse:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return client.post(path, data=data, content_type="application/json")
+
+
+def assert_problem(answer: TestResponse, status: int) -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.content_type == "application/problem+json"
+    assert answer.json is not None
+    assert set(answer.json) >= {"type", "title", "status", "detail"}
+    assert answer.json["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "invalid-json"),
+        (b"{", "invalid-json"),
+        (b'{"message": "x", "metadata": {"a": NaN}}', "invalid-json"),
+        (b'{"message": "x", "metadata": {"a": -Infinity}}', "invalid-json"),
+        (b'{"message": "x", "a": ' + b"[" * 90_000 + b"]" * 90_000 + b"}", "invalid-json"),
+        (b'\xef\xbb\xbf{"message": "x"}', "invalid-json"),
+        (b'{"message": "\xe9"}', "invalid-unicode"),
+        (b'{"message": "\\ud800"}', "invalid-unicode"),
+        (b'{"message": "x", "metadata": {"\\udc00": 1}}', "invalid-unicode"),
+        ({"message": "a\0b"}, "nul-character"),
+        ({"message": "x", "metadata": {"a": ["\0"]}}, "nul-character"),
+        ([], "not-an-object"),
+        ("{}", "not-an-object"),
+        (None, "not-an-object"),
+        ({}, "missing-text"),
+        ({"message": None}, "missing-text"),
+        ({"text": "x"}, "missing-text"),
+        ({"message": 5}, "invalid-text"),
+        ({"message": " \u3000\n"}, "invalid-text"),
+        ({"message": "x", "id": 5}, "invalid-id"),
+        ({"message": "x", "id": ""}, "invalid-id"),
+        ({"message": "x", "id": "a" * 256}, "invalid-id"),
+        ({"message": "x", "metadata": []}, "invalid-metadata"),
+    ],
+)
+def test_a_post_that_would_be_a_dead_letter_is_refused_with_its_reason(
+    text: FlaskClient, body: object, reason: str
+) -> None:
+    answer = post(text, body)
+    assert_problem(answer, 400)
+    assert answer.json is not None
+    assert answer.json["reason"] == reason
+
+
+def test_a_text_that_is_too_long_is_413_with_its_reason(text: FlaskClient) -> None:
+    answer = post(text, {"message": "x" * 100_001})
+    assert_problem(answer, 413)
+    assert answer.json is not None
+    assert answer.json["reason"] == "text-too-long"
+
+
+def test_a_body_that_is_too_large_is_413(text: FlaskClient) -> None:
+    assert_problem(post(text, {"message": "x" * 200_001}), 413)
+
+
+@pytest.mark.parametrize("body", [b'{"message": "' + b"x" * 200_000 + b'"}', b'{"message": "x"}' + b" " * 200_000])
+def test_a_chunked_body_that_is_too_large_is_413(text: FlaskClient, body: bytes) -> None:
+    answer = text.post(
+        "/messages",
+        input_stream=BytesIO(body),
+        content_type="application/json",
+        headers={"Transfer-Encoding": "chunked"},
+        environ_overrides={"wsgi.input_terminated": True},
+    )
+    assert_problem(answer, 413)
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/json; charset=latin-1", "application/problem+json", "", None]
+)
+def test_another_content_type_is_415(text: FlaskClient, content_type: str | None) -> None:
+    assert_problem(text.post("/messages", data=b'{"message": "x"}', content_type=content_type), 415)
+
+
+def test_a_compressed_body_is_415(text: FlaskClient) -> None:
+    answer = text.post("/messages", data=b"x", content_type="application/json", headers={"Content-Encoding": "gzip"})
+    assert_problem(answer, 415)
+
+
+def test_a_batch_names_each_bad_message(text: FlaskClient) -> None:
+    answer = post(
+        text, {"messages": [{"message": "x"}, {"message": ""}, 5, {"message": "x", "id": 1}]}, "/messages/batch"
+    )
+    assert_problem(answer, 400)
+    assert answer.json is not None
+    assert [(each["index"], each["reason"]) for each in answer.json["errors"]] == [
+        (1, "invalid-text"),
+        (2, "not-an-object"),
+        (3, "invalid-id"),
+    ]
+    assert answer.json["reason"] == "invalid-text"
+    assert "message 1" in answer.json["detail"]
+
+
+@pytest.mark.parametrize("messages", [[], [{"message": "x"}] * 1001, None, {"message": "x"}])
+def test_a_batch_has_1_to_1000_messages(text: FlaskClient, messages: object) -> None:
+    assert_problem(post(text, {"messages": messages}, "/messages/batch"), 400)
+
+
+@pytest.mark.parametrize("limit", ["0", "1001", "-1", "abc", "1e3", "1.0", "01", "+5", " 5", "", "1_0", "١٠", "9" * 30])
+def test_a_limit_is_1_to_1000_in_plain_digits(text: FlaskClient, limit: str) -> None:
+    answer = text.get("/messages", query_string={"limit": limit})
+    assert_problem(answer, 400)
+    assert answer.json is not None
+    assert answer.json["detail"].startswith("limit: ")
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=5&limit=5", "cursor=abc", "cursor=", "cursor=" + "0" * 47, "cursor=%00", "q=%00", "q=" + "x" * 501]
+)
+def test_other_bad_queries_are_400(text: FlaskClient, query: str) -> None:
+    assert_problem(text.get(f"/messages?{query}"), 400)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"query": ""},
+        {"query": "x" * 10_001},
+        {"query": 5},
+        {"query": "a\0"},
+        {"query": None},
+        {"limit": 0},
+        {"limit": 101},
+        {"limit": "5"},
+        {"limit": 5.5},
+        {"limit": True},
+        {"limit": None},
+        {"mode": "Semantic"},
+        {"mode": None},
+        {"filter": []},
+        {"filter": {"a": "\0"}},
+        {"filter": {"a": "\ud800"}},
+        {"min_score": "0.3"},
+        {"min_score": True},
+        {"since": "yesterday"},
+        {"since": "infinity"},
+        {"since": "2025-02-30"},
+        {"since": "٢٠٢٥-01-01"},
+        {"since": 5},
+        {"until": ""},
+        {"until": "2025-01-01T25:00:00Z"},
+    ],
+)
+def test_a_search_that_is_wrong_is_400_and_says_where(search: FlaskClient, change: dict[str, object]) -> None:
+    answer = post(search, {"query": "x"} | change, "/embeddings/search")
+    assert_problem(answer, 400)
+    assert answer.json is not None
+    assert answer.json["detail"].startswith(f"{next(iter(change))}: ")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allowed"),
+    [
+        ("GET", "/nothing", 404, None),
+        ("GET", "/messages/", 404, None),
+        ("PUT", "/messages", 405, {"GET", "HEAD", "OPTIONS", "POST"}),
+        ("POST", "/messages/some-id", 405, {"DELETE", "GET", "HEAD", "OPTIONS"}),
+        ("DELETE", "/stats", 405, {"GET", "HEAD", "OPTIONS"}),
+        ("GET", "/messages/" + "a" * 256, 503, None),  # the database is asked first, as it is for any id
+    ],
+)
+def test_unknown_paths_and_methods(
+    text: FlaskClient, method: str, path: str, status: int, allowed: set[str] | None
+) -> None:
+    answer = text.open(path, method=method)
+    assert_problem(answer, status)
+    if allowed is not None:
+        assert set(answer.headers["Allow"].split(", ")) == allowed
+
+
+def test_a_dead_database_is_503_with_retry_after(text: FlaskClient, search: FlaskClient) -> None:
+    for client, path in [
+        (text, "/messages"),
+        (text, "/messages/a"),
+        (text, "/stats"),
+        (search, "/embeddings/a/similar"),
+    ]:
+        answer = client.get(path)
+        assert_problem(answer, 503)
+        assert int(answer.headers["Retry-After"]) > 0
+    answer = search.get("/status")
+    assert answer.status_code == 503
+    assert answer.json is not None
+    assert answer.json["status"] == "unavailable"
+    assert search.get("/?q=cat").status_code == 503
+
+
+def test_a_dead_kafka_is_503_with_the_id_to_post_again_with(text: FlaskClient) -> None:
+    for given in (None, "note-1", "AAAAAAAA-BBBB-4CCC-8DDD-EEEEEEEEEEEE"):
+        answer = post(text, {"message": "x", "id": given})
+        assert_problem(answer, 503)
+        assert int(answer.headers["Retry-After"]) > 0
+        assert answer.json is not None
+        assert answer.json["id"] == given or given is None
+        assert 1 <= len(answer.json["id"]) <= 255
+    answer = post(text, {"messages": [{"message": "x", "id": "note-1"}, {"message": "y"}]}, "/messages/batch")
+    assert_problem(answer, 503)
+    assert answer.json is not None
+    assert answer.json["ids"][0] == "note-1"
+    assert len(answer.json["ids"]) == 2
+
+
+def test_health_names_what_is_away(text: FlaskClient, search: FlaskClient) -> None:
+    answer = text.get("/health")
+    assert answer.status_code == 503
+    assert answer.json is not None
+    assert answer.json["status"] == "unavailable"
+    assert list(answer.json["checks"]) == ["database", "kafka", "broker"]
+    assert "ok" not in answer.json["checks"].values()
+    assert list((search.get("/health").json or {})["checks"]) == ["database", "kafka", "broker", "model"]
+
+
+def test_a_bug_is_500_without_a_trace(caplog: pytest.LogCaptureFixture) -> None:
+    app = create_app("text", NOWHERE)
+
+    @app.get("/bug")
+    def bug() -> str:
+        raise KeyError("a secret")
+
+    answer = app.test_client().get("/bug")
+    assert_problem(answer, 500)
+    assert "secret" not in answer.text
+    assert "a secret" in caplog.text
+
+
+def test_every_answer_has_its_guards(text: FlaskClient) -> None:
+    for path in ("/nothing", "/metrics", "/docs", "/openapi.json"):
+        headers = text.get(path).headers
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+
+
+def test_metrics_count_routes_not_paths(text: FlaskClient) -> None:
+    text.get("/messages/one")
+    text.get("/messages/two")
+    text.open("/messages/two", method="BREW")
+    exposed = text.get("/metrics").text
+    assert 'http_requests_total{method="GET",route="/messages/{id}",status="503"}' in exposed
+    assert 'method="other"' in exposed
+    assert "two" not in exposed

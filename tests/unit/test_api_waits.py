@@ -1,0 +1,136 @@
+"""Nothing waits for ever: probes, the log while Kafka is away, the model while it is loaded, a silent database."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import psycopg2
+import pytest
+from psycopg2 import extensions
+
+from api import kafka_client, model, waits
+from api.kafka_log import KafkaAway, KafkaLog
+from api.model import Model
+from api.probes import NoAnswer, Probe
+from api.problems import Unavailable
+from embedder import ModelError
+from settings import Settings
+
+
+def test_a_probe_that_hangs_costs_one_thread_and_one_wait() -> None:
+    asked = []
+    answered = threading.Event()
+
+    def hang() -> str:
+        asked.append(1)
+        answered.wait(10)
+        return "at last"
+
+    probe = Probe(hang, wait_seconds=0.05)
+    for _ in range(3):
+        with pytest.raises(NoAnswer, match=r"within 0\.05 s"):
+            probe.answer()
+    assert len(asked) == 1
+    answered.set()
+    probe.wait_seconds = 5
+    assert probe.answer() == "at last"
+
+
+def test_a_probe_hands_on_what_was_raised_and_asks_again() -> None:
+    answers = iter([ValueError("no"), TimeoutError("slow"), None])
+
+    def ask() -> str:
+        error = next(answers)
+        if error is not None:
+            raise error
+        return "yes"
+
+    probe = Probe(ask, wait_seconds=5)
+    with pytest.raises(ValueError, match="no"):
+        probe.answer()
+    with pytest.raises(TimeoutError, match="slow"):
+        probe.answer()
+    assert probe.answer() == "yes"
+
+
+def test_a_probe_may_keep_its_answer_for_a_while() -> None:
+    asked = []
+    probe = Probe(lambda: asked.append(1), wait_seconds=5, keep_seconds=60)
+    probe.answer()
+    probe.answer()
+    assert len(asked) == 1
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that takes connections and never says a word."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(50)
+        yield listener.getsockname()[1]
+
+
+def test_appending_fails_at_once_where_nobody_listens() -> None:
+    log = KafkaLog(Settings(kafka_port=1))
+    began = time.monotonic()
+    for _ in range(3):
+        with pytest.raises(KafkaAway, match="nobody listens"):
+            log.append([("a", b"{}")])
+    assert time.monotonic() - began < 1
+    assert log.away is not None
+    log.close()
+
+
+def test_a_silent_kafka_is_waited_for_once(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = KafkaLog(Settings(kafka_port=silent_port))
+    monkeypatch.setattr(kafka_client, "BLOCK_MS", 300)
+    began = time.monotonic()
+    with pytest.raises(KafkaAway):
+        log.append([("a", b"{}")])
+    assert time.monotonic() - began < 2
+    began = time.monotonic()
+    for _ in range(10):
+        with pytest.raises(KafkaAway):
+            log.append([("a", b"{}")])
+    assert time.monotonic() - began < 0.2
+    log.close()
+
+
+def test_a_silent_database_is_given_up(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waits, "CONNECT_SECONDS", 0.3)
+    waits.bound()
+    try:
+        began = time.monotonic()
+        with pytest.raises(psycopg2.OperationalError, match="does not answer"):
+            psycopg2.connect(host="127.0.0.1", port=silent_port, user="a", password="b", dbname="c")
+        assert time.monotonic() - began < 2
+    finally:
+        extensions.set_wait_callback(None)
+
+
+def test_a_model_that_cannot_be_loaded_is_told_and_tried_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    def fail(_settings: Settings) -> None:
+        tries.append(1)
+        raise ModelError("there is no model: run make install")
+
+    monkeypatch.setattr(model, "load_provider", fail)
+    loading = Model(Settings())
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="run make install"):
+            loading.ready()
+    assert len(tries) == 1
+    monkeypatch.setattr(model, "AGAIN_SECONDS", 0.0)
+    with pytest.raises(Unavailable, match="run make install"):
+        loading.ready()
+    assert len(tries) == 2
+
+
+def test_only_vectors_of_the_own_model_can_be_asked_for() -> None:
+    own = Model(Settings(embedding_provider="hashing"))
+    name = own.ready().model
+    assert own.mismatch(None) is None
+    assert own.mismatch(name) is None
+    assert "some-other" in (own.mismatch("some-other") or "")

@@ -1,0 +1,252 @@
+"""The openai provider against a real HTTP server: which failure is an outage, which is the text's, and what leaks."""
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+
+import numpy as np
+import pytest
+
+from embedder import EmbedderUnavailable, ModelError, UnembeddableText, load_provider
+from settings import InvalidSetting, Settings
+from tests.embedder_parts import HASHING, KEY, Answer, EmbeddingServer, embedding_server
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddingServer]:
+    with embedding_server() as running:
+        yield running
+
+
+def test_the_dimensions_come_from_the_endpoint(server: EmbeddingServer) -> None:
+    server.dimensions = 96
+    assert load_provider(server.settings()).dimensions == 96
+
+
+def test_dimensions_that_are_set_are_asked_for_and_part_of_the_name(server: EmbeddingServer) -> None:
+    embedder = load_provider(server.settings(openai_dimensions="64"))
+    assert (embedder.model, embedder.dimensions) == ("text-embedding-3-small@64", 64)
+    assert embedder.embed(["hello"]).shape == (1, 64)
+
+
+def test_dimensions_that_are_set_but_not_given_are_an_error_at_start(server: EmbeddingServer) -> None:
+    server.answers = [Answer(200, {}, '{"data": [{"index": 0, "embedding": [1.0, 2.0]}]}')]
+    with pytest.raises(ModelError, match="2 dimensions where 64 are expected"):
+        load_provider(server.settings(openai_dimensions="64"))
+
+
+def test_other_dimensions_than_at_start_are_an_error(server: EmbeddingServer) -> None:
+    embedder = load_provider(server.settings())
+    server.dimensions = 96
+    with pytest.raises(ModelError, match=r"96 dimensions where 384 are expected.*reembed"):
+        embedder.embed(["hello"])
+
+
+@pytest.mark.parametrize("plain_numbers", [False, True], ids=["base64", "numbers"])
+def test_answers_are_put_in_order_and_made_unit_length(server: EmbeddingServer, plain_numbers: bool) -> None:
+    server.plain_numbers = plain_numbers
+    texts = [f"word{number}" for number in range(10)]
+    np.testing.assert_allclose(load_provider(server.settings()).embed(texts), HASHING.embed(texts), atol=1e-6)
+
+
+def test_texts_are_sent_in_batches(server: EmbeddingServer) -> None:
+    load_provider(server.settings(openai_batch_max=40)).embed([f"text {number}" for number in range(100)])
+    assert [len(request["input"]) for request in server.requests[1:]] == [40, 40, 20]
+
+
+def test_a_batch_too_large_for_the_server_is_halved(server: EmbeddingServer) -> None:
+    server.batch_max = 32
+    texts = [f"text {number}" for number in range(100)]
+    np.testing.assert_allclose(load_provider(server.settings()).embed(texts), HASHING.embed(texts), atol=1e-6)
+
+
+@pytest.mark.parametrize("place", [0, 3, 77, 99])
+def test_the_one_text_that_is_refused_is_found(server: EmbeddingServer, place: int) -> None:
+    embedder = load_provider(server.settings(openai_batch_max=64))
+    texts = [f"text {number}" for number in range(100)]
+    texts[place] = "REFUSED"
+    with pytest.raises(UnembeddableText, match="an input is invalid") as caught:
+        embedder.embed(texts)
+    assert caught.value.index == place
+    assert len(server.requests) < 25
+
+
+def test_an_endpoint_that_refuses_every_text_is_no_texts_fault(server: EmbeddingServer) -> None:
+    embedder = load_provider(server.settings())
+    server.answers = [Answer(400)] * 50
+    with pytest.raises(EmbedderUnavailable, match="refuses every text"):
+        embedder.embed(["one", "two"])
+
+
+def test_an_endpoint_that_refuses_the_first_question_is_an_error_at_start(server: EmbeddingServer) -> None:
+    server.answers = [Answer(400, {}, '{"error": {"message": "no such model"}}')]
+    with pytest.raises(ModelError, match="no such model"):
+        load_provider(server.settings())
+
+
+def test_a_blank_passage_does_not_fail(server: EmbeddingServer) -> None:
+    assert load_provider(server.settings()).embed(["", " \n", "text"]).shape == (3, 384)
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 529, 301])
+def test_an_outage_is_an_outage(server: EmbeddingServer, status: int) -> None:
+    embedder = load_provider(server.settings())
+    server.answers = [Answer(status)]
+    with pytest.raises(EmbedderUnavailable, match=f"HTTP {status}") as caught:
+        embedder.embed(["hello"])
+    assert caught.value.retry_after is None
+    assert embedder.embed(["hello"]).shape == (1, 384)
+
+
+@pytest.mark.parametrize(
+    ("value", "least", "most"),
+    [
+        ("7", 7, 7),
+        ("0", 0, 0),
+        (formatdate(time.time() + 60, usegmt=True), 30, 60),
+        ("soon", None, None),
+        ("-1", None, None),
+    ],
+)
+def test_retry_after_is_passed_on(server: EmbeddingServer, value: str, least: float | None, most: float | None) -> None:
+    embedder = load_provider(server.settings())
+    server.answers = [Answer(429, {"Retry-After": value})]
+    with pytest.raises(EmbedderUnavailable) as caught:
+        embedder.embed(["hello"])
+    after = caught.value.retry_after
+    if least is None or most is None:
+        assert after is None
+    else:
+        assert after is not None
+        assert least <= after <= most
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["", "not JSON", "[]", "{}", "null", '{"data": []}', '{"data": [{"index": 0}]}',
+     '{"data": [{"index": 1, "embedding": [1.0]}]}',
+     '{"data": [{"index": 0, "embedding": "!!"}]}', '{"data": [{"index": 0, "embedding": []}]}',
+     '{"data": [{"index": 0, "embedding": ["x"]}]}', '{"data": [{"index": 0, "embedding": [[1.0]]}]}'],
+)  # fmt: skip
+def test_an_answer_without_embeddings_is_an_outage(server: EmbeddingServer, body: str) -> None:
+    embedder = load_provider(server.settings())
+    server.answers = [Answer(200, {}, body)]
+    with pytest.raises(EmbedderUnavailable, match="no embeddings"):
+        embedder.embed(["hello"])
+
+
+@pytest.mark.parametrize("number", ["0.0", "NaN", "Infinity"])
+def test_vectors_of_no_length_are_an_outage(server: EmbeddingServer, number: str) -> None:
+    embedder = load_provider(server.settings())
+    server.answers = [Answer(200, {}, f'{{"data": [{{"index": 0, "embedding": [{", ".join([number] * 384)}]}}]}}')]
+    with pytest.raises(EmbedderUnavailable, match="no numbers, or of length zero"):
+        embedder.embed(["hello"])
+
+
+def test_nobody_there_is_an_outage(server: EmbeddingServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+    with pytest.raises(EmbedderUnavailable, match="cannot be reached"):
+        load_provider(server.settings(openai_base_url=f"http://127.0.0.1:{port}/v1"))
+
+
+def test_an_answer_that_does_not_come_is_an_outage(server: EmbeddingServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        began = time.monotonic()
+        with pytest.raises(EmbedderUnavailable, match="timed out"):
+            load_provider(server.settings(openai_base_url=url, openai_timeout_seconds=0.2))
+        assert time.monotonic() - began < 5
+
+
+def test_connections_are_kept(server: EmbeddingServer) -> None:
+    embedder = load_provider(server.settings())
+    for _ in range(10):
+        embedder.embed(["hello"])
+    assert server.connections == 1
+
+
+def test_a_connection_that_the_server_closes_is_opened_again(server: EmbeddingServer) -> None:
+    embedder = load_provider(server.settings())
+    server.close_after_answer = True
+    for _ in range(5):
+        assert embedder.embed(["hello"]).shape == (1, 384)
+
+
+def test_threads_do_not_wait_for_each_other(server: EmbeddingServer) -> None:
+    embedder = load_provider(server.settings())
+    together = threading.Barrier(4, timeout=30)
+    original = HASHING.embed(["hello"])
+    ended: list[bool] = []
+
+    def embed() -> None:
+        together.wait()
+        ended.append(all(np.allclose(embedder.embed(["hello"]), original, atol=1e-6) for _ in range(20)))
+
+    threads = [threading.Thread(target=embed) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert ended == [True] * 4
+    assert server.connections <= 5
+
+
+@pytest.mark.parametrize(("status", "what"), [(401, "OPENAI_API_KEY"), (403, "OPENAI_API_KEY"), (404, "OPENAI_MODEL")])
+def test_what_is_set_wrong_is_named(server: EmbeddingServer, status: int, what: str) -> None:
+    server.answers = [Answer(status, {}, f'{{"error": {{"message": "{KEY} is wrong"}}}}')]
+    with pytest.raises(EmbedderUnavailable, match=what):
+        load_provider(server.settings())
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500])
+def test_the_key_appears_nowhere(server: EmbeddingServer, status: int, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    settings = server.settings()
+    embedder = load_provider(settings)
+    server.answers = [Answer(status, {}, f"the key {KEY} is not liked")] * 3
+    with pytest.raises((EmbedderUnavailable, UnembeddableText)) as caught:
+        embedder.embed(["hello"])
+    seen = [caught.value, caught.value.__cause__, caught.value.__context__, settings, embedder, vars(embedder)]
+    assert KEY not in f"{seen!r} {seen!s} {caught.value} {caplog.text}"
+
+
+def test_without_a_key_none_is_sent(server: EmbeddingServer) -> None:
+    with pytest.raises(EmbedderUnavailable, match="401"):
+        load_provider(server.settings(openai_api_key=""))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"openai_base_url": "localhost:8080"},
+        {"openai_base_url": "ftp://example.com/v1"},
+        {"openai_base_url": "http://"},
+        {"openai_base_url": "http://host:port/v1"},
+        {"openai_base_url": "http://user:password@host/v1"},
+        {"openai_api_key": "a\nb"},
+        {"openai_api_key": "schlüssel"},
+        {"openai_dimensions": "many"},
+        {"openai_dimensions": "0"},
+        {"openai_dimensions": "-3"},
+    ],
+)
+def test_settings_that_cannot_be_are_named(changes: dict[str, str]) -> None:
+    (name,) = changes
+    with pytest.raises(InvalidSetting, match=name.upper()) as caught:
+        load_provider(Settings(embedding_provider="openai", **changes))  # type: ignore[arg-type]
+    assert "password" not in str(caught.value)
+    assert "schlüssel" not in str(caught.value)
+
+
+def test_a_slash_at_the_end_of_the_address_does_not_matter(server: EmbeddingServer) -> None:
+    assert load_provider(server.settings(openai_base_url=f"{server.url}/")).dimensions == 384
+
+
+def test_passages_are_counted_in_characters(server: EmbeddingServer) -> None:
+    embedder = load_provider(server.settings(openai_passage_chars=100))
+    spans = embedder.passages("A sentence of some words. " * 50)
+    assert all(end - start <= 100 for start, end in spans)

@@ -1,0 +1,189 @@
+"""The settings: every one is listed in .env.example with its default, and a bad value is answered with its name."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import settings
+from settings import ROOT, InvalidSetting, Settings, from_environment, read_env_file
+
+DEFAULTS = Settings()
+NAMES = [field.name.upper() for field in fields(Settings)]
+NUMBERS = [field.name for field in fields(Settings) if isinstance(getattr(DEFAULTS, field.name), int | float)]
+EXAMPLE = (ROOT / ".env.example").read_text(encoding="utf-8")
+
+
+def listed() -> dict[str, str]:
+    """The settings of .env.example, whether commented out or not, in their order."""
+    return dict(re.findall(r"^#?([A-Z][A-Z_]*)=(.*)$", EXAMPLE, re.MULTILINE))
+
+
+def test_the_example_lists_every_setting_in_the_order_of_the_code() -> None:
+    assert list(listed()) == NAMES
+
+
+def test_the_example_shows_the_defaults() -> None:
+    assert from_environment(listed()) == DEFAULTS
+
+
+def test_the_example_as_it_is_changes_nothing() -> None:
+    assert from_environment(read_env_file(ROOT / ".env.example")) == DEFAULTS
+
+
+def test_the_example_leaves_only_what_is_not_set_by_default_commented_out() -> None:
+    commented_out = re.findall(r"^#([A-Z][A-Z_]*)=", EXAMPLE, re.MULTILINE)
+    assert commented_out == [name for name in NAMES if getattr(DEFAULTS, name.lower()) == ""]
+    assert {"KAFKA_BOOTSTRAP_SERVERS", "DATABASE_HOST", "REDIS_URL"} <= set(commented_out)
+
+
+def test_the_example_says_what_each_setting_is() -> None:
+    lines = EXAMPLE.splitlines()
+    for place, line in enumerate(lines):
+        if re.match(r"#?[A-Z][A-Z_]*=", line):
+            assert lines[place - 1].startswith("# "), f"{line} has no comment"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_empty_value_counts_as_not_set(name: str) -> None:
+    assert from_environment({name: ""}) == from_environment({name: "  "}) == DEFAULTS
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", ["many", "1e", "0x10"])
+def test_a_number_that_is_none_names_its_variable(name: str, value: str) -> None:
+    with pytest.raises(InvalidSetting, match=f"^{name.upper()}='{value}': {name.upper()} takes a (whole )?number$"):
+        from_environment({name.upper(): value})
+
+
+@pytest.mark.parametrize("name", [name for name in NUMBERS if name != "kafka_retention_ms"])
+@pytest.mark.parametrize("value", ["0", "-1"])
+def test_a_number_out_of_range_names_its_variable(name: str, value: str) -> None:
+    with pytest.raises(InvalidSetting, match=name.upper()):
+        from_environment({name.upper(): value})
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"TEXT_API_PORT": "65536"}, "TEXT_API_PORT=65536: a port is between 1 and 65535"),
+        ({"BRIDGES": "1.5"}, "BRIDGES='1.5': BRIDGES takes a whole number"),
+        ({"KAFKA_COORDINATION": "raft"}, "KAFKA_COORDINATION='raft': takes kraft or zookeeper"),
+        ({"POST_WAIT_SECONDS": "nan"}, "POST_WAIT_SECONDS"),
+        ({"POST_WAIT_SECONDS": "inf"}, "POST_WAIT_SECONDS"),
+    ],
+)
+def test_what_is_out_of_range_names_its_variable(variables: Mapping[str, str], message: str) -> None:
+    with pytest.raises(InvalidSetting, match=re.escape(message)):
+        from_environment(variables)
+
+
+def test_a_retention_of_minus_one_means_for_ever() -> None:
+    assert from_environment({"KAFKA_RETENTION_MS": "-1"}).kafka_retention_ms == -1
+
+
+def test_values_are_read_as_what_they_are() -> None:
+    chosen = from_environment({"BRIDGES": "3", "BRIDGE_LEASE_SECONDS": "0.5", "KAFKA_TOPIC": "texts", "PATH": "/bin"})
+    assert (chosen.bridges, chosen.bridge_lease_seconds, chosen.kafka_topic) == (3, 0.5, "texts")
+    assert chosen.dead_letter_topic == "texts.dead-letters"
+
+
+def test_local_parts_are_used_unless_an_existing_one_is_named() -> None:
+    assert DEFAULTS.kafka_servers == ["127.0.0.1:9092"]
+    assert DEFAULTS.database_address == "127.0.0.1"
+    assert DEFAULTS.redis_address == "redis://127.0.0.1:6379/0"
+    moved = from_environment({"KAFKA_PORT": "19092", "REDIS_PORT": "16379"})
+    assert (moved.kafka_servers, moved.redis_address) == (["127.0.0.1:19092"], "redis://127.0.0.1:16379/0")
+    existing = from_environment(
+        {
+            "KAFKA_BOOTSTRAP_SERVERS": "one:9092, two:9092",
+            "DATABASE_HOST": "db.example",
+            "REDIS_URL": "redis://cache.example/3",
+        }
+    )
+    assert existing.kafka_servers == ["one:9092", "two:9092"]
+    assert existing.database_address == "db.example"
+    assert existing.redis_address == "redis://cache.example/3"
+
+
+@pytest.mark.parametrize("odd", ["p@ss/w:rd?#%", "ünïcode", "a b", "'quoted'"])
+def test_passwords_may_hold_anything(odd: str) -> None:
+    from sqlalchemy import make_url
+
+    chosen = Settings(database_password=odd, database_user=odd, database_name=odd, database_host="::1")
+    url = make_url(chosen.database_url())
+    assert (url.username, url.password, url.database, url.host) == (odd, odd, odd, "::1")
+
+
+def test_the_reader_has_a_url_of_its_own() -> None:
+    assert DEFAULTS.database_url(reader=True).startswith("postgresql+psycopg2://text_reader:text_reader@")
+
+
+def test_keys_are_separated_by_commas() -> None:
+    assert Settings(api_keys=" one, two,,").api_key_set == {"one", "two"}
+    assert DEFAULTS.api_key_set == frozenset()
+
+
+def test_kafka_security_reaches_every_client() -> None:
+    assert DEFAULTS.kafka_client() == {"bootstrap_servers": ["127.0.0.1:9092"], "security_protocol": "PLAINTEXT"}
+    secured = Settings(
+        kafka_security_protocol="SASL_SSL",
+        kafka_sasl_mechanism="SCRAM-SHA-512",
+        kafka_sasl_username="writer",
+        kafka_sasl_password="secret",
+        kafka_ssl_cafile="/etc/ca.pem",
+    )
+    assert secured.kafka_client() == {
+        "bootstrap_servers": ["127.0.0.1:9092"],
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "SCRAM-SHA-512",
+        "sasl_plain_username": "writer",
+        "sasl_plain_password": "secret",
+        "ssl_cafile": "/etc/ca.pem",
+    }
+
+
+def test_env_file(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text(
+        "# a comment\n\n  BRIDGES = 2 \nexport EMBED_WORKERS=3\nAPI_KEYS='a b'\n"
+        'DATABASE_PASSWORD="p=w#d"\nKAFKA_TOPIC=tëxts\nLOG_LEVEL=\n',
+        encoding="utf-8",
+    )
+    assert read_env_file(file) == {
+        "BRIDGES": "2",
+        "EMBED_WORKERS": "3",
+        "API_KEYS": "a b",
+        "DATABASE_PASSWORD": "p=w#d",
+        "KAFKA_TOPIC": "tëxts",
+        "LOG_LEVEL": "",
+    }
+
+
+def test_env_file_that_is_missing_sets_nothing(tmp_path: Path) -> None:
+    assert read_env_file(tmp_path / ".env") == {}
+
+
+def test_env_file_with_a_line_that_says_nothing_names_the_line(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("BRIDGES=2\nBRIDGES 3\n", encoding="utf-8")
+    with pytest.raises(InvalidSetting, match=r"\.env, line 2: expected NAME=VALUE, found 'BRIDGES 3'"):
+        read_env_file(file)
+
+
+def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("BRIDGES=2\nEMBED_WORKERS=2\n", encoding="utf-8")
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    monkeypatch.setenv("BRIDGES", "4")
+    monkeypatch.delenv("EMBED_WORKERS", raising=False)
+    chosen = settings.load.__wrapped__()
+    assert (chosen.bridges, chosen.embed_workers) == (4, 2)
+
+
+def test_settings_need_nothing_but_the_standard_library() -> None:
+    line = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import settings"
+    subprocess.run([sys.executable, "-I", "-S", "-c", line], check=True, timeout=30)
