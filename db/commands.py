@@ -134,13 +134,15 @@ def latest(records: Iterable[Record]) -> tuple[list[tuple[Record, int]], list[Re
     """The texts (with the ms at which each was created) and the tombstones that win, one a message id."""
     winners: dict[str, tuple[Record, int]] = {}
     for record in records:
-        earlier = winners.get(record.id)
         created = record.timestamp
-        if earlier is not None:
-            if earlier[0].message is not None and record.message is not None:
-                created = min(created, earlier[1])
-            if earlier[0].version > record.version:
-                record = earlier[0]
+        if record.id in winners:
+            other, other_created = winners[record.id]
+            first, winner = sorted((other, record), key=lambda each: each.version)
+            created = other_created if winner is other else record.timestamp
+            if first.message is not None and winner.message is not None:
+                created = min(other_created, record.timestamp)
+                winner = winner._replace(source_id=winner.source_id or first.source_id)
+            record = winner
         winners[record.id] = (record, created)
     texts = [winner for winner in winners.values() if winner[0].message is not None]
     return texts, [record for record, _ in winners.values() if record.message is None]
@@ -274,12 +276,17 @@ def release_jobs(connection: Connection, jobs: Sequence[int], lease: str, *, sec
 def split_job(connection: Connection, job: Job, lease: str) -> None:
     """Replaces a job by two of half its messages each, so that the one that cannot pass ends up alone."""
     middle = len(job.message_ids) // 2
-    gone = connection.execute(
+    for half in (job.message_ids[:middle], job.message_ids[middle:]):
+        connection.execute(
+            text("""
+                INSERT INTO embedding_jobs (message_ids, deleted, created_at)
+                SELECT :half ::uuid[], deleted, created_at FROM embedding_jobs WHERE id = :id AND lease = :lease ::uuid
+            """),
+            {"half": half, "id": job.id, "lease": lease},
+        )
+    connection.execute(
         text("DELETE FROM embedding_jobs WHERE id = :id AND lease = :lease ::uuid"), {"id": job.id, "lease": lease}
     )
-    if gone.rowcount:
-        for half in (job.message_ids[:middle], job.message_ids[middle:]):
-            connection.execute(text("INSERT INTO embedding_jobs (message_ids) VALUES (:ids ::uuid[])"), {"ids": half})
 
 
 def take_waiting_jobs(connection: Connection, *, messages: int, seconds: float) -> list[tuple[int, int]]:

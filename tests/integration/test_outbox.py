@@ -20,6 +20,7 @@ from tests.samples import (
     embedded,
     meanwhile,
     persist,
+    row,
     run,
     vectors_of,
     wait_until_blocked,
@@ -379,3 +380,45 @@ class TestModels:
         with database.begin() as connection:
             commands.switch_model(connection, MODEL, 4)
             assert queries.active_model(connection) == MODEL
+
+
+def test_an_older_embedding_that_ends_late_leaves_the_vector_of_the_newer_text_alone(database: Engine) -> None:
+    record = a_record("first")
+    persist(database, record)
+    (old_job,) = [job["id"] for job in ask(database, "SELECT id FROM embedding_jobs")]
+    with database.begin() as connection:
+        claimed = commands.claim_jobs(connection, [old_job], LEASE, 60)
+    newer = record._replace(message="second", offset=1)
+    persist(database, newer)
+    embed(database, {record.id: "second"}, OTHER_LEASE)
+    with database.begin() as connection:
+        commands.store_embeddings(connection, claimed, LEASE, MODEL, vectors_of({record.id: "first"}))
+    assert embedded(database) == {record.id}
+
+
+def test_an_id_changed_by_hand_is_a_deletion_of_the_old_one(database: Engine) -> None:
+    record = a_record("text")
+    persist(database, record)
+    other = str(uuid.uuid4())
+    run(
+        database,
+        "UPDATE text_messages SET id = CAST(:new AS uuid) WHERE id = CAST(:old AS uuid)",
+        new=other,
+        old=record.id,
+    )
+    persist(database, record)
+    assert row(database, record.id) is None
+    assert row(database, other) is not None
+
+
+def test_a_split_job_stays_what_it_was(database: Engine) -> None:
+    records = [a_record(f"text {number}") for number in range(4)]
+    persist(database, *records)
+    run(database, "DELETE FROM text_messages")
+    run(database, "UPDATE embedding_jobs SET available_at = now()")
+    (job,) = [each["id"] for each in ask(database, "SELECT id FROM embedding_jobs WHERE deleted")]
+    with database.begin() as connection:
+        (claimed,) = commands.claim_jobs(connection, [job], LEASE, 60)
+        commands.split_job(connection, claimed, LEASE)
+    halves = ask(database, "SELECT deleted, cardinality(message_ids) AS size FROM embedding_jobs WHERE deleted")
+    assert halves == [{"deleted": True, "size": 2}] * 2

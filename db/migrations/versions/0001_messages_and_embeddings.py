@@ -146,6 +146,20 @@ BEGIN
     DELETE FROM embedding_failures WHERE message_id = ANY (ids);
 END $$;
 
+CREATE FUNCTION remember_deletions(ids UUID[], timestamps BIGINT[], partitions INTEGER[], offsets BIGINT[])
+    RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO deleted_messages AS d (id, version_timestamp, version_partition, version_offset)
+    SELECT * FROM unnest(ids, timestamps, partitions, offsets)
+    ON CONFLICT (id) DO UPDATE SET
+        version_timestamp = excluded.version_timestamp,
+        version_partition = excluded.version_partition,
+        version_offset = excluded.version_offset,
+        deleted_at = excluded.deleted_at
+    WHERE (d.version_timestamp, d.version_partition, d.version_offset)
+        < (excluded.version_timestamp, excluded.version_partition, excluded.version_offset);
+END $$;
+
 CREATE FUNCTION text_messages_inserted() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM queue_embedding((SELECT array_agg(id) FROM new_rows));
@@ -156,12 +170,19 @@ CREATE FUNCTION text_messages_updated() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     changed UUID[];
     gone UUID[];
+    timestamps BIGINT[];
+    partitions INTEGER[];
+    offsets BIGINT[];
 BEGIN
     SELECT array_agg(n.id) INTO changed
     FROM new_rows n LEFT JOIN old_rows o ON o.id = n.id
     WHERE o.id IS NULL OR o.content_hash <> n.content_hash;
-    SELECT array_agg(o.id) INTO gone
+    SELECT array_agg(id), array_agg(version_timestamp), array_agg(version_partition), array_agg(version_offset)
+    INTO gone, timestamps, partitions, offsets
     FROM old_rows o WHERE NOT EXISTS (SELECT FROM new_rows n WHERE n.id = o.id);
+    IF gone IS NOT NULL THEN
+        PERFORM remember_deletions(gone, timestamps, partitions, offsets);  -- the id was changed by hand: the old one is deleted
+    END IF;
     IF changed IS NOT NULL OR gone IS NOT NULL THEN
         PERFORM forget_embeddings(changed || gone);
         PERFORM queue_embedding(changed);
@@ -172,20 +193,16 @@ END $$;
 CREATE FUNCTION text_messages_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     gone UUID[];
+    timestamps BIGINT[];
+    partitions INTEGER[];
+    offsets BIGINT[];
 BEGIN
-    SELECT array_agg(id) INTO gone FROM old_rows;
+    SELECT array_agg(id), array_agg(version_timestamp), array_agg(version_partition), array_agg(version_offset)
+    INTO gone, timestamps, partitions, offsets FROM old_rows;
     IF gone IS NULL THEN
         RETURN NULL;
     END IF;
-    INSERT INTO deleted_messages AS d (id, version_timestamp, version_partition, version_offset)
-    SELECT id, version_timestamp, version_partition, version_offset FROM old_rows
-    ON CONFLICT (id) DO UPDATE SET
-        version_timestamp = excluded.version_timestamp,
-        version_partition = excluded.version_partition,
-        version_offset = excluded.version_offset,
-        deleted_at = excluded.deleted_at
-    WHERE (d.version_timestamp, d.version_partition, d.version_offset)
-        < (excluded.version_timestamp, excluded.version_partition, excluded.version_offset);
+    PERFORM remember_deletions(gone, timestamps, partitions, offsets);
     PERFORM forget_embeddings(gone);
     INSERT INTO embedding_jobs (message_ids, deleted, available_at)
     SELECT array_agg(id), TRUE, clock_timestamp() + INTERVAL '35 s'
@@ -237,7 +254,7 @@ DROP TRIGGER text_messages_deleted ON text_messages;
 DROP TRIGGER text_messages_truncated ON text_messages;
 DROP TRIGGER text_messages_typed ON text_messages;
 DROP FUNCTION text_messages_inserted, text_messages_updated, text_messages_deleted, text_messages_truncated,
-    text_messages_typed, queue_embedding, forget_embeddings;
+    text_messages_typed, queue_embedding, forget_embeddings, remember_deletions;
 DROP TABLE embedding_failures, embedding_jobs, message_embeddings, embedding_models, dead_letters, deleted_messages;
 DROP INDEX text_messages_newest;
 ALTER TABLE text_messages
