@@ -27,7 +27,7 @@ imports = ["tasks.persist", "tasks.embed", "tasks.upkeep"]
 
 # The clock of the outbox: what was not chained, or was lost on the way, is fed to `embed` within a second.
 beat_scheduler = "tasks.clock:Clock"
-beat_schedule = {"sweep": {"task": "tasks.sweep", "schedule": 1.0, "options": {"expires": 5}}}
+beat_schedule = {"sweep": {"task": "tasks.sweep", "schedule": 1.0, "options": {"expires": 60}}}
 
 # Workers: one process unless told otherwise (-c), because on one machine more of them share the same cores; a task is
 # acknowledged when it is done, and only one more is fetched ahead.
@@ -44,7 +44,7 @@ worker_hijack_root_logger = True
 
 # Broker and results. Every wait has an end, and a lost connection is sought again for ever.
 broker_url = _settings.redis_address
-result_backend = _settings.redis_address
+result_backend = f"tasks.results:PolledRedisBackend+{_settings.redis_address}"
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 broker_transport_options = {

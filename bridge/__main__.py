@@ -8,7 +8,7 @@ import time
 from kafka.errors import FencedInstanceIdError, KafkaError
 
 import settings as configuration
-from bridge import dead_letters, topics
+from bridge import dead_letters, header_names, topics
 from bridge.consumer import Bridge, connect_consumer
 from bridge.hand_over import HandOvers
 from settings import Settings
@@ -38,6 +38,7 @@ def main() -> int:
 
 def run(settings: Settings) -> None:
     topics.create_with_patience(settings, 60)
+    header_names.install()
     consumer = connect_consumer(settings)
     producer = dead_letters.connect_producer(settings)
     bridge = Bridge(settings, consumer, HandOvers(settings, app, producer))

@@ -130,10 +130,14 @@ class Bridge:
         timeout = REJOIN_POLL_MS if rejoining(self.consumer) else BUSY_POLL_MS if busy else IDLE_POLL_MS
         room = self.settings.bridge_batch_max - len(self.gathered)
         polled = self.consumer.poll(timeout_ms=timeout, max_records=max(1, room))
+        self.gather(polled)
+
+    def gather(self, polled: dict[TopicPartition, list[ConsumerRecord]]) -> None:
+        """Takes polled records in. What was revoked goes first: a partition may have gone and come back in one poll."""
         self.forget_revoked()
         for records in polled.values():
             self.gathered += records
-            self.gathered_bytes += sum(len(record.value or b"") + len(record.key or b"") for record in records)
+            self.gathered_bytes += sum(map(size, records))
 
     def wait_for_room(self) -> None:
         """Waits for a hand-over to come back. Pausing costs a resumed partition its prefetched records, so that comes
@@ -143,9 +147,7 @@ class Bridge:
         if now - self.full_since > PAUSE_AFTER_SECONDS:
             self.consumer.pause(*self.consumer.assignment())
             stray = self.consumer.poll(timeout_ms=REJOIN_POLL_MS if rejoining(self.consumer) else 0)
-            for records in stray.values():  # of a partition that was assigned in this very call
-                self.gathered += records
-            self.forget_revoked()
+            self.gather(stray)  # of a partition that was assigned in this very call
             self.full_since = now - PAUSE_AFTER_SECONDS / 2
         time.sleep(BUSY_POLL_MS / 1000)
 
@@ -155,6 +157,7 @@ class Bridge:
             log.info("partitions revoked: %s", ", ".join(f"{part.topic}/{part.partition}" for part in sorted(gone)))
             self.offsets.forget(gone)
             self.gathered = [record for record in self.gathered if partition(record) not in gone]
+            self.gathered_bytes = sum(map(size, self.gathered))
 
     def hand_over_gathered(self) -> None:
         full = (
@@ -164,11 +167,14 @@ class Bridge:
         eager = max(EAGER, self.settings.persist_workers + 1)
         if not self.gathered or not (full or self.hand_overs.count < eager):
             return
-        for batch in batches(self.gathered, self.settings.bridge_batch_max, self.settings.bridge_batch_bytes):
+        cut = batches(self.gathered, self.settings.bridge_batch_max, self.settings.bridge_batch_bytes)
+        room = max(1, self.settings.bridge_window - self.hand_overs.count)  # one poll may bring more than the window
+        for batch in cut[:room]:
             last = {partition(record): record.offset for record in batch}
             runs = [self.offsets.begin(part, offset + 1) for part, offset in last.items()]
             self.hand_overs.begin(batch, on_finished(self.offsets, runs))
-        self.gathered, self.gathered_bytes = [], 0
+        self.gathered = [record for batch in cut[room:] for record in batch]
+        self.gathered_bytes = sum(map(size, self.gathered))
 
     def collect(self) -> None:
         self.hand_overs.collect()
@@ -203,7 +209,7 @@ class Bridge:
         for part in self.consumer.assignment():
             try:
                 position = self.consumer.position(part, timeout_ms=100)
-            except KafkaError:
+            except (KafkaError, KeyError):  # the partition may go meanwhile
                 continue
             if position is not None:
                 self.offsets.skip_to(part, position)
@@ -233,17 +239,23 @@ def partition(record: ConsumerRecord) -> TopicPartition:
     return TopicPartition(record.topic, record.partition)
 
 
+def size(record: ConsumerRecord) -> int:
+    """Bytes of a record, headers included."""
+    headers = sum(len(name) + len(value or b"") for name, value in record.headers)
+    return len(record.value or b"") + len(record.key or b"") + headers
+
+
 def batches(records: Sequence[ConsumerRecord], most: int, most_bytes: int) -> list[list[ConsumerRecord]]:
     """Cuts records into hand-overs of at most so many records and, where more than one is in it, so many bytes."""
     cut: list[list[ConsumerRecord]] = []
-    size = 0
+    taken = 0
     for record in records:
-        length = len(record.value or b"") + len(record.key or b"")
-        if not cut or len(cut[-1]) >= most or size + length > most_bytes:
+        length = size(record)
+        if not cut or len(cut[-1]) >= most or taken + length > most_bytes:
             cut.append([])
-            size = 0
+            taken = 0
         cut[-1].append(record)
-        size += length
+        taken += length
     return cut
 
 

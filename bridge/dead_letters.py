@@ -19,6 +19,7 @@ RECORD_BYTES = 1_000_000
 # What is kept in the table, to be looked at; the topic and the log have the rest.
 NOTED_BYTES = 65_536
 DETAIL_CHARS = 500
+NULL_NAMES_BYTES = 10_000
 
 
 def connect_producer(settings: Settings) -> KafkaProducer:
@@ -74,7 +75,9 @@ def send(producer: KafkaProducer, topic: str, record: ConsumerRecord, error: Bad
     headers = [(name, value or b"") for name, value in record.headers if not name.startswith("dead-letter-")]
     null = [name for name, value in record.headers if value is None]
     if null:  # kafka-python sends no null header: they go empty, and are named
-        headers.append(("dead-letter-null-headers", ",".join(null).encode()))
+        headers.append(("dead-letter-null-headers", ",".join(null).encode()[:NULL_NAMES_BYTES]))
+    if record.key is None and record.value is None:  # nor a record with neither
+        headers.append(("dead-letter-null-value", b"1"))
     headers += [
         ("dead-letter-reason", error.reason.encode()),
         ("dead-letter-detail", printable(error.detail).encode()),
@@ -83,7 +86,8 @@ def send(producer: KafkaProducer, topic: str, record: ConsumerRecord, error: Bad
         ("dead-letter-offset", str(first.offset).encode()),
         ("dead-letter-timestamp", str(first.timestamp).encode()),
     ]
-    key, value, headers = fit(record.key, record.value, headers)
+    value = b"" if record.key is None and record.value is None else record.value
+    key, value, headers = fit(record.key, value, headers)
     sent: FutureRecordMetadata = producer.send(topic, value=value, key=key, headers=headers)
     return sent
 

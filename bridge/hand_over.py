@@ -23,13 +23,15 @@ from bridge import dead_letters
 from bridge.message import BadRecord, decode
 from records import Record
 from settings import Settings
-from tasks.broker import BROKER_ERRORS
+from tasks.broker import BROKER_ERRORS, queue_length
 
 log = logging.getLogger(__name__)
 
 UNSENT_SECONDS = 0.5
 LEASE_GROWTH = 2.0
 LEASE_MOST_SECONDS = 60.0
+QUEUE_FACTOR = 4
+LETTER_SECONDS = 1.0
 
 
 class SentTask:
@@ -42,7 +44,18 @@ class SentTask:
         self.about = about
         self.lease = lease
         self.due = 0.0
+        self.published: float | None = None
         self.seen: bytes | None = None
+
+
+class SentLetter:
+    """A record on its way to the dead-letter topic; `future` is None where Kafka has not taken it yet."""
+
+    def __init__(self, record: ConsumerRecord, error: BadRecord) -> None:
+        self.record = record
+        self.error = error
+        self.future: FutureRecordMetadata | None = None
+        self.next_try = 0.0
 
 
 class HandOver:
@@ -53,7 +66,11 @@ class HandOver:
         self.finished = finished
         self.good: list[ConsumerRecord] = []
         self.sent: list[SentTask] = []
-        self.letters: list[tuple[ConsumerRecord, BadRecord, FutureRecordMetadata | None]] = []
+        self.letters: list[SentLetter] = []
+
+
+def arrived(future: FutureRecordMetadata | None) -> bool:
+    return future is not None and bool(future.succeeded())
 
 
 class HandOvers:
@@ -64,6 +81,8 @@ class HandOvers:
         self.app = app
         self.producer = producer
         self.under_way: list[HandOver] = []
+        self.broker_away_until = 0.0
+        self.kafka_away_until = 0.0
 
     @property
     def count(self) -> int:
@@ -100,28 +119,42 @@ class HandOvers:
         self.publish(task)
 
     def publish(self, task: SentTask) -> None:
+        now = time.monotonic()
+        if now < self.broker_away_until:  # one try for all: each may take as long as a time-out
+            task.due = self.broker_away_until
+            return
         try:
             self.app.send_task(task.name, args=[task.argument], task_id=task.id, argsrepr=task.about, kwargsrepr="{}")
-            task.due = time.monotonic() + task.lease
+            task.published = time.monotonic()
+            task.due = task.published + task.lease
         except BROKER_ERRORS as error:
-            log.warning("broker away, %s will be sent again: %s", task.name, error)
-            task.due = time.monotonic() + UNSENT_SECONDS * random.uniform(1, 2)
+            log.warning("broker away, tasks will be sent again: %s", error)
+            self.broker_away_until = task.due = time.monotonic() + UNSENT_SECONDS * random.uniform(1, 2)
 
     def bury(self, hand_over: HandOver, bad: Sequence[tuple[ConsumerRecord, BadRecord]]) -> None:
         """Sends records to the dead letters, topic and table."""
         notes = []
         for record, error in bad:
             log.warning("dead letter: %s/%d offset %d: %s", record.topic, record.partition, record.offset, error.reason)
-            hand_over.letters.append((record, error, self.produce(record, error)))
+            letter = SentLetter(record, error)
+            hand_over.letters.append(letter)
+            self.produce(letter)
             notes.append(dead_letters.note(record, error.reason, error.detail))
         self.send(hand_over, tasks.RECORD_DEAD_LETTERS, notes, f"({len(notes)} dead letters)")
 
-    def produce(self, record: ConsumerRecord, error: BadRecord) -> FutureRecordMetadata | None:
+    def produce(self, letter: SentLetter) -> None:
+        now = time.monotonic()
+        letter.future = None
+        letter.next_try = max(self.kafka_away_until, now + LETTER_SECONDS)
+        if now < self.kafka_away_until:  # one try for all: each may block as long as a time-out
+            return
         try:
-            return dead_letters.send(self.producer, self.settings.dead_letter_topic, record, error)
+            letter.future = dead_letters.send(
+                self.producer, self.settings.dead_letter_topic, letter.record, letter.error
+            )
         except KafkaError as problem:
-            log.warning("dead letter not taken by Kafka, will be sent again: %s", problem)
-            return None
+            log.warning("dead letters not taken by Kafka, will be sent again: %s", problem)
+            self.kafka_away_until = letter.next_try = time.monotonic() + LETTER_SECONDS
 
     def collect(self) -> None:
         """Looks at the results of all tasks under way, in one read, and finishes the hand-overs that are complete."""
@@ -168,25 +201,38 @@ class HandOvers:
 
     def check_letters(self, hand_over: HandOver) -> None:
         """Keeps the letters that Kafka has not confirmed; those that it has refused are sent again."""
-        open_letters = []
-        for record, error, future in hand_over.letters:
-            if future is None or future.failed():
-                if future is not None:
-                    log.warning("dead letter not taken by Kafka, sent again: %s", future.exception)
-                open_letters.append((record, error, self.produce(record, error)))
-            elif not future.is_done:
-                open_letters.append((record, error, future))
-        hand_over.letters = open_letters
+        hand_over.letters = [letter for letter in hand_over.letters if not arrived(letter.future)]
+        for letter in hand_over.letters:
+            refused = letter.future is None or letter.future.failed()
+            if refused and time.monotonic() >= letter.next_try:
+                if letter.future is not None:
+                    log.warning("dead letter not taken by Kafka, sent again: %s", letter.future.exception)
+                self.produce(letter)
 
     def renew(self) -> None:
-        """Sends again what nobody has finished within its lease, each time with a longer one."""
+        """Sends again what nobody has finished within its lease, each time with a longer one.
+
+        Not while the queue is long: then the task most likely waits in it, and copies would only make it longer. A lost
+        one among them is sent again after LEASE_MOST_SECONDS all the same, unless the queue is out of all proportion
+        because nobody works on it.
+        """
         now = time.monotonic()
-        for hand_over in self.under_way:
-            for task in hand_over.sent:
-                if now > task.due:
-                    log.warning("%s %s not finished within its lease, sent again", task.name, task.about)
-                    task.lease = min(task.lease * LEASE_GROWTH, LEASE_MOST_SECONDS)
-                    self.publish(task)
+        due = [task for hand_over in self.under_way for task in hand_over.sent if now > task.due]
+        if not due:
+            return
+        try:
+            waiting = queue_length("persist")
+        except BROKER_ERRORS:
+            waiting = 0
+        for task in due:
+            patience = LEASE_MOST_SECONDS if waiting < QUEUE_FACTOR * self.settings.bridge_window else float("inf")
+            if task.published is not None:
+                if waiting >= self.settings.bridge_window and now - task.published < patience:
+                    task.due = now + task.lease
+                    continue
+                log.warning("%s %s not finished within its lease, sent again", task.name, task.about)
+                task.lease = min(task.lease * LEASE_GROWTH, LEASE_MOST_SECONDS)
+            self.publish(task)
 
     def drop_results(self, ids: Sequence[str]) -> None:
         """Results that were read are of no more use; those that are left behind expire (result_expires)."""

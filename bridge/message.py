@@ -111,9 +111,8 @@ def first_coming(at: Coordinates, headers: Headers) -> Coordinates:
     except (KeyError, ValueError):
         return at
     plausible = 0 <= first.partition < 2**31 and 0 <= first.offset < 2**63 and first.timestamp >= -(2**63)
-    if not plausible or first.timestamp > at.timestamp or first.topic != at.topic:
-        return at
-    return first
+    earlier = (first.timestamp, first.partition, first.offset) < (at.timestamp, at.partition, at.offset)
+    return first if plausible and earlier and first.topic == at.topic else at
 
 
 def parse(value: bytes) -> object:

@@ -12,7 +12,8 @@ from settings import Settings
 
 log = logging.getLogger(__name__)
 
-DEAD_LETTER_RETENTION_MS = 30 * 24 * 3600 * 1000
+DAY_MS = 24 * 3600 * 1000
+DEAD_LETTER_RETENTION_MS = 30 * DAY_MS
 
 
 def wanted(settings: Settings) -> dict[str, dict[str, object]]:
@@ -21,10 +22,13 @@ def wanted(settings: Settings) -> dict[str, dict[str, object]]:
         "num_partitions": settings.kafka_topic_partitions,
         "replication_factor": settings.kafka_replication_factor,
     }
+    # Whole segments are removed: without this a record could outlive its retention by a week.
+    segment = {"segment.ms": str(min(settings.kafka_retention_ms, DAY_MS))} if settings.kafka_retention_ms > 0 else {}
     return {
         settings.kafka_topic: {
             **common,
             "configs": {
+                **segment,
                 "message.timestamp.type": "LogAppendTime",
                 "retention.ms": str(settings.kafka_retention_ms),
                 "retention.bytes": "-1",

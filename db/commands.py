@@ -30,6 +30,10 @@ class LeaseLost(Exception):
     """Somebody else has taken the work over; what was done with the lease must not be written."""
 
 
+class ModelSwitched(Exception):
+    """Another model has become the active one; vectors of this one are not wanted any more."""
+
+
 class Stored(NamedTuple):
     """What `persist` did: the jobs that its rows were queued in, and the ids whose row it wrote."""
 
@@ -168,6 +172,11 @@ def persist(connection: Connection, records: Sequence[Record], *, reserved_secon
     )
     if tombstones:
         arrays = versions(tombstones)
+        # The rows first, as somebody's DELETE does, or the two would wait for each other.
+        connection.execute(
+            text("SELECT FROM text_messages WHERE id = ANY (:ids ::uuid[]) ORDER BY id FOR UPDATE"),
+            {"ids": arrays["ids"]},
+        )
         connection.execute(REMEMBER_DELETIONS, arrays)
         connection.execute(DELETE_OLDER, arrays)
     written: set[str] = set()
@@ -239,14 +248,19 @@ def record_dead_letters(connection: Connection, letters: Sequence[DeadLetter]) -
         connection.execute(statement, letter._asdict() | {"headers": json.dumps(letter.headers)})
 
 
-def claim_jobs(connection: Connection, jobs: Sequence[int], lease: str, seconds: float) -> list[Job]:
-    """Takes those of the jobs that nobody else holds, for `seconds`; claiming again with the same lease extends it."""
+def claim_jobs(
+    connection: Connection, jobs: Sequence[int], lease: str, seconds: float, *, counts: bool = True
+) -> list[Job]:
+    """Takes those of the jobs that nobody else holds, for `seconds`; claiming again with the same lease extends it.
+
+    Without `counts` it is no new attempt, whoever held the lease meanwhile: the last one ended in an outage.
+    """
     # A lease need not survive a crash of the server: the job is then simply free again.
     connection.execute(text("SET LOCAL synchronous_commit = off"))
     rows = connection.execute(
         text("""
             UPDATE embedding_jobs SET lease = :lease ::uuid,
-                attempts = attempts + (lease IS DISTINCT FROM :lease ::uuid)::int,
+                attempts = attempts + (:counts AND lease IS DISTINCT FROM :lease ::uuid)::int,
                 available_at = clock_timestamp() + make_interval(secs => :seconds)
             WHERE id IN (
                 SELECT id FROM embedding_jobs
@@ -255,7 +269,7 @@ def claim_jobs(connection: Connection, jobs: Sequence[int], lease: str, seconds:
                 FOR UPDATE SKIP LOCKED)
             RETURNING id, message_ids::text[], deleted, attempts
         """),
-        {"jobs": array(jobs), "lease": lease, "seconds": seconds},
+        {"jobs": array(jobs), "lease": lease, "seconds": seconds, "counts": counts},
     )
     return [Job(*row) for row in rows]
 
@@ -289,17 +303,19 @@ def split_job(connection: Connection, job: Job, lease: str) -> None:
     )
 
 
-def take_waiting_jobs(connection: Connection, *, messages: int, seconds: float) -> list[tuple[int, int]]:
-    """Reserves jobs that wait for somebody, oldest first, for `seconds`: (job id, number of its messages) pairs with at
-    most about `messages` messages together."""
+def take_waiting_jobs(connection: Connection, *, messages: int, seconds: float, small: int) -> list[tuple[int, int]]:
+    """Reserves jobs that wait for somebody, for `seconds`: (job id, number of its messages) pairs with at most about
+    `messages` messages together. Jobs of at most `small` messages come first, then the oldest."""
     connection.execute(text("SET LOCAL synchronous_commit = off"))
     rows = connection.execute(
         text("""
             WITH waiting AS (
                 SELECT id, cardinality(message_ids) AS size FROM embedding_jobs
-                WHERE available_at <= clock_timestamp() ORDER BY id LIMIT :messages FOR UPDATE SKIP LOCKED
+                WHERE available_at <= clock_timestamp()
+                ORDER BY cardinality(message_ids) > :small, id LIMIT :messages FOR UPDATE SKIP LOCKED
             ), chosen AS (
-                SELECT id FROM (SELECT id, sum(size) OVER (ORDER BY id) - size AS before FROM waiting) AS running
+                SELECT id FROM (SELECT id, sum(size) OVER (ORDER BY size > :small, id) - size AS before FROM waiting)
+                    AS running
                 WHERE before < :messages
             )
             UPDATE embedding_jobs j SET lease = NULL,
@@ -307,7 +323,7 @@ def take_waiting_jobs(connection: Connection, *, messages: int, seconds: float) 
             FROM chosen WHERE j.id = chosen.id
             RETURNING j.id, cardinality(j.message_ids)
         """),
-        {"messages": messages, "seconds": seconds},
+        {"messages": messages, "seconds": seconds, "small": small},
     )
     return sorted((row[0], row[1]) for row in rows)
 
@@ -332,6 +348,11 @@ def store_embeddings(
     )
     if ours.rowcount != len(jobs):
         raise LeaseLost
+    active = connection.execute(text("SELECT name FROM embedding_models WHERE active FOR SHARE")).scalar_one_or_none()
+    if active is None and len(vectors.message_ids):  # the tables were made anew under a running worker
+        register_model(connection, model, vectors.embeddings.shape[1])
+    elif active not in (None, model):
+        raise ModelSwitched(active)
     ids = array(message_id for job in jobs for message_id in job.message_ids)
     rows = connection.execute(
         text("SELECT id::text, content_hash::text FROM text_messages WHERE id = ANY (:ids ::uuid[])"), {"ids": ids}
@@ -342,9 +363,12 @@ def store_embeddings(
         for place, message_id in enumerate(vectors.message_ids)
         if current.get(message_id) == vectors.content_hashes[place]
     ]
+    outdated = set(vectors.message_ids) & current.keys()
     if len(keep) != len(vectors.message_ids):
         vectors = vectors.only(keep)
+    outdated -= set(vectors.message_ids)
     # A message that was edited meanwhile may have the vector of its new text already: that one stays.
+    connection.execute(text("DELETE FROM embedding_failures WHERE message_id = ANY (:ids ::uuid[])"), {"ids": ids})
     connection.execute(
         text("""
             DELETE FROM message_embeddings e
@@ -355,6 +379,7 @@ def store_embeddings(
         """),
         {"ids": ids, "model": model, "replaced": array({uuid.UUID(bytes=found) for found in vectors.message_ids})},
     )
+    requeue_outdated(connection, outdated)
     if keep:
         cursor = connection.connection.cursor()
         cursor.copy_expert(
@@ -366,6 +391,24 @@ def store_embeddings(
     for message_id, content_hash, reason in failures:
         if current.get(uuid.UUID(message_id).bytes) == uuid.UUID(content_hash).bytes:
             record_failure(connection, message_id, content_hash, model, reason, max(job.attempts for job in jobs))
+
+
+def requeue_outdated(connection: Connection, message_ids: Iterable[bytes]) -> None:
+    """Queues messages again that were embedded with another text than they have, and have no vector of theirs yet.
+
+    Mostly an edit has queued them already; but the sender of a task may have had the wrong text at hand.
+    """
+    ids = array(uuid.UUID(bytes=found) for found in message_ids)
+    if ids != "{}":
+        connection.execute(
+            text("""
+                SELECT queue_embedding(array_agg(m.id)) FROM text_messages m
+                WHERE m.id = ANY (:ids ::uuid[]) AND NOT EXISTS (
+                    SELECT FROM message_embeddings e WHERE e.message_id = m.id AND e.content_hash = m.content_hash)
+                AND NOT EXISTS (SELECT FROM embedding_jobs j WHERE NOT j.deleted AND m.id = ANY (j.message_ids))
+            """),
+            {"ids": ids},
+        )
 
 
 def record_failure(
@@ -420,17 +463,21 @@ def switch_model(connection: Connection, name: str, dimensions: int) -> int:
         {"name": name, "dimensions": dimensions},
     )
     connection.execute(text("DELETE FROM message_embeddings WHERE model <> :name"), {"name": name})
+    connection.execute(text("DELETE FROM embedding_failures"))
     return int(
         connection.execute(text("SELECT count(*), queue_embedding(array_agg(id)) FROM text_messages")).scalar_one()
     )
 
 
 def forget_old_deletions(connection: Connection, retention_ms: int) -> int:
-    """Drops remembered deletions that are a day older than anything the log can hold; returns how many."""
+    """Drops remembered deletions that are older than anything the log can hold; returns how many.
+
+    Kafka removes whole segments, so a record may outlive its retention by the time a segment takes: 7 days by default.
+    """
     return connection.execute(
         text("""
             DELETE FROM deleted_messages
-            WHERE deleted_at < clock_timestamp() - make_interval(secs => :seconds) - INTERVAL '1 day'
+            WHERE deleted_at < clock_timestamp() - make_interval(secs => :seconds) - INTERVAL '8 days'
         """),
         {"seconds": retention_ms / 1000},
     ).rowcount

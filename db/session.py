@@ -12,7 +12,7 @@ import simplejson
 from psycopg2 import errorcodes
 from psycopg2.extras import register_default_jsonb
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, TimeoutError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, ResourceClosedError, TimeoutError
 
 CONNECT_SECONDS = 5
 STATEMENT_MS = 30_000
@@ -32,6 +32,7 @@ TRANSIENT_CODES = frozenset(
         errorcodes.UNDEFINED_TABLE,  # the migrations have not run yet
         errorcodes.UNDEFINED_COLUMN,
         errorcodes.UNDEFINED_FUNCTION,
+        errorcodes.UNDEFINED_OBJECT,
         "25P03",  # idle_in_transaction_session_timeout
         "25P04",  # transaction_timeout
     }
@@ -87,14 +88,18 @@ def is_outage(error: BaseException) -> bool:
 
     False for what the data itself causes (too large a value, a constraint): that never passes.
     """
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError | PendingRollbackError | ResourceClosedError):
         return True
     cause = error.orig if isinstance(error, DBAPIError) else error
     if not isinstance(cause, psycopg2.Error):
         return False
     code = cause.pgcode
     if code is None:
-        return isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError | psycopg2.DatabaseError)
+        # Exactly DatabaseError is what psycopg2 says of a server that went away in the middle of a COPY.
+        lost = isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError)
+        return lost or type(cause) is psycopg2.DatabaseError
+    if code.startswith("XX"):  # a damaged page or a catalog in change; but a value too large is told this way too
+        return "invalid memory alloc request size" not in str(cause)
     if code == errorcodes.PROGRAM_LIMIT_EXCEEDED or code.startswith("54"):
         return False
     return code in TRANSIENT_CODES or code[:2] in TRANSIENT_CLASSES

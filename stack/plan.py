@@ -27,7 +27,9 @@ class Existing:
         """Raises StackError when it cannot be used."""
         reason = self.problem()
         if reason is not None:
-            raise StackError(f"{self.variable} is set, but {reason}; unset it to start a local {self.title}")
+            raise StackError(
+                f"{self.variable} is set, but {reason}; mend that, or unset it to start a local {self.title}"
+            )
 
 
 def services(settings: Settings) -> list[Part]:
@@ -53,7 +55,9 @@ def existing(settings: Settings) -> list[Existing]:
         found.append(Existing("kafka", "Kafka", variable, address, lambda: probes.kafka(settings)))
     if settings.database_host:
         address = f"{settings.database_host}:{settings.database_port}"
-        found.append(Existing("postgres", "PostgreSQL", "DATABASE_HOST", address, lambda: probes.database(settings)))
+        found.append(
+            Existing("postgres", "PostgreSQL", "DATABASE_HOST", address, lambda: probes.database(settings, create=True))
+        )
     if settings.redis_url:
         address = probes.without_password(settings.redis_url)
         found.append(Existing("valkey", "Redis", "REDIS_URL", address, lambda: probes.redis(settings)))

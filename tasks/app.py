@@ -1,9 +1,11 @@
 """The Celery application: `celery -A tasks.app worker -Q persist`. All its settings are in celeryconfig.py."""
 
 import logging
+import os
+from typing import Any
 
 from celery import Celery
-from celery.signals import after_setup_logger
+from celery.signals import after_setup_logger, celeryd_init
 
 app = Celery("text-pipeline")
 app.config_from_object("celeryconfig")
@@ -18,3 +20,13 @@ def hush(loglevel: int | None = None, **_: object) -> None:
     if loglevel is None or loglevel > logging.DEBUG:
         for name in CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@celeryd_init.connect
+def name_by_queue(instance: Any = None, options: dict[str, Any] | None = None, **_: object) -> None:
+    """A worker that was started without a name is called after its queue: embed@host.1234 instead of celery@host."""
+    queues = (options or {}).get("queues") or ""
+    queue = queues if isinstance(queues, str) else ",".join(queues)
+    name, _at, host = instance.hostname.partition("@")
+    if name == "celery" and queue and "," not in queue:
+        instance.hostname = f"{queue}@{host}.{os.getpid()}"

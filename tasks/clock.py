@@ -32,6 +32,11 @@ class Clock(Scheduler):  # type: ignore[misc]
             self.reserve(entry)
         return None
 
+    def is_due(self, entry: ScheduleEntry) -> Any:
+        if entry.last_run_at > entry.default_now():  # the machine's clock was set back
+            entry.last_run_at = entry.default_now()
+        return super().is_due(entry)
+
     def complain(self, about: str) -> None:
         if time.monotonic() - self.complained > COMPLAIN_SECONDS:
             self.complained = time.monotonic()

@@ -37,6 +37,8 @@ PORTION_CHARS = 30_000
 
 COLLISIONS = 5
 
+MODEL_ERROR_SECONDS = 10.0
+
 
 class Passage(NamedTuple):
     message_id: str
@@ -54,10 +56,11 @@ def embed_text(self: Task, jobs: list[int], texts: dict[str, str] | None = None,
     `texts` are those that the sender had at hand, by message id; the others are read. A text that was edited meanwhile
     is dropped here: the edit has queued a job of its own. `lease` is given only when the task retries itself.
     """
+    again = lease is not None
     lease = lease or str(uuid.uuid4())
     try:
         embedder = resources.embedder()
-        claimed = claim(jobs, lease, embedder.model)
+        claimed = claim(jobs, lease, embedder.model, counts=not again)
         if not claimed:
             return
         try:
@@ -66,6 +69,9 @@ def embed_text(self: Task, jobs: list[int], texts: dict[str, str] | None = None,
         except EmbedderUnavailable as error:
             log.warning("embedder unavailable, the jobs wait: %s", error)
             release(claimed, lease, error.retry_after or 1.0)
+        except ModelError as error:
+            log.error("cannot embed, the jobs wait: %s", error)
+            release(claimed, lease, MODEL_ERROR_SECONDS)
         else:
             store(claimed, lease, embedder.model, vectors, failures)
     except (ModelError, InvalidSetting, EmbedderUnavailable) as error:
@@ -77,11 +83,11 @@ def embed_text(self: Task, jobs: list[int], texts: dict[str, str] | None = None,
         raise retry(self, Outage(reason(error)), lease=lease) from error
 
 
-def claim(jobs: Sequence[int], lease: str, model: str) -> list[Job]:
+def claim(jobs: Sequence[int], lease: str, model: str, *, counts: bool) -> list[Job]:
     """Takes the jobs that are free, and sorts out those that have cost their worker its life too often."""
     config = settings.load()
     with resources.engine().begin() as connection:
-        claimed = commands.claim_jobs(connection, jobs, lease, config.embed_lease_seconds)
+        claimed = commands.claim_jobs(connection, jobs, lease, config.embed_lease_seconds, counts=counts)
         spent = [job for job in claimed if is_spent(job, config.embed_attempts_max)]
         for job in spent:
             if len(job.message_ids) > 1:
@@ -209,6 +215,11 @@ def store(
         try:
             with resources.engine().begin() as connection:
                 commands.store_embeddings(connection, claimed, lease, model, vectors, failures)
+            return
+        except commands.ModelSwitched as error:
+            log.warning("the model was changed to %s: these vectors are not wanted", error)
+            resources.embedder.cache_clear()
+            release(claimed, lease, MODEL_ERROR_SECONDS)
             return
         except commands.LeaseLost:
             log.info("lease lost, somebody else does these jobs")

@@ -39,9 +39,8 @@ def persist_text(self: Task, records: list[list[Any]]) -> dict[str, Any]:
     except Outage as outage:
         raise retry(self, outage) from outage
     if stored.jobs:
-        texts = {
-            record.id: record.message for record in batch if record.id in stored.ids and record.message is not None
-        }
+        winners = [record for record, _ in commands.latest(batch)[0]]
+        texts = {record.id: str(record.message) for record in winners if record.id in stored.ids}
         chain_embedding(stored.jobs, texts)
     return {"stored": len(stored.ids), "rejected": rejected}
 

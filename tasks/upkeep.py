@@ -10,12 +10,13 @@ import tasks
 from db import commands, session
 from tasks import resources
 from tasks.app import app
-from tasks.broker import BROKER_ERRORS, queue_length
+from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
 from tasks.persist import reason
 
 log = logging.getLogger(__name__)
 
 FORGET_EVERY_SECONDS = 3600
+SMALL = 50  # messages; a job of more came in bulk
 _forgotten_at = float("-inf")
 
 
@@ -28,15 +29,19 @@ def sweep() -> int:
     """
     config = settings.load()
     try:
-        room = config.embed_queue_max - queue_length("embed")
+        room = config.embed_queue_max - queue_length("embed") - queue_length("embed", BULK_PRIORITY)
         if room < config.embed_queue_max / 2:
             return 0
         with resources.engine().begin() as connection:
             waiting = commands.take_waiting_jobs(
-                connection, messages=room * config.embed_batch_max, seconds=config.embed_lease_seconds
+                connection,
+                messages=room * config.embed_batch_max,
+                seconds=config.embed_lease_seconds,
+                small=SMALL,
             )
-        for jobs, messages in batches(waiting, config.embed_batch_max):
-            app.send_task(tasks.EMBED_TEXT, args=[jobs], argsrepr=f"({messages} messages)", kwargsrepr="{}", expires=60)
+        # What came in bulk stands back behind what somebody may be waiting for.
+        send([job for job in waiting if job[1] <= SMALL], config.embed_batch_max, priority=0)
+        send([job for job in waiting if job[1] > SMALL], config.embed_batch_max, priority=BULK_PRIORITY)
         forget_deletions(config.kafka_retention_ms)
     except SQLAlchemyError as error:
         if not session.is_outage(error):
@@ -47,6 +52,18 @@ def sweep() -> int:
         log.warning("no sweep, broker away: %s", error)
         return 0
     return sum(messages for _, messages in waiting)
+
+
+def send(jobs: list[tuple[int, int]], most: int, priority: int) -> None:
+    for ids, messages in batches(jobs, most):
+        app.send_task(
+            tasks.EMBED_TEXT,
+            args=[ids],
+            argsrepr=f"({messages} messages)",
+            kwargsrepr="{}",
+            expires=60,
+            priority=priority,
+        )
 
 
 def batches(waiting: list[tuple[int, int]], most: int) -> list[tuple[list[int], int]]:

@@ -11,6 +11,7 @@ import pytest
 import redis
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
+from kafka.serializer import Serializer
 from sqlalchemy import Engine
 
 from bridge.message import message_id
@@ -286,3 +287,47 @@ def test_three_bridges_share_the_partitions_and_hand_them_on(
     send(2000, 3000)
     eventually(lambda: len(stored(database)) == 3000, timeout=60)
     eventually(lambda: all_committed(settings), timeout=60)
+
+
+def test_records_that_only_other_clients_can_make(
+    settings: Settings, database: Engine, producer: KafkaProducer, start: Start
+) -> None:
+    """A record with neither key nor value, and one whose header's name is not UTF-8."""
+
+    class Name(str):
+        def encode(self, *_: object) -> bytes:
+            return b"\xff\xfe"
+
+    start("persist-worker")
+    bridge = start("bridge")
+    producer.send(settings.kafka_topic, b'{"id": "a", "text": "x"}', headers=[(Name("n"), b"v")], partition=0)
+    # The check "at least one of key and value" comes before the serializer.
+    nothing = KafkaProducer(**settings.kafka_client(), value_serializer=Nothing())
+    nothing.send(settings.kafka_topic, b"to be dropped", partition=0)
+    nothing.close(timeout=5)
+    producer.send(settings.kafka_topic, b'{"id": "b", "text": "x"}', partition=0)
+    producer.flush()
+    eventually(lambda: all_committed(settings))
+    assert set(stored(database)) == {message_id("a")[0], message_id("b")[0]}
+    assert [(row["reason"], row["offset"], row["value"]) for row in letters(database)] == [("invalid-id", 1, None)]
+    (letter,) = read_all(settings, settings.dead_letter_topic, 1)
+    assert (letter.key, letter.value, dict(letter.headers)["dead-letter-null-value"]) == (None, b"", b"1")
+    assert bridge.alive
+
+
+def test_of_two_records_of_one_id_in_one_batch_the_later_version_is_embedded(
+    settings: Settings, database: Engine, producer: KafkaProducer, start: Start
+) -> None:
+    producer.send(settings.kafka_topic, b'{"id": "a", "text": "older"}', partition=1).get(10)
+    producer.send(settings.kafka_topic, b'{"id": "a", "text": "newer"}', partition=0).get(10)
+    start("persist-worker")
+    start("embed-worker")
+    start("bridge")
+    vectors = """SELECT m.message FROM message_embeddings e
+                 JOIN text_messages m ON m.id = e.message_id AND m.content_hash = e.content_hash"""
+    eventually(lambda: ask(database, vectors) == [{"message": "newer"}])
+
+
+class Nothing(Serializer):  # type: ignore[misc]
+    def serialize(self, topic: str, headers: object, data: object) -> None:
+        return None

@@ -209,15 +209,15 @@ class TestDeletions:
             assert found is not None, f"gone after {batch}"
             assert found["message"] == "typed"
 
-    def test_a_deletion_is_forgotten_a_day_after_the_log_has_forgotten_its_record(self, database: Engine) -> None:
+    def test_a_deletion_is_forgotten_eight_days_after_the_log_has_forgotten_its_record(self, database: Engine) -> None:
         old, fresh = a_record(None), a_record(None)
         persist(database, old, fresh)
         run(
-            database, "UPDATE deleted_messages SET deleted_at = now() - INTERVAL '49 h' WHERE id::text = :id", id=old.id
+            database, "UPDATE deleted_messages SET deleted_at = now() - INTERVAL '217 h' WHERE id::text = :id", id=old.id
         )
         run(
             database,
-            "UPDATE deleted_messages SET deleted_at = now() - INTERVAL '47 h' WHERE id::text = :id",
+            "UPDATE deleted_messages SET deleted_at = now() - INTERVAL '215 h' WHERE id::text = :id",
             id=fresh.id,
         )
         with database.begin() as connection:

@@ -127,18 +127,18 @@ class TestPersisting:
         assert sorted([*before, *stored.jobs]) == job_ids(database)
         assert stored.ids == {record.id for record in records}
         with database.begin() as connection:
-            waiting = commands.take_waiting_jobs(connection, messages=10_000, seconds=60)
+            waiting = commands.take_waiting_jobs(connection, messages=10_000, seconds=60, small=50)
         assert [job for job, _ in waiting] == before
 
     def test_unreserved_jobs_wait_for_the_sweep(self, database: Engine) -> None:
         assert persist(database, a_record("one")).jobs == []
         with database.begin() as connection:
-            assert len(commands.take_waiting_jobs(connection, messages=100, seconds=60)) == 1
+            assert len(commands.take_waiting_jobs(connection, messages=100, seconds=60, small=50)) == 1
 
     def test_the_reservation_ends(self, database: Engine) -> None:
         persist(database, a_record("one"), reserved_seconds=0.001)
         with database.begin() as connection:
-            assert len(commands.take_waiting_jobs(connection, messages=100, seconds=60)) == 1
+            assert len(commands.take_waiting_jobs(connection, messages=100, seconds=60, small=50)) == 1
 
     def test_rows_typed_on_the_same_connection_later_are_not_collected(self, database: Engine) -> None:
         with database.connect() as connection:
@@ -146,7 +146,7 @@ class TestPersisting:
             connection.commit()
             connection.execute(text("INSERT INTO text_messages (id, message) VALUES (gen_random_uuid(), 'typed')"))
             connection.commit()
-            assert len(commands.take_waiting_jobs(connection, messages=100, seconds=60)) == 1
+            assert len(commands.take_waiting_jobs(connection, messages=100, seconds=60, small=50)) == 1
 
 
 class TestClaims:
@@ -192,11 +192,15 @@ class TestClaims:
             persist(database, *(a_record(f"text {start + number}", (1, 0, number)) for number in range(10)))
         jobs = job_ids(database)
         with database.begin() as connection:
-            assert commands.take_waiting_jobs(connection, messages=25, seconds=60) == [(job, 10) for job in jobs[:3]]
+            assert commands.take_waiting_jobs(connection, messages=25, seconds=60, small=50) == [
+                (job, 10) for job in jobs[:3]
+            ]
         with database.begin() as connection:
-            assert commands.take_waiting_jobs(connection, messages=100, seconds=60) == [(job, 10) for job in jobs[3:]]
+            assert commands.take_waiting_jobs(connection, messages=100, seconds=60, small=50) == [
+                (job, 10) for job in jobs[3:]
+            ]
         with database.begin() as connection:
-            assert commands.take_waiting_jobs(connection, messages=100, seconds=60) == []
+            assert commands.take_waiting_jobs(connection, messages=100, seconds=60, small=50) == []
         assert len(claim(database, jobs)) == 5, "what the sweep has reserved is there for whom it sends"
 
     def test_a_job_is_halved_until_each_message_is_alone(self, database: Engine) -> None:
@@ -287,6 +291,8 @@ class TestStoring:
     def test_two_workers_with_the_same_message_collide_and_the_second_does_it_again(
         self, database: Engine, message: str
     ) -> None:
+        with database.begin() as connection:
+            commands.register_model(connection, MODEL, 4)
         run(database, "SELECT queue_embedding(array_agg(id)) FROM text_messages")
         first, second = job_ids(database)
         ours, theirs = claim(database, [first]), claim(database, [second], OTHER_LEASE)
@@ -422,3 +428,40 @@ def test_a_split_job_stays_what_it_was(database: Engine) -> None:
         commands.split_job(connection, claimed, LEASE)
     halves = ask(database, "SELECT deleted, cardinality(message_ids) AS size FROM embedding_jobs WHERE deleted")
     assert halves == [{"deleted": True, "size": 2}] * 2
+
+
+def test_small_jobs_are_taken_before_what_came_in_bulk(database: Engine) -> None:
+    run(
+        database,
+        "INSERT INTO text_messages (id, message) SELECT gen_random_uuid(), 'row ' || n FROM generate_series(1, 1000) n",
+    )
+    persist(database, a_record("typed by hand"))
+    with database.begin() as connection:
+        taken = commands.take_waiting_jobs(connection, messages=400, seconds=60, small=50)
+    assert [size for _, size in taken] == [500, 1]
+
+
+def test_the_first_vectors_after_the_tables_were_made_anew_bring_their_model_along(database: Engine) -> None:
+    record = a_record("text")
+    persist(database, record)
+    embed(database, {record.id: "text"})
+    assert ask(database, "SELECT name FROM embedding_models WHERE active") == [{"name": MODEL}]
+
+
+def test_vectors_of_a_model_that_was_switched_off_are_not_stored(database: Engine) -> None:
+    record = a_record("text")
+    persist(database, record)
+    with database.begin() as connection:
+        commands.register_model(connection, "another", 4)
+    with pytest.raises(commands.ModelSwitched):
+        embed(database, {record.id: "text"})
+    assert len(ask(database, "SELECT id FROM embedding_jobs")) == 1
+
+
+def test_a_task_that_had_the_wrong_text_at_hand_leaves_a_job_behind(database: Engine) -> None:
+    record = a_record("the stored text")
+    persist(database, record)
+    embed(database, {record.id: "another text"})
+    assert embedded(database) == set()
+    embed(database, {record.id: "the stored text"})
+    assert embedded(database) == {record.id}

@@ -93,6 +93,7 @@ def test_the_committed_offset_is_the_first_unfinished_one(data: st.DataObject) -
 class Sized:
     def __init__(self, size: int) -> None:
         self.key = None
+        self.headers: list[tuple[str, bytes]] = []
         self.value = bytes(size)
 
 

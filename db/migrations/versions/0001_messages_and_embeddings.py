@@ -181,7 +181,8 @@ BEGIN
     INTO gone, timestamps, partitions, offsets
     FROM old_rows o WHERE NOT EXISTS (SELECT FROM new_rows n WHERE n.id = o.id);
     IF gone IS NOT NULL THEN
-        PERFORM remember_deletions(gone, timestamps, partitions, offsets);  -- the id was changed by hand: the old one is deleted
+        -- The id was changed by hand: that is a deletion of the old one.
+        PERFORM remember_deletions(gone, timestamps, partitions, offsets);
     END IF;
     IF changed IS NOT NULL OR gone IS NOT NULL THEN
         PERFORM forget_embeddings(changed || gone);

@@ -1,0 +1,15 @@
+"""Celery's Redis results, without the subscription: who wants one here reads it (bridge/hand_over.py).
+
+The backend of Celery 5.7 subscribes to a channel for each task that is sent, for somebody who may wait for it. Nobody
+reads that connection here, so what it holds would grow with each task; and with Redis away each send would try to
+subscribe for 19 s before it fails.
+"""
+
+from typing import Any
+
+from celery.backends.redis import RedisBackend
+
+
+class PolledRedisBackend(RedisBackend):  # type: ignore[misc]
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Nobody waits on a channel."""
