@@ -213,7 +213,9 @@ class TestDeletions:
         old, fresh = a_record(None), a_record(None)
         persist(database, old, fresh)
         run(
-            database, "UPDATE deleted_messages SET deleted_at = now() - INTERVAL '217 h' WHERE id::text = :id", id=old.id
+            database,
+            "UPDATE deleted_messages SET deleted_at = now() - INTERVAL '217 h' WHERE id::text = :id",
+            id=old.id,
         )
         run(
             database,
