@@ -20,7 +20,7 @@ SMALL = 50  # messages; a job of more came in bulk
 _forgotten_at = float("-inf")
 
 
-@app.task(name=tasks.SWEEP, ignore_result=True)
+@app.task(name=tasks.SWEEP, ignore_result=True, send_events=False)  # one a second would fill Flower
 def sweep() -> int:
     """Feeds jobs that wait in the outbox to the queue `embed`, as far as it has room; returns how many messages.
 
