@@ -41,10 +41,13 @@ format: $(TOOLS) ## Format the code, and mend what can be mended
 migrate: $(TOOLS) ## Bring the database of the settings to the latest schema
 	@$(PYTHON) -m db upgrade
 
-pins: $(TOOLS) ## Update requirements*.txt to the latest versions that requirements*.in allow
-	@for name in requirements requirements-dev; do \
+# pip in hash mode wants confluent-kafka with its extras; a file used as constraints (-c) must not have any.
+pins: $(TOOLS) ## Update all pinned Python packages to the latest versions that the *.in files allow
+	@for name in requirements requirements-dev stack/kafka-ui-requirements; do \
+		extras=--strip-extras; \
+		case $$name in stack/*) extras=--no-strip-extras;; esac; \
 		env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make pins" $(PYTHON) -m piptools compile --quiet --upgrade \
-			--generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
+			--generate-hashes --allow-unsafe $$extras --no-emit-index-url --no-emit-find-links \
 			--no-emit-trusted-host --no-emit-options --output-file $$name.txt $$name.in; \
 	done
 
