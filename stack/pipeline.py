@@ -55,15 +55,13 @@ def worker(settings: Settings, queue: str, processes: int) -> Part:
 
 
 def beat(settings: Settings) -> Part:
-    folder = places.data(settings) / "beat"
     return Part(
         name="beat",
         title="Beat",
         layer=PIPELINE,
-        command=[*_celery(), "beat", "-s", str(folder / "schedule"), "--pidfile=", "-l", settings.log_level],
+        command=[*_celery(), "beat", "--pidfile=", "-l", settings.log_level],
         environment=environment(settings),
         directory=ROOT,
-        prepare=lambda: folder.mkdir(parents=True, exist_ok=True),
     )
 
 

@@ -14,7 +14,7 @@ from stack.processes import Identity, identity
 from stack.supervisor import Supervisor
 
 # Everything of a system that DATA_DIR holds; what else may be in there is not ours.
-_FOLDERS = ["kafka", "kafka-zookeeper", "zookeeper", "valkey", "beat", "flower", "kafka-ui", "logs", "run"]
+_FOLDERS = ["kafka", "kafka-zookeeper", "zookeeper", "valkey", "flower", "kafka-ui", "logs", "run"]
 _STOP_SECONDS = 10.0
 
 

@@ -1,0 +1,106 @@
+"""The bridge's loop where Kafka or Redis would have to misbehave at one exact moment: with stand-ins for both."""
+
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from kafka import TopicPartition
+
+from bridge import hand_over
+from bridge.consumer import Bridge
+from bridge.hand_over import HandOver, HandOvers, SentTask
+from settings import Settings
+from tasks.app import app
+from tasks.results import PolledRedisBackend
+
+PART = TopicPartition("t", 0)
+
+
+def a_record(offset: int) -> Any:
+    return SimpleNamespace(topic="t", partition=0, offset=offset, key=None, value=b"{}", headers=[])
+
+
+class FullWindow:
+    count = 16
+
+
+class Consumer:
+    """Loses a partition and has it back, with records, within one poll."""
+
+    def __init__(self) -> None:
+        self._coordinator = SimpleNamespace(rejoining=False, need_rejoin=lambda: False)
+        self.during_poll: Callable[[], None] = lambda: None
+
+    def assignment(self) -> set[TopicPartition]:
+        return {PART}
+
+    def pause(self, *_parts: TopicPartition) -> None:
+        """Of no account here."""
+
+    def poll(self, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
+        self.during_poll()
+        return {PART: [a_record(7)]}
+
+
+def test_records_of_a_partition_that_went_and_came_back_in_one_poll_are_kept() -> None:
+    consumer = Consumer()
+    bridge = Bridge(Settings(), consumer, FullWindow())  # type: ignore[arg-type]
+    bridge.gather({PART: [a_record(5)]})
+    bridge.full_since = -10.0
+    consumer.during_poll = lambda: bridge.rebalances.on_partitions_revoked({PART})
+    bridge.wait_for_room()
+    assert [record.offset for record in bridge.gathered] == [7]
+    assert bridge.gathered_bytes == 2
+
+
+@pytest.fixture
+def sent() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def hand_overs(sent: list[str]) -> HandOvers:
+    fake = SimpleNamespace(send_task=lambda name, **_: sent.append(name))
+    return HandOvers(Settings(bridge_window=16), fake, None)
+
+
+def overdue(hand_overs: HandOvers, now: float) -> SentTask:
+    waiting = HandOver([], lambda: None)
+    task = SentTask("tasks.persist_text", [], "", 10.0)
+    task.published, task.due = now - 11, now - 1
+    waiting.sent.append(task)
+    hand_overs.under_way.append(waiting)
+    return task
+
+
+@pytest.mark.parametrize(
+    ("queued", "age", "again"),
+    [(0, 11, True), (16, 11, False), (16, 61, True), (64, 3600, False)],
+    ids=["lost", "waiting", "lost in a long queue", "nobody works"],
+)
+def test_a_copy_is_sent_of_what_is_lost_and_not_of_what_waits(
+    hand_overs: HandOvers, sent: list[str], monkeypatch: pytest.MonkeyPatch, queued: int, age: float, again: bool
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(hand_over, "queue_length", lambda _name: queued)
+    overdue(hand_overs, now).published = now - age
+    hand_overs.renew()
+    assert sent == (["tasks.persist_text"] if again else [])
+
+
+def test_a_lease_grows_only_by_what_was_sent(hand_overs: HandOvers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hand_over, "queue_length", lambda _name: 0)
+    task = overdue(hand_overs, time.monotonic())
+    task.published = None
+    hand_overs.renew()
+    assert task.lease == 10.0
+
+
+def test_sending_a_task_subscribes_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert type(app.backend) is PolledRedisBackend
+    subscribed: list[str] = []
+    monkeypatch.setattr(app.backend, "result_consumer", SimpleNamespace(consume_from=subscribed.append))
+    app.backend.on_task_call(None, "an id")
+    assert subscribed == []
