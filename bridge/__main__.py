@@ -12,6 +12,7 @@ from bridge import dead_letters, header_names, topics
 from bridge.consumer import Bridge, connect_consumer
 from bridge.hand_over import HandOvers
 from settings import Settings
+from tasks import numbers_store
 from tasks.app import app
 
 log = logging.getLogger("bridge")
@@ -51,6 +52,7 @@ def run(settings: Settings) -> None:
     log.info(
         "reading %s as %s, member %s", settings.kafka_topic, settings.kafka_group_id, settings.bridge_id or "dynamic"
     )
+    numbers_store.begin("bridge")
     started = time.monotonic()
     bridge.run()
     producer.close(timeout=2)

@@ -15,11 +15,13 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, RetriableError
 from kafka.structs import OffsetAndMetadata
 
 from bridge.hand_over import HandOvers
 from bridge.offsets import Offsets
+from bridge.positions import OUT_OF_PLACE, Positions
+from bridge.steering import Steering
 from settings import Settings
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,9 @@ COMMIT_LOST_SECONDS = 15.0  # a commit without an answer for so long is sent aga
 IDLE_COMMIT_SECONDS = 1.0
 PAUSE_AFTER_SECONDS = 1.0
 GRACE_SECONDS = 6.0
+# Hand-overs that may not be committed because an earlier one of their partition is not finished: what a crash now
+# would have to read again.
+UNCOMMITTED_MOST = 2_000
 # A record whose hand-over counts as small goes out at once while so few are under way; beyond that, records gather
 # until one comes back, so that tasks grow with the load and latency stays low without it.
 EAGER = 2
@@ -45,7 +50,7 @@ def connect_consumer(settings: Settings) -> KafkaConsumer:
         client_id=f"bridge-{settings.bridge_id or 'dynamic'}",
         group_id=settings.kafka_group_id,
         group_instance_id=f"{settings.kafka_group_id}-{settings.bridge_id}" if settings.bridge_id else None,
-        auto_offset_reset="earliest",
+        auto_offset_reset="none",  # bridge.positions finds the place, and says so
         enable_auto_commit=False,
         isolation_level="read_committed",
         partition_assignment_strategy=(CooperativeStickyAssignor,),
@@ -57,6 +62,7 @@ def connect_consumer(settings: Settings) -> KafkaConsumer:
         request_timeout_ms=15_000,
         reconnect_backoff_max_ms=1_000,
         metadata_max_age_ms=30_000,
+        allow_auto_create_topics=False,  # it would come with the broker's defaults, not with those of bridge.topics
     )
 
 
@@ -73,16 +79,18 @@ def rejoining(consumer: KafkaConsumer) -> bool:
     return bool(coordinator.need_rejoin())
 
 
-class Revocations(ConsumerRebalanceListener):  # type: ignore[misc]
+class Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
     """Carries rebalances from the client's own thread to the loop."""
 
     def __init__(self) -> None:
         self.revoked: SimpleQueue[set[TopicPartition]] = SimpleQueue()
+        self.assigned: SimpleQueue[set[TopicPartition]] = SimpleQueue()
 
     def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         self.revoked.put(set(revoked))
 
     def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        self.assigned.put(set(assigned))
         log.info("partitions assigned: %s", ", ".join(f"{part.topic}/{part.partition}" for part in sorted(assigned)))
 
 
@@ -94,7 +102,10 @@ class Bridge:
         self.consumer = consumer
         self.hand_overs = hand_overs
         self.offsets = Offsets()
-        self.rebalances = Revocations()
+        self.positions = Positions(consumer, settings.kafka_topic, self.forget)
+        group, topic = settings.kafka_group_id, settings.kafka_topic
+        self.steering = Steering(hand_overs.app.backend.client, group, topic, consumer, self.forget)
+        self.rebalances = Rebalances()
         self.gathered: list[ConsumerRecord] = []
         self.gathered_bytes = 0
         self.commit_sent: float | None = None
@@ -109,6 +120,7 @@ class Bridge:
         self.consumer.partitions_for_topic(self.settings.kafka_topic)
         self.consumer.subscribe([self.settings.kafka_topic], listener=self.rebalances)
         while not self.stopping:
+            self.steering.look(self.positions.topic_id)
             self.take_in()
             self.hand_over_gathered()
             self.collect()
@@ -117,10 +129,7 @@ class Bridge:
 
     def take_in(self) -> None:
         """Polls for records where the window has room; the consumer stays in its group while it has none."""
-        if (
-            self.hand_overs.count >= self.settings.bridge_window
-            or self.gathered_bytes >= self.settings.bridge_batch_bytes
-        ):
+        if self.has_no_room():
             self.wait_for_room()
             return
         if self.full_since is not None:
@@ -129,8 +138,22 @@ class Bridge:
         busy = self.hand_overs.count or self.gathered
         timeout = REJOIN_POLL_MS if rejoining(self.consumer) else BUSY_POLL_MS if busy else IDLE_POLL_MS
         room = self.settings.bridge_batch_max - len(self.gathered)
-        polled = self.consumer.poll(timeout_ms=timeout, max_records=max(1, room))
-        self.gather(polled)
+        self.gather(self.poll(timeout, max(1, room)))
+
+    def has_no_room(self) -> bool:
+        return (
+            self.steering.paused
+            or self.hand_overs.count >= self.settings.bridge_window
+            or self.gathered_bytes >= self.settings.bridge_batch_bytes
+            or self.offsets.uncommitted >= UNCOMMITTED_MOST
+        )
+
+    def poll(self, timeout_ms: int, most: int | None = None) -> dict[TopicPartition, list[ConsumerRecord]]:
+        try:
+            return dict(self.consumer.poll(timeout_ms=timeout_ms, max_records=most))
+        except OUT_OF_PLACE as error:
+            self.positions.mend(error)
+            return {}
 
     def gather(self, polled: dict[TopicPartition, list[ConsumerRecord]]) -> None:
         """Takes polled records in. What was revoked goes first: a partition may have gone and come back in one poll."""
@@ -138,6 +161,18 @@ class Bridge:
         for records in polled.values():
             self.gathered += records
             self.gathered_bytes += sum(map(size, records))
+        self.look_after_positions()
+
+    def look_after_positions(self) -> None:
+        """Notices a topic that was made again, now or before these partitions came to this consumer."""
+        while not self.rebalances.assigned.empty():
+            self.positions.unchecked |= self.rebalances.assigned.get()
+        self.positions.look()
+        if self.positions.unchecked:
+            try:
+                self.positions.check()
+            except RetriableError as error:
+                log.warning("committed offsets not known yet: %s", error)
 
     def wait_for_room(self) -> None:
         """Waits for a hand-over to come back. Pausing costs a resumed partition its prefetched records, so that comes
@@ -146,7 +181,7 @@ class Bridge:
         self.full_since = self.full_since or now
         if now - self.full_since > PAUSE_AFTER_SECONDS:
             self.consumer.pause(*self.consumer.assignment())
-            stray = self.consumer.poll(timeout_ms=REJOIN_POLL_MS if rejoining(self.consumer) else 0)
+            stray = self.poll(REJOIN_POLL_MS if rejoining(self.consumer) else 0)
             self.gather(stray)  # of a partition that was assigned in this very call
             self.full_since = now - PAUSE_AFTER_SECONDS / 2
         time.sleep(BUSY_POLL_MS / 1000)
@@ -155,9 +190,13 @@ class Bridge:
         while not self.rebalances.revoked.empty():
             gone = self.rebalances.revoked.get()
             log.info("partitions revoked: %s", ", ".join(f"{part.topic}/{part.partition}" for part in sorted(gone)))
-            self.offsets.forget(gone)
-            self.gathered = [record for record in self.gathered if partition(record) not in gone]
-            self.gathered_bytes = sum(map(size, self.gathered))
+            self.forget(gone)
+
+    def forget(self, parts: set[TopicPartition]) -> None:
+        """Drops what is known and gathered of partitions that somebody else reads now, or that are read anew."""
+        self.offsets.forget(parts)
+        self.gathered = [record for record in self.gathered if partition(record) not in parts]
+        self.gathered_bytes = sum(map(size, self.gathered))
 
     def hand_over_gathered(self) -> None:
         full = (
@@ -183,7 +222,7 @@ class Bridge:
     def commit(self) -> None:
         """Commits what has become committable, one commit at a time."""
         now = time.monotonic()
-        if self.commit_sent is not None and now - self.commit_sent < COMMIT_LOST_SECONDS:
+        if self.positions.unchecked or (self.commit_sent is not None and now - self.commit_sent < COMMIT_LOST_SECONDS):
             return
         if now - self.last_commit < COMMIT_SECONDS:
             return
@@ -202,7 +241,7 @@ class Bridge:
             else:
                 self.offsets.committed(offsets)
 
-        self.consumer.commit_async(as_kafka(offsets), callback=answered)
+        self.consumer.commit_async(self.as_kafka(offsets), callback=answered)
 
     def commit_positions(self) -> None:
         """Nothing is under way: the position itself may be committed, so that transaction markers leave no lag."""
@@ -213,6 +252,10 @@ class Bridge:
                 continue
             if position is not None:
                 self.offsets.skip_to(part, position)
+
+    def as_kafka(self, offsets: dict[TopicPartition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
+        """Offsets as they are committed: with the id of the topic that they belong to."""
+        return {part: OffsetAndMetadata(offset, self.positions.topic_id, -1) for part, offset in offsets.items()}
 
     def owned(self, offsets: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
         assigned = self.consumer.assignment()
@@ -226,9 +269,9 @@ class Bridge:
             time.sleep(BUSY_POLL_MS / 1000)
         self.forget_revoked()
         offsets = self.owned(self.offsets.committable())
-        if offsets:
+        if offsets and not self.positions.unchecked:
             try:
-                self.consumer.commit(as_kafka(offsets), timeout_ms=2_000)
+                self.consumer.commit(self.as_kafka(offsets), timeout_ms=2_000)
             except KafkaError as error:
                 log.warning("last commit refused, these records will be read again: %s", error)
         log.info("stopped, %d hand-overs left to the next start", self.hand_overs.count)
@@ -265,7 +308,3 @@ def on_finished(offsets: Offsets, runs: Sequence[object]) -> Callable[[], None]:
             offsets.finish(run)  # type: ignore[arg-type]
 
     return finish
-
-
-def as_kafka(offsets: dict[TopicPartition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
-    return {part: OffsetAndMetadata(offset, "", -1) for part, offset in offsets.items()}

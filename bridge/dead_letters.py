@@ -34,6 +34,7 @@ def connect_producer(settings: Settings) -> KafkaProducer:
         delivery_timeout_ms=60_000,
         max_request_size=RECORD_BYTES + 40_000,
         reconnect_backoff_max_ms=1_000,
+        allow_auto_create_topics=False,
     )
 
 

@@ -70,5 +70,10 @@ class Offsets:
             self._reached.pop(partition, None)
             self._committed.pop(partition, None)
 
+    @property
+    def uncommitted(self) -> int:
+        """How many runs are under way, or wait behind one that is."""
+        return sum(map(len, self._runs.values()))
+
     def under_way(self, partition: TopicPartition) -> bool:
         return bool(self._runs.get(partition))

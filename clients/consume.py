@@ -1,42 +1,22 @@
-"""Reading records: a topic from its beginning or its end, to its end; and single records by their coordinates.
+"""Reading records for people: as a member of a group, which keeps its place, and as lines of JSON.
 
-Without a group no position is kept anywhere, so no other reader is disturbed.
+Without a group `follow` reads, which disturbs no other reader.
 """
 
 import base64
 import json
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaTimeoutError
 
-POLL_MS = 200
-POLL_RECORDS = 500
-SILENCE_SECONDS = 9.0  # nothing came although there is more: Kafka has gone
-FAR = 2_000  # records further than this are reached by a seek, not by reading up to them
+from replay.reading import POLL_RECORDS, drain
+from replay.reading import follow as follow
 
-
-def follow(
-    consumer: KafkaConsumer,
-    partitions: list[TopicPartition],
-    *,
-    limit: int | None,
-    from_beginning: bool,
-    patience: float,
-) -> Iterator[ConsumerRecord]:
-    """Records of these partitions: at most `limit`, until nothing more came for `patience` seconds at the end.
-
-    Raises KafkaTimeoutError when Kafka stops answering before that.
-    """
-    consumer.assign(partitions)
-    ends = consumer.end_offsets(partitions)
-    starts = consumer.beginning_offsets(partitions) if from_beginning else ends
-    for partition in partitions:
-        consumer.seek(partition, starts[partition])
-    yield from drain(consumer, ends, limit=limit, patience=patience)
+JOIN_MS = 3_000  # kafka-python ends a join only inside of a poll that waits for it: a short one may leave it half done
+JOIN_SECONDS = 25.0  # longer than the session of a member that ended without a word
 
 
 def follow_as_group(
@@ -44,76 +24,18 @@ def follow_as_group(
 ) -> Iterator[ConsumerRecord]:
     """Like `follow`, as a member of the consumer's group: goes on where that left off, and commits what was taken."""
     consumer.subscribe([topic])
-    deadline = time.monotonic() + SILENCE_SECONDS
+    deadline = time.monotonic() + JOIN_SECONDS
     first: list[ConsumerRecord] = []
     while not consumer.assignment():
         if time.monotonic() > deadline:
             raise KafkaTimeoutError("the group gave out no partitions in time")
-        polled = consumer.poll(timeout_ms=POLL_MS, max_records=min(POLL_RECORDS, limit or POLL_RECORDS))
+        polled = consumer.poll(timeout_ms=JOIN_MS, max_records=min(POLL_RECORDS, limit or POLL_RECORDS))
         first.extend(record for records in polled.values() for record in records)
     yield from first
     ends = consumer.end_offsets(list(consumer.assignment()))
     left = None if limit is None else limit - len(first)
     yield from drain(consumer, ends, limit=left, patience=patience, commit=True)
     consumer.commit(timeout_ms=5_000)
-
-
-def drain(
-    consumer: KafkaConsumer,
-    ends: dict[TopicPartition, int],
-    *,
-    limit: int | None,
-    patience: float,
-    commit: bool = False,
-) -> Iterator[ConsumerRecord]:
-    taken = 0
-    quiet_since = time.monotonic()
-    while limit is None or taken < limit:
-        wanted = POLL_RECORDS if limit is None else min(POLL_RECORDS, limit - taken)
-        polled = consumer.poll(timeout_ms=POLL_MS, max_records=wanted)
-        for records in polled.values():
-            yield from records
-            taken += len(records)
-        if polled:
-            quiet_since = time.monotonic()
-            if commit:
-                consumer.commit(timeout_ms=5_000)
-            continue
-        quiet = time.monotonic() - quiet_since
-        if all((consumer.position(partition, timeout_ms=1_000) or 0) >= end for partition, end in ends.items()):
-            if quiet >= patience:
-                return
-        elif quiet > SILENCE_SECONDS:
-            raise KafkaTimeoutError("the records that the topic holds did not come")
-
-
-def at_offsets(consumer: KafkaConsumer, partition: TopicPartition, offsets: Iterable[int]) -> Iterator[ConsumerRecord]:
-    """Those of the records at these offsets of a partition that the log still holds, in order."""
-    begin = consumer.beginning_offsets([partition])[partition]
-    end = consumer.end_offsets([partition])[partition]
-    wanted = deque(sorted({offset for offset in offsets if begin <= offset < end}))
-    if not wanted:
-        return
-    consumer.assign([partition])
-    consumer.seek(partition, wanted[0])
-    quiet_since = time.monotonic()
-    while wanted:
-        polled = consumer.poll(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
-        for record in polled.get(partition, []):
-            while wanted and wanted[0] < record.offset:
-                wanted.popleft()  # compacted away
-            if wanted and wanted[0] == record.offset:
-                wanted.popleft()
-                yield record
-        position = consumer.position(partition, timeout_ms=1_000) or 0
-        while wanted and wanted[0] < position:
-            wanted.popleft()  # not a record: a transaction's marker
-        if polled:
-            quiet_since = time.monotonic()
-        elif time.monotonic() - quiet_since > SILENCE_SECONDS:
-            raise KafkaTimeoutError("the records that the topic holds did not come")
-        if wanted and wanted[0] - position > FAR:
-            consumer.seek(partition, wanted[0])
 
 
 def as_json(record: ConsumerRecord) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from kafka.errors import KafkaError
 
 import settings as configuration
-from clients import connect, consume, kafka_options, produce, topics
+from clients import connect, consume, kafka_options, produce, steering, topics
 from clients.progress import reading
 from clients.terminal import CommandFailed, WrongUsage, on_terminal, one_line, run, say, table
 from settings import Settings
@@ -110,7 +110,7 @@ def consume_records(given: argparse.Namespace, settings: Settings) -> int:
         partitions = connect.partitions(admin, given.topic)
     options = {"auto_offset_reset": "earliest" if given.from_beginning else "latest"}
     count = 0
-    with connect.consumer(settings, **options, **({"group_id": given.group} if given.group else {})) as consumer:
+    with connect.consumer(settings, **options, **member(given.group)) as consumer:
         if given.group:
             records = consume.follow_as_group(consumer, given.topic, limit=given.max_messages, patience=given.timeout)
         else:
@@ -129,6 +129,11 @@ def consume_records(given: argparse.Namespace, settings: Settings) -> int:
     if sys.stderr.isatty():
         say(f"{count} records" + ("" if count == given.max_messages else ", and that is all that there is"))
     return 0
+
+
+def member(group: str | None) -> dict[str, object]:
+    # A short session: a reader that ended without a word keeps its successor waiting no longer.
+    return {"group_id": group, "session_timeout_ms": 10_000, "heartbeat_interval_ms": 2_000} if group else {}
 
 
 def list_topics(given: argparse.Namespace, settings: Settings) -> int:
@@ -172,10 +177,39 @@ def dead_letters(given: argparse.Namespace, settings: Settings) -> int:
     return replay.list_letters(given, settings) if given.action == "list" else replay.replay(given, settings)
 
 
+def pause(given: argparse.Namespace, settings: Settings) -> int:
+    steering.pause(settings, paused=given.command == "pause")
+    if given.json:
+        print(json.dumps({"paused": given.command == "pause"}))
+    else:
+        print("intake pauses" if given.command == "pause" else "intake goes on")
+    return 0
+
+
+def rewind(given: argparse.Namespace, settings: Settings) -> int:
+    with connect.admin(settings) as admin, connect.consumer(settings) as reader:
+        partitions = connect.partitions(admin, settings.kafka_topic)
+        wished = steering.earliest_of(reader, partitions, since=given.to_time, offsets=dict(given.to_offset))
+        ends = reader.end_offsets(partitions)
+        records = sum(max(0, ends[part] - wished[part.partition]) for part in partitions if part.partition in wished)
+        question = f"Read {records:,} records of {settings.kafka_topic} again? [y/N] "
+        if not given.yes and on_terminal() and input(question).strip().lower() not in ("y", "yes"):
+            raise CommandFailed("nothing was changed")
+        steering.rewind(settings, admin, wished)
+    if given.json:
+        print(json.dumps({"records": records, "offsets": {str(part): offset for part, offset in wished.items()}}))
+    else:
+        print(f"{records:,} records of {settings.kafka_topic} are read again: `kafka_cli.py lag` shows how far it is")
+    return 0
+
+
 COMMANDS: Mapping[str, Command] = {
     "produce": produce_records,
     "consume": consume_records,
     "topics": list_topics,
     "lag": show_lag,
     "dead-letters": dead_letters,
+    "pause": pause,
+    "resume": pause,
+    "rewind": rewind,
 }

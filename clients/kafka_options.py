@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+from datetime import datetime
 from typing import Any
 
 DESCRIPTION = (
@@ -18,6 +19,8 @@ examples:
   python kafka_cli.py lag
   python kafka_cli.py dead-letters list
   python kafka_cli.py dead-letters replay --reason rejected
+  python kafka_cli.py rewind --to-beginning
+  python kafka_cli.py pause
 
 exit codes: 0 done, 1 not or not all of it, 2 wrong usage, 3 Kafka or PostgreSQL does not answer
 """
@@ -34,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     lag = add(commands, "lag", "How far a consumer group is behind, for each partition.", "lag --group my-group")
     lag.add_argument("--group", help="the consumer group (the bridge's, KAFKA_GROUP_ID)")
     dead_letters(commands)
+    steering(commands)
     return top
 
 
@@ -91,6 +95,37 @@ def dead_letters(commands: Any) -> None:
     which.add_argument("--all", action="store_true", help="every open one")
     which.add_argument("--reason", help="every open one with this reason, such as rejected")
     which.add_argument("letters", nargs="*", default=[], metavar="TOPIC:PARTITION:OFFSET", help="these")
+
+
+def steering(commands: Any) -> None:
+    does = "Makes the bridges take no more records, until `resume`. What they have taken is finished."
+    add(commands, "pause", does, "pause")
+    add(commands, "resume", "Makes paused bridges go on.", "resume")
+    does = (
+        "Makes the bridges read the topic again from an earlier place, such as all of it into a new database. What is "
+        "stored already stays as it is, and nothing comes twice."
+    )
+    made = add(commands, "rewind", does, "rewind --to-time 2026-01-31T08:00:00+00:00")
+    made.add_argument("--yes", action="store_true", help="do not ask")
+    where = made.add_mutually_exclusive_group(required=True)
+    where.add_argument("--to-beginning", action="store_true", help="all that the topic holds")
+    where.add_argument("--to-time", type=moment, metavar="TIME", help="ISO 8601; of this machine's zone if it has none")
+    offsets = "may be repeated; the other partitions stay"
+    where.add_argument("--to-offset", action="append", type=place, default=[], metavar="PARTITION:OFFSET", help=offsets)
+
+
+def moment(given: str) -> datetime:
+    try:
+        return datetime.fromisoformat(given).astimezone()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{given!r} is no time: expected like 2026-01-31T08:00:00+00:00") from None
+
+
+def place(given: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,9}):(\d{1,18})", given)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{given!r} is no place: expected PARTITION:OFFSET")
+    return int(found[1]), int(found[2])
 
 
 def topic_name(given: str) -> str:

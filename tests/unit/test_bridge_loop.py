@@ -24,12 +24,14 @@ def a_record(offset: int) -> Any:
 
 class FullWindow:
     count = 16
+    app = SimpleNamespace(backend=SimpleNamespace(client=None))
 
 
 class Consumer:
     """Loses a partition and has it back, with records, within one poll."""
 
     def __init__(self) -> None:
+        self._cluster = SimpleNamespace(topic_id=lambda _topic: None)
         self._coordinator = SimpleNamespace(rejoining=False, need_rejoin=lambda: False)
         self.during_poll: Callable[[], None] = lambda: None
 
@@ -39,7 +41,7 @@ class Consumer:
     def pause(self, *_parts: TopicPartition) -> None:
         """Of no account here."""
 
-    def poll(self, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
+    def poll(self, timeout_ms: int, max_records: int | None = None) -> dict[TopicPartition, list[Any]]:
         self.during_poll()
         return {PART: [a_record(7)]}
 

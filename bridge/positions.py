@@ -1,0 +1,127 @@
+"""Where reading starts and where it goes on when the log is not what it was: made again, cut off, or cleared by
+retention before it was read.
+
+Each of these is said loudly, and nothing is skipped in silence. Kafka's own answer would be `auto_offset_reset`, which
+says nothing, and which a topic made again passes unnoticed as soon as it has grown past the committed offset.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import LogTruncationError, NoOffsetForPartitionError, OffsetOutOfRangeError
+
+log = logging.getLogger(__name__)
+
+# What a consumer with auto_offset_reset="none" raises out of poll, for `Positions.mend`.
+OUT_OF_PLACE = (NoOffsetForPartitionError, OffsetOutOfRangeError, LogTruncationError)
+ASK_MS = 2_000
+
+
+class Positions:
+    """The positions of one consumer in one topic; `forget` is told of partitions whose records are read anew."""
+
+    def __init__(self, consumer: KafkaConsumer, topic: str, forget: Callable[[set[TopicPartition]], None]) -> None:
+        self.consumer = consumer
+        self.topic = topic
+        self.forget = forget
+        self.topic_id = ""  # the broker's id of the topic that is being read; brokers before Kafka 2.8 have none
+        self.unchecked: set[TopicPartition] = set()
+
+    def look(self) -> None:
+        """Looks whether the topic was deleted and made again under our hands; a look into the client's own memory."""
+        found = self.consumer._cluster.topic_id(self.topic)
+        if found is None or str(found) == self.topic_id:
+            return
+        if self.topic_id:
+            log.error(
+                "the topic %s was deleted and made again (id %s, was %s): it is read from its beginning; records of "
+                "the old one that were not read yet are lost",
+                self.topic,
+                found,
+                self.topic_id,
+            )
+            self.restart(self.consumer.assignment())
+        self.topic_id = str(found)
+
+    def check(self) -> None:
+        """Compares the topic with the one that the offsets of new partitions were committed for.
+
+        Until that is known nothing of ours may be committed, which would say that they are of the topic of today.
+        Raises KafkaError.
+        """
+        self.unchecked &= self.consumer.assignment()
+        for part in list(self.unchecked):
+            committed = self.consumer.committed(part, metadata=True, timeout_ms=ASK_MS)
+            before = committed.metadata if committed is not None else ""
+            if before and self.topic_id and before != self.topic_id:
+                log.error(
+                    "%s/%d: offset %d was committed for a topic of this name that is gone (id %s, now %s): the new one "
+                    "is read from its beginning",
+                    part.topic,
+                    part.partition,
+                    committed.offset,
+                    before,
+                    self.topic_id,
+                )
+                self.restart({part})
+            self.unchecked.discard(part)
+
+    def mend(self, error: Exception) -> None:
+        """Finds a new position where the old one is not in the log. Raises KafkaError."""
+        if isinstance(error, NoOffsetForPartitionError):
+            self.begin(error.args[0])
+        elif isinstance(error, LogTruncationError):
+            for part, divergent in error.divergent_offsets.items():
+                self.truncated(part, divergent)
+        else:
+            for part, offset in error.args[0].items():
+                self.out_of_range(part, offset)
+
+    def begin(self, parts: Iterable[TopicPartition]) -> None:
+        """Nothing was ever committed for these partitions."""
+        for part in self.mine(parts):
+            self.consumer.seek_to_beginning(part)
+
+    def out_of_range(self, part: TopicPartition, offset: int) -> None:
+        first = self.consumer.beginning_offsets([part])[part]
+        last = self.consumer.end_offsets([part])[part]
+        if offset < first:
+            log.error(
+                "%s/%d: LOST %d records, offsets %d to %d: retention removed them before they were read; give the "
+                "topic a longer retention.ms, or the pipeline more workers",
+                part.topic,
+                part.partition,
+                first - offset,
+                offset,
+                first - 1,
+            )
+            for mine in self.mine([part]):  # what is under way lies before, and is still committed in its order
+                self.consumer.seek(mine, first)
+        else:
+            log.error(
+                "%s/%d: the log ends at offset %d, before the committed %d: it was cut off or made again, and is read "
+                "from its beginning",
+                part.topic,
+                part.partition,
+                last,
+                offset,
+            )
+            self.restart({part})
+
+    def truncated(self, part: TopicPartition, divergent: Any) -> None:
+        log.error("%s/%d: Kafka has lost records that were read already", part.topic, part.partition)
+        self.restart({part})
+        if divergent is not None:
+            for mine in self.mine([part]):
+                self.consumer.seek(mine, divergent.offset)
+
+    def restart(self, parts: set[TopicPartition]) -> None:
+        """Reads partitions from their beginning; that makes no row twice, and no newer row older."""
+        self.forget(parts)
+        self.begin(parts)
+
+    def mine(self, parts: Iterable[TopicPartition]) -> set[TopicPartition]:
+        assigned: set[TopicPartition] = self.consumer.assignment()
+        return assigned & set(parts)

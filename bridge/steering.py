@@ -1,0 +1,94 @@
+"""What an operator asks of all running bridges: to pause, to go on, and to read the log again from an earlier place.
+
+The wishes stand in one Redis hash for each consumer group, written by kafka_cli.py (clients/steering.py) and looked at
+twice a second. With Redis away the bridges stay as they are; a Redis that was emptied has no wishes, so they go on.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+
+import redis
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+from kafka.structs import OffsetAndMetadata
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.5
+COMMIT_MS = 5_000
+PAUSED = "paused"
+REWIND = "rewind"
+
+
+def key(group: str) -> str:
+    """The hash of a consumer group: `paused` is there or not; `rewind` is {"id", "offsets": {partition: offset}}."""
+    return f"steering:{group}"
+
+
+def answer_field(request: str, partition: int) -> str:
+    """Where a bridge says that it reads this partition from the wished place."""
+    return f"rewound:{request}:{partition}"
+
+
+class Steering:
+    """One bridge's view of the wishes. `forget` is told of partitions whose records are read anew."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        group: str,
+        topic: str,
+        consumer: KafkaConsumer,
+        forget: Callable[[set[TopicPartition]], None],
+    ) -> None:
+        self.client = client
+        self.key = key(group)
+        self.topic = topic
+        self.consumer = consumer
+        self.forget = forget
+        self.paused = False
+        self.rewound: set[tuple[str, int]] = set()
+        self.next_look = 0.0
+
+    def look(self, topic_id: str) -> None:
+        """Reads the wishes where it is time to, and does what is new."""
+        now = time.monotonic()
+        if now < self.next_look:
+            return
+        self.next_look = now + LOOK_SECONDS
+        try:
+            wishes = {_text(name): _text(value) for name, value in self.client.hgetall(self.key).items()}
+        except (redis.RedisError, OSError):
+            return
+        if (PAUSED in wishes) != self.paused:
+            self.paused = PAUSED in wishes
+            log.warning("intake paused by command" if self.paused else "intake goes on")
+        if REWIND in wishes:
+            try:
+                self.rewind(json.loads(wishes[REWIND]), topic_id)
+            except (ValueError, KeyError, TypeError) as error:
+                log.error("a wish that cannot be read was left alone: %s", error)
+            except (KafkaError, redis.RedisError, OSError) as error:
+                log.warning("not rewound yet: %s", error)
+
+    def rewind(self, wish: dict[str, object], topic_id: str) -> None:
+        """Reads the partitions that are ours from the wished offsets; committed at once, so that a crash keeps it."""
+        request, offsets = str(wish["id"]), dict(wish["offsets"])  # type: ignore[call-overload]
+        mine = {part.partition: part for part in self.consumer.assignment() if part.topic == self.topic}
+        for number, offset in ((int(number), int(offset)) for number, offset in offsets.items()):
+            if number not in mine:
+                continue
+            if (request, number) not in self.rewound:
+                part = mine[number]
+                self.forget({part})
+                self.consumer.seek(part, offset)
+                self.consumer.commit({part: OffsetAndMetadata(offset, topic_id, -1)}, timeout_ms=COMMIT_MS)
+                self.rewound.add((request, number))
+                log.warning("%s/%d is read again from offset %d, by command", part.topic, number, offset)
+            self.client.hset(self.key, answer_field(request, number), str(offset))
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,116 @@
+"""Wishes to running bridges: pause, resume, rewind. What the bridges make of them is in bridge/steering.py."""
+
+import json
+import time
+import uuid
+from datetime import datetime
+
+import redis
+from kafka import KafkaConsumer, TopicPartition
+from kafka.admin import KafkaAdminClient
+from kafka.errors import NoError
+from kafka.structs import OffsetAndMetadata
+
+from bridge.steering import PAUSED, REWIND, answer_field, key
+from clients.terminal import CommandFailed, Unreachable
+from settings import Settings
+
+ANSWER_SECONDS = 60.0
+LOOK_SECONDS = 2.0
+NO_MEMBERS = ("Empty", "Dead")
+
+
+def connect(settings: Settings) -> redis.Redis:
+    return redis.Redis.from_url(
+        settings.redis_address, socket_timeout=5, socket_connect_timeout=5, decode_responses=True
+    )
+
+
+def pause(settings: Settings, *, paused: bool) -> None:
+    """Raises Unreachable where Redis is away."""
+    client = connect(settings)
+    try:
+        if paused:
+            client.hset(key(settings.kafka_group_id), PAUSED, "1")
+        else:
+            client.hdel(key(settings.kafka_group_id), PAUSED)
+    except (redis.RedisError, OSError) as error:
+        raise Unreachable(f"Redis at {settings.redis_address.rpartition('@')[2]} does not answer: {error}") from error
+    finally:
+        client.close()
+
+
+def earliest_of(
+    consumer: KafkaConsumer, partitions: list[TopicPartition], *, since: datetime | None, offsets: dict[int, int]
+) -> dict[int, int]:
+    """The offset of each partition from which to read again: those given, or the first record at or after `since`, or
+    the beginning. Raises CommandFailed for a partition or offset that is not in the log."""
+    begins = consumer.beginning_offsets(partitions)
+    ends = consumer.end_offsets(partitions)
+    if offsets:
+        by_number = {part.partition: part for part in partitions}
+        for number, offset in offsets.items():
+            if number not in by_number:
+                raise CommandFailed(f"there is no partition {number}; there are {', '.join(map(str, by_number))}")
+            first, last = begins[by_number[number]], ends[by_number[number]]
+            if not first <= offset <= last:
+                raise CommandFailed(f"partition {number} holds offsets {first} to {last - 1}, not {offset}")
+        return offsets
+    if since is not None:
+        at = int(since.timestamp() * 1000)
+        found = consumer.offsets_for_times(dict.fromkeys(partitions, at))
+        return {part.partition: found[part].offset if found[part] else ends[part] for part in partitions}
+    return {part.partition: begins[part] for part in partitions}
+
+
+def rewind(settings: Settings, admin: KafkaAdminClient, offsets: dict[int, int]) -> None:
+    """Makes the bridges read the partitions again from these offsets: running ones by a wish, else in Kafka itself.
+
+    Raises CommandFailed when running bridges have not answered in time, and Unreachable where Redis is away.
+    """
+    if not is_running(settings, admin):
+        set_in_kafka(settings, admin, offsets)
+        return
+    request = str(uuid.uuid4())
+    wish = json.dumps({"id": request, "offsets": {str(part): offset for part, offset in offsets.items()}})
+    missing = set(offsets)
+    client = connect(settings)
+    deadline = time.monotonic() + ANSWER_SECONDS
+    next_look = time.monotonic() + LOOK_SECONDS
+    try:
+        while missing and time.monotonic() < deadline:
+            client.hset(key(settings.kafka_group_id), REWIND, wish)  # again and again: Redis may be emptied meanwhile
+            time.sleep(0.25)
+            answers = client.hgetall(key(settings.kafka_group_id))
+            missing = {part for part in offsets if answer_field(request, part) not in answers}
+            if missing and time.monotonic() > next_look:
+                next_look = time.monotonic() + LOOK_SECONDS
+                if not is_running(settings, admin):  # a stopped bridge stays a member until its session has run out
+                    set_in_kafka(settings, admin, {part: offsets[part] for part in missing})
+                    missing = set()
+        client.hdel(key(settings.kafka_group_id), REWIND, *(answer_field(request, part) for part in offsets))
+    except (redis.RedisError, OSError) as error:
+        raise Unreachable(f"Redis at {settings.redis_address.rpartition('@')[2]} does not answer: {error}") from error
+    finally:
+        client.close()
+    if missing:
+        raise CommandFailed(
+            f"no bridge has taken up partition {', '.join(map(str, sorted(missing)))} within {ANSWER_SECONDS:.0f} s; "
+            "stop the bridges and try again: without them the offsets are set in Kafka itself"
+        )
+
+
+def is_running(settings: Settings, admin: KafkaAdminClient) -> bool:
+    group = settings.kafka_group_id
+    return admin.describe_groups([group]).get(group, {}).get("group_state", "Dead") not in NO_MEMBERS
+
+
+def set_in_kafka(settings: Settings, admin: KafkaAdminClient, offsets: dict[int, int]) -> None:
+    new = {TopicPartition(settings.kafka_topic, part): OffsetAndMetadata(at, "", -1) for part, at in offsets.items()}
+    refused = {
+        part.partition: error
+        for part, error in admin.alter_group_offsets(settings.kafka_group_id, new).items()
+        if error is not NoError and not isinstance(error, NoError)
+    }
+    if refused:
+        raise CommandFailed(f"Kafka did not take the offsets: {refused}")

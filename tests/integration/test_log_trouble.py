@@ -1,0 +1,194 @@
+"""The log's own trouble: records that retention has removed, a topic made again, and a database made anew from the
+log."""
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from datetime import UTC, datetime
+
+import pytest
+from kafka import KafkaProducer, TopicPartition
+from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaError
+from sqlalchemy import Engine
+
+from bridge import topics
+from settings import ROOT, Settings
+from tests.integration.test_bridge import all_committed, committed, stored
+from tests.parts import Running, eventually
+from tests.samples import ask, run
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def producer(settings: Settings, topic: str) -> Iterator[KafkaProducer]:
+    client = KafkaProducer(**settings.kafka_client(), acks="all", allow_auto_create_topics=False)
+    yield client
+    client.close(timeout=5)
+
+
+@pytest.fixture
+def admin(settings: Settings, topic: str) -> Iterator[KafkaAdminClient]:
+    client = KafkaAdminClient(**settings.kafka_client())
+    yield client
+    client.close()
+
+
+def send(producer: KafkaProducer, settings: Settings, first: int, last: int, *, partition: int = 0) -> None:
+    for number in range(first, last):
+        value = json.dumps({"id": f"n-{number}", "text": f"text {number}"}).encode()
+        producer.send(settings.kafka_topic, value, partition=partition)
+    producer.flush()
+
+
+def numbers(database: Engine) -> set[int]:
+    return {int(text.split()[1]) for text in stored(database).values()}
+
+
+def make_again(admin: KafkaAdminClient, settings: Settings) -> None:
+    admin.delete_topics([settings.kafka_topic])
+    eventually(lambda: settings.kafka_topic not in admin.list_topics())
+
+    def made() -> bool:
+        with contextlib.suppress(KafkaError):  # the old one may still be on its way out
+            topics.create(settings)
+        return settings.kafka_topic in admin.list_topics()
+
+    eventually(made)
+
+
+def steer(settings: Settings, *arguments: str) -> str:
+    values = {field.name.upper(): str(getattr(settings, field.name)) for field in fields(settings)}
+    command = [sys.executable, str(ROOT / "kafka_cli.py"), *arguments]
+    environment = {name: value for name, value in values.items() if value}
+    ended = subprocess.run(command, env=environment, capture_output=True, timeout=90, check=False, text=True)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_records_that_retention_removed_unread_are_named_and_the_rest_is_read(
+    settings: Settings, database: Engine, producer: KafkaProducer, admin: KafkaAdminClient, start: Start
+) -> None:
+    start("persist-worker")
+    bridge = start("bridge")
+    send(producer, settings, 0, 10)
+    eventually(lambda: committed(settings) == {0: 10})
+    bridge.stop()
+    send(producer, settings, 10, 30)
+    admin.delete_records({TopicPartition(settings.kafka_topic, 0): 25})
+    bridge = start("bridge")
+    eventually(lambda: numbers(database) == {*range(10), *range(25, 30)})
+    assert "LOST 15 records, offsets 10 to 24" in bridge.log_tail()
+    eventually(lambda: committed(settings) == {0: 30})
+
+
+@pytest.mark.parametrize("more", [5, 40], ids=["shorter", "longer than before"])
+def test_a_topic_made_again_while_the_bridge_is_away_is_read_from_its_beginning(
+    settings: Settings, database: Engine, producer: KafkaProducer, admin: KafkaAdminClient, start: Start, more: int
+) -> None:
+    start("persist-worker")
+    bridge = start("bridge")
+    send(producer, settings, 0, 20)
+    eventually(lambda: committed(settings) == {0: 20})
+    bridge.stop()
+    make_again(admin, settings)
+    with KafkaProducer(**settings.kafka_client(), acks="all") as fresh:
+        send(fresh, settings, 100, 100 + more)
+    start("bridge")
+    eventually(lambda: numbers(database) == {*range(20), *range(100, 100 + more)})
+    eventually(lambda: committed(settings) == {0: more})
+
+
+def test_a_topic_made_again_under_a_running_bridge_is_read_from_its_beginning(
+    settings: Settings, database: Engine, producer: KafkaProducer, admin: KafkaAdminClient, start: Start
+) -> None:
+    start("persist-worker")
+    bridge = start("bridge")
+    send(producer, settings, 0, 20)
+    eventually(lambda: committed(settings) == {0: 20})
+    make_again(admin, settings)
+    with KafkaProducer(**settings.kafka_client(), acks="all") as fresh:
+        send(fresh, settings, 100, 130)
+    eventually(lambda: numbers(database) == {*range(20), *range(100, 130)}, timeout=60)
+    assert bridge.alive
+    assert "it is read from its beginning" in bridge.log_tail()
+    eventually(lambda: all_committed(settings))
+
+
+def test_a_bad_record_of_a_topic_made_again_is_another_dead_letter(
+    settings: Settings, database: Engine, producer: KafkaProducer, admin: KafkaAdminClient, start: Start
+) -> None:
+    start("persist-worker")
+    start("bridge")
+    producer.send(settings.kafka_topic, b"not json", partition=0).get(10)
+    eventually(lambda: committed(settings) == {0: 1})
+    run(database, "UPDATE dead_letters SET state = 'dropped'")
+    make_again(admin, settings)
+    with KafkaProducer(**settings.kafka_client(), acks="all") as fresh:
+        fresh.send(settings.kafka_topic, b"[]", partition=0).get(10)
+    kept = 'SELECT reason, state, "offset" FROM dead_letters'
+    wanted = [{"reason": "not-an-object", "state": "open", "offset": 0}]
+    eventually(lambda: ask(database, kept) == wanted, timeout=60)
+
+
+def test_a_database_made_anew_is_filled_from_the_log_by_one_command(
+    settings: Settings, database: Engine, producer: KafkaProducer, start: Start
+) -> None:
+    start("persist-worker")
+    start("embed-worker")
+    start("bridge")
+    for partition in range(4):
+        send(producer, settings, 100 * partition, 100 * partition + 50, partition=partition)
+    producer.send(settings.kafka_topic, key=b"n-7", partition=0)
+    producer.send(settings.kafka_topic, b'{"id": "n-8", "text": "edited 8"}', partition=0)
+    producer.send(settings.kafka_topic, b"{", partition=1)
+    producer.flush()
+    question = "SELECT id::text, message, created_at, version_offset FROM text_messages ORDER BY id"
+    letters = 'SELECT partition, "offset", reason, state FROM dead_letters'
+    eventually(lambda: all_committed(settings) and len(stored(database)) == 199)
+    before = ask(database, question), ask(database, letters)
+    run(database, "TRUNCATE text_messages, deleted_messages, dead_letters, embedding_jobs, message_embeddings")
+    run(database, "DELETE FROM deleted_messages")
+    assert "203 records" in steer(settings, "rewind", "--to-beginning", "--yes")
+    eventually(lambda: (ask(database, question), ask(database, letters)) == before)
+    embedded = """SELECT count(*) AS n FROM text_messages m
+                  JOIN message_embeddings e ON e.message_id = m.id AND e.content_hash = m.content_hash"""
+    eventually(lambda: ask(database, embedded) == [{"n": 199}])
+    eventually(lambda: all_committed(settings))
+
+
+def test_rewinding_while_no_bridge_runs(
+    settings: Settings, database: Engine, producer: KafkaProducer, start: Start
+) -> None:
+    start("persist-worker")
+    bridge = start("bridge", bridge_id="")  # no static member: it leaves its group when it stops
+    send(producer, settings, 0, 20)
+    eventually(lambda: committed(settings) == {0: 20})
+    bridge.stop()
+    told = json.loads(steer(settings, "rewind", "--to-offset", "0:5", "--json", "--yes"))
+    assert told == {"records": 15, "offsets": {"0": 5}}
+    assert committed(settings) == {0: 5}
+    assert json.loads(steer(settings, "rewind", "--to-time", datetime.now(UTC).isoformat(), "--json"))["records"] == 0
+
+
+def test_pause_and_resume(
+    settings: Settings, database: Engine, producer: KafkaProducer, start: Start, broker: object
+) -> None:
+    start("persist-worker")
+    start("bridge")
+    steer(settings, "pause")
+    eventually(lambda: paused_in_log(settings))
+    send(producer, settings, 0, 20)
+    assert steer(settings, "lag").strip()
+    assert stored(database) == {}
+    steer(settings, "resume")
+    eventually(lambda: len(stored(database)) == 20)
+
+
+def paused_in_log(settings: Settings) -> bool:
+    logs = (ROOT / settings.data_dir / "logs").glob("bridge-*.log")
+    return any("intake paused by command" in log.read_text() for log in logs)
