@@ -20,14 +20,22 @@ task_routes = {
     "tasks.persist_text": {"queue": "persist"},
     "tasks.record_dead_letters": {"queue": "persist"},
     "tasks.sweep": {"queue": "persist"},
+    "tasks.tend_index": {"queue": "persist"},
+    "tasks.replay_dead_letters": {"queue": "persist"},
+    "tasks.drop_dead_letters": {"queue": "persist"},
+    "tasks.retry_failures": {"queue": "persist"},
     "tasks.embed_text": {"queue": "embed"},
 }
 
-imports = ["tasks.persist", "tasks.embed", "tasks.upkeep"]
+imports = ["tasks.persist", "tasks.embed", "tasks.upkeep", "tasks.indexes", "tasks.actions", "tasks.measured"]
 
-# The clock of the outbox: what was not chained, or was lost on the way, is fed to `embed` within a second.
+# The clock of the outbox: what was not chained, or was lost on the way, is fed to `embed` within a second. No message
+# expires: Celery would compare the sender's clock with the worker's.
 beat_scheduler = "tasks.clock:Clock"
-beat_schedule = {"sweep": {"task": "tasks.sweep", "schedule": 1.0, "options": {"expires": 60}}}
+beat_schedule = {
+    "sweep": {"task": "tasks.sweep", "schedule": 1.0},
+    "tend_index": {"task": "tasks.tend_index", "schedule": 1.0},
+}
 
 # Workers: one process unless told otherwise (-c), because on one machine more of them share the same cores; a task is
 # acknowledged when it is done, and only one more is fetched ahead.
@@ -41,6 +49,7 @@ worker_soft_shutdown_timeout = 8.0
 worker_cancel_long_running_tasks_on_connection_loss = True
 worker_send_task_events = True
 worker_hijack_root_logger = True
+worker_consumer = "tasks.pulse:Consumer"
 
 # Broker and results. Every wait has an end, and a lost connection is sought again for ever.
 broker_url = _settings.redis_address

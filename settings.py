@@ -7,6 +7,7 @@ from here. Only the standard library is used, because the installation reads set
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -33,6 +34,7 @@ class Settings:
     flower_basic_auth: str = ""
     kafka_ui_port: int = 8080
     data_dir: str = ".local/data"
+    heartbeat_file: str = ""
 
     # PostgreSQL
     database_host: str = ""
@@ -94,6 +96,16 @@ class Settings:
     openai_timeout_seconds: float = 30.0
     fastembed_model: str = "BAAI/bge-small-en-v1.5"
     fastembed_folder: str = ""
+
+    # Search
+    vector_index: str = "on"
+    index_seal_rows: int = 10_000
+    index_memory_mb: int = 512
+    index_workers: int = 1
+    index_ef_search: int = 120
+    keyword_language: str = "english"
+    keyword_index: str = "on"
+    metadata_index: str = "on"
 
     # APIs
     api_keys: str = ""
@@ -197,6 +209,13 @@ def check(settings: Settings) -> None:
             raise InvalidSetting(f"{name}={value}: a port is between 1 and 65535")
         if isinstance(value, int | float) and field.name != "kafka_retention_ms" and not 0 < value < inf:
             raise InvalidSetting(f"{name}={value}: {name} must be above zero")
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", settings.keyword_language):
+        raise InvalidSetting(f"KEYWORD_LANGUAGE={settings.keyword_language!r}: takes a name that \\dF in psql lists")
+    for name in ("vector_index", "keyword_index", "metadata_index"):
+        if getattr(settings, name) not in ("on", "off"):
+            raise InvalidSetting(f"{name.upper()}={getattr(settings, name)!r}: takes on or off")
+    if not 10 <= settings.index_ef_search <= 1000:
+        raise InvalidSetting(f"INDEX_EF_SEARCH={settings.index_ef_search}: takes 10 to 1000")
     if settings.kafka_coordination not in ("kraft", "zookeeper"):
         raise InvalidSetting(f"KAFKA_COORDINATION={settings.kafka_coordination!r}: takes kraft or zookeeper")
 

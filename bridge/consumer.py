@@ -23,6 +23,7 @@ from bridge.offsets import Offsets
 from bridge.positions import OUT_OF_PLACE, Positions
 from bridge.steering import Steering
 from settings import Settings
+from tasks import heartbeat, numbers
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ BUSY_POLL_MS = 5  # while work is under way: its results are looked at so often
 IDLE_POLL_MS = 200
 REJOIN_POLL_MS = 2_000  # a rebalance is waited for; see `rejoining`
 COMMIT_SECONDS = 0.1
+BUSY_COMMIT_SECONDS = 0.5  # a crash repeats so much more, and a commit costs both sides as much as many records
 COMMIT_LOST_SECONDS = 15.0  # a commit without an answer for so long is sent again
 IDLE_COMMIT_SECONDS = 1.0
 PAUSE_AFTER_SECONDS = 1.0
@@ -55,7 +57,7 @@ def connect_consumer(settings: Settings) -> KafkaConsumer:
         isolation_level="read_committed",
         partition_assignment_strategy=(CooperativeStickyAssignor,),
         fetch_max_wait_ms=50,
-        max_poll_records=settings.bridge_batch_max,
+        max_poll_records=settings.bridge_batch_max * settings.bridge_window,
         session_timeout_ms=45_000 if settings.bridge_id else 10_000,
         heartbeat_interval_ms=3_000,
         max_poll_interval_ms=300_000,
@@ -120,6 +122,7 @@ class Bridge:
         self.consumer.partitions_for_topic(self.settings.kafka_topic)
         self.consumer.subscribe([self.settings.kafka_topic], listener=self.rebalances)
         while not self.stopping:
+            heartbeat.beat()
             self.steering.look(self.positions.topic_id)
             self.take_in()
             self.hand_over_gathered()
@@ -137,8 +140,9 @@ class Bridge:
             self.consumer.resume(*self.consumer.paused())
         busy = self.hand_overs.count or self.gathered
         timeout = REJOIN_POLL_MS if rejoining(self.consumer) else BUSY_POLL_MS if busy else IDLE_POLL_MS
-        room = self.settings.bridge_batch_max - len(self.gathered)
-        self.gather(self.poll(timeout, max(1, room)))
+        # One poll may fill several hand-overs: each costs the client more than the records that it brings.
+        free = self.settings.bridge_window - self.hand_overs.count
+        self.gather(self.poll(timeout, max(1, free * self.settings.bridge_batch_max - len(self.gathered))))
 
     def has_no_room(self) -> bool:
         return (
@@ -160,6 +164,7 @@ class Bridge:
         self.forget_revoked()
         for records in polled.values():
             self.gathered += records
+            numbers.consumed(len(records))
             self.gathered_bytes += sum(map(size, records))
         self.look_after_positions()
 
@@ -208,6 +213,8 @@ class Bridge:
             return
         cut = batches(self.gathered, self.settings.bridge_batch_max, self.settings.bridge_batch_bytes)
         room = max(1, self.settings.bridge_window - self.hand_overs.count)  # one poll may bring more than the window
+        if len(cut) > 1 and self.hand_overs.count + len(cut) > eager:
+            room = min(room, len(cut) - 1)  # the last one may still grow
         for batch in cut[:room]:
             last = {partition(record): record.offset for record in batch}
             runs = [self.offsets.begin(part, offset + 1) for part, offset in last.items()]
@@ -224,7 +231,7 @@ class Bridge:
         now = time.monotonic()
         if self.positions.unchecked or (self.commit_sent is not None and now - self.commit_sent < COMMIT_LOST_SECONDS):
             return
-        if now - self.last_commit < COMMIT_SECONDS:
+        if now - self.last_commit < (BUSY_COMMIT_SECONDS if self.hand_overs.count else COMMIT_SECONDS):
             return
         if not self.hand_overs.count and not self.gathered and now - self.last_idle_commit > IDLE_COMMIT_SECONDS:
             self.last_idle_commit = now
@@ -284,8 +291,10 @@ def partition(record: ConsumerRecord) -> TopicPartition:
 
 def size(record: ConsumerRecord) -> int:
     """Bytes of a record, headers included."""
-    headers = sum(len(name) + len(value or b"") for name, value in record.headers)
-    return len(record.value or b"") + len(record.key or b"") + headers
+    length = len(record.value or b"") + len(record.key or b"")
+    if record.headers:
+        length += sum(len(name) + len(value or b"") for name, value in record.headers)
+    return length
 
 
 def batches(records: Sequence[ConsumerRecord], most: int, most_bytes: int) -> list[list[ConsumerRecord]]:

@@ -98,7 +98,7 @@ def first_coming(at: Coordinates, headers: Headers) -> Coordinates:
 
     They can only make a record older than it is, so a made-up header never wins over a newer text.
     """
-    if not any(name == "dead-letter-topic" for name, _ in headers):
+    if not headers or not any(name == "dead-letter-topic" for name, _ in headers):
         return at
     given = {name: value or b"" for name, value in headers if name.startswith("dead-letter-")}
     try:
@@ -126,7 +126,7 @@ def parse(value: bytes) -> object:
     if document[0] == "\ufeff":
         raise BadRecord("invalid-json", "it begins with a byte-order mark; JSON is sent without one")
     try:
-        return json.loads(document, parse_float=number, parse_int=integer, parse_constant=refuse_constant)
+        return DECODER.decode(document)
     except BadRecord:
         raise
     except RecursionError:
@@ -150,9 +150,13 @@ def refuse_constant(name: str) -> NoReturn:
     raise BadRecord("invalid-json", f"{name} is not JSON")
 
 
+# Made once: json.loads would make one for each record.
+DECODER = json.JSONDecoder(parse_float=number, parse_int=integer, parse_constant=refuse_constant)
+
+
 def check(document: object, max_text_chars: int) -> Fields:
     """The content of a parsed record; unknown keys are ignored. Raises BadRecord."""
-    if not isinstance(document, Mapping):
+    if not isinstance(document, dict):
         raise BadRecord("not-an-object", f'expected {{"id": ..., "text": ...}}, found {json_type(document)}')
     identity = source_id = None
     if document.get("id") is not None:

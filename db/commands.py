@@ -7,13 +7,16 @@ changes a message, its vectors go and a job is queued, in that same transaction.
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+import psycopg2
 from numpy.typing import NDArray
+from psycopg2 import errorcodes
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
 from db.copy import vector_rows
 from records import DeadLetter, Record
@@ -25,9 +28,16 @@ LAST_MS = 253_402_300_799_000  # 9999-12-31
 # One key for the whole database: writers of texts share it, a writer of tombstones holds it alone (see `persist`).
 TOMBSTONE_LOCK = 7_263_511_900
 
+# How long a batch waits for a row that somebody else's transaction holds.
+ROW_LOCK_MS = 1_000
+
 
 class LeaseLost(Exception):
     """Somebody else has taken the work over; what was done with the lease must not be written."""
+
+
+class RowsLocked(Exception):
+    """Somebody else's open transaction holds one of the rows; the others can be stored without it."""
 
 
 class ModelSwitched(Exception):
@@ -49,6 +59,13 @@ class Job:
     message_ids: list[str]
     deleted: bool
     attempts: int
+
+
+class Left(NamedTuple):
+    """Messages of claimed jobs that could not be tried yet, and after how many seconds they may be."""
+
+    message_ids: frozenset[str]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -135,37 +152,66 @@ DELETE_OLDER = text("""
 
 
 def latest(records: Iterable[Record]) -> tuple[list[tuple[Record, int]], list[Record]]:
-    """The texts (with the ms at which each was created) and the tombstones that win, one a message id."""
-    winners: dict[str, tuple[Record, int]] = {}
+    """The texts (with the ms at which each was created) and the tombstones that count, of each kind one a message id.
+
+    A tombstone counts also where a later text follows: that one is a new message, with a time of creation of its own.
+    """
+    texts: dict[str, list[Record]] = {}
+    tombstones: dict[str, Record] = {}
     for record in records:
-        created = record.timestamp
-        if record.id in winners:
-            other, other_created = winners[record.id]
-            first, winner = sorted((other, record), key=lambda each: each.version)
-            created = other_created if winner is other else record.timestamp
-            if first.message is not None and winner.message is not None:
-                created = min(other_created, record.timestamp)
-                winner = winner._replace(source_id=winner.source_id or first.source_id)
-            record = winner
-        winners[record.id] = (record, created)
-    texts = [winner for winner in winners.values() if winner[0].message is not None]
-    return texts, [record for record, _ in winners.values() if record.message is None]
+        if record.message is not None:
+            texts.setdefault(record.id, []).append(record)
+        elif record.id not in tombstones or tombstones[record.id].version < record.version:
+            tombstones[record.id] = record
+    winners = []
+    for message_id, found in texts.items():
+        deleted = tombstones.get(message_id)
+        if deleted is None and len(found) == 1:
+            winners.append((found[0], found[0].timestamp))
+            continue
+        alive = [record for record in found if deleted is None or record.version > deleted.version]
+        if alive:
+            alive.sort(key=lambda record: record.version)
+            source_id = next((record.source_id for record in reversed(alive) if record.source_id), None)
+            winners.append((alive[-1]._replace(source_id=source_id), min(record.timestamp for record in alive)))
+    return winners, list(tombstones.values())
 
 
-def persist(connection: Connection, records: Sequence[Record], *, reserved_seconds: float | None = None) -> Stored:
+def persist(
+    connection: Connection,
+    records: Sequence[Record],
+    *,
+    reserved_seconds: float | None = None,
+    row_lock_ms: int = ROW_LOCK_MS,
+) -> Stored:
     """Stores texts and tombstones so that for each id the latest version wins, whatever came first. Idempotent.
 
     `reserved_seconds` keeps the sweep off the new jobs for so long, because the caller hands them on itself; None
-    leaves them to the sweep. Raises what the database says: a DataError is the fault of one of the records.
+    leaves them to the sweep. Raises RowsLocked when somebody holds one of the rows for longer than `row_lock_ms`, and
+    what else the database says: a DataError is the fault of one of the records.
     """
+    try:
+        return store(connection, records, reserved_seconds, row_lock_ms)
+    except OperationalError as error:
+        waited_for_row = "advisory" not in (error.statement or "")
+        if waited_for_row and getattr(error.orig, "pgcode", None) == errorcodes.LOCK_NOT_AVAILABLE:
+            raise RowsLocked(str(error.orig).strip()) from error
+        raise
+
+
+def store(
+    connection: Connection, records: Sequence[Record], reserved_seconds: float | None, row_lock_ms: int
+) -> Stored:
     texts, tombstones = latest(records)
     # Without the lock a text and its tombstone, both uncommitted, would not see each other, and both would stay.
     lock = "pg_advisory_xact_lock" if tombstones else "pg_advisory_xact_lock_shared"
     connection.execute(
         text(f"""SELECT {lock}(:key), set_config('text_pipeline.jobs', :collect, true),
-                        set_config('text_pipeline.reserved_seconds', :seconds, true)"""),
+                        set_config('text_pipeline.reserved_seconds', :seconds, true),
+                        set_config('lock_timeout', :row_lock_ms, true)"""),
         {
             "key": TOMBSTONE_LOCK,
+            "row_lock_ms": str(row_lock_ms),
             "collect": "" if reserved_seconds is None else "+",
             "seconds": str(reserved_seconds or 0),
         },
@@ -234,15 +280,20 @@ def set_dead_letter_state(connection: Connection, keys: Iterable[tuple[str, int,
 
 
 def record_dead_letters(connection: Connection, letters: Sequence[DeadLetter]) -> None:
-    """Notes dead letters, each once for its coordinates; one whose replay has failed is open again. Idempotent."""
+    """Notes dead letters, each once for its coordinates; one whose replay has failed is open again. Idempotent.
+
+    A later timestamp at the same coordinates is another record: the topic was made again.
+    """
     statement = text("""
         INSERT INTO dead_letters AS t
             (topic, partition, "offset", timestamp, reason, detail, key, value, value_bytes, headers)
         VALUES (:topic, :partition, :offset, :timestamp, :reason, :detail, decode(:key, 'base64'),
             decode(:value, 'base64'), :value_bytes, :headers ::jsonb)
         ON CONFLICT (topic, partition, "offset") DO UPDATE SET
-            reason = excluded.reason, detail = excluded.detail, state = 'open', state_changed_at = clock_timestamp()
-        WHERE :again AND t.state = 'replayed'
+            timestamp = excluded.timestamp, reason = excluded.reason, detail = excluded.detail, key = excluded.key,
+            value = excluded.value, value_bytes = excluded.value_bytes, headers = excluded.headers, state = 'open',
+            state_changed_at = clock_timestamp()
+        WHERE (:again AND t.state = 'replayed') OR excluded.timestamp > t.timestamp
     """)
     for letter in sorted(letters, key=lambda letter: letter[:3]):
         connection.execute(statement, letter._asdict() | {"headers": json.dumps(letter.headers)})
@@ -265,7 +316,8 @@ def claim_jobs(
             WHERE id IN (
                 SELECT id FROM embedding_jobs
                 WHERE id = ANY (:jobs ::bigint[])
-                    AND (lease IS NULL OR lease = :lease ::uuid OR available_at <= clock_timestamp())
+                    AND (lease IS NULL OR lease = :lease ::uuid OR available_at <= clock_timestamp()
+                        OR available_at > clock_timestamp() + INTERVAL '1 hour')
                 FOR UPDATE SKIP LOCKED)
             RETURNING id, message_ids::text[], deleted, attempts
         """),
@@ -312,6 +364,8 @@ def take_waiting_jobs(connection: Connection, *, messages: int, seconds: float, 
             WITH waiting AS (
                 SELECT id, cardinality(message_ids) AS size FROM embedding_jobs
                 WHERE available_at <= clock_timestamp()
+                    -- No lease is so long: the server's clock was set back.
+                    OR available_at > clock_timestamp() + INTERVAL '1 hour'
                 ORDER BY cardinality(message_ids) > :small, id LIMIT :messages FOR UPDATE SKIP LOCKED
             ), chosen AS (
                 SELECT id FROM (SELECT id, sum(size) OVER (ORDER BY size > :small, id) - size AS before FROM waiting)
@@ -335,29 +389,36 @@ def store_embeddings(
     model: str,
     vectors: Vectors,
     failures: Sequence[tuple[str, str, str]] = (),
+    *,
+    left: Left | None = None,
 ) -> None:
     """Finishes jobs: vectors whose message still has the text they were made of replace the older ones; the rest is let
-    go. `failures` are (message id, content hash, reason).
+    go. `failures` are (message id, content hash, reason); `left` are messages that stay queued, as not yet tried.
 
-    Raises LeaseLost when somebody else has taken a job over, and psycopg2's UniqueViolation when another worker writes
-    vectors of the same message at this moment: do it again in a new transaction.
+    A job that somebody else has taken over is left to them, with its messages. Raises LeaseLost when all were, and
+    psycopg2's UniqueViolation when another worker writes vectors of the same message at this moment: do it again in a
+    new transaction.
     """
-    ours = connection.execute(
-        text("DELETE FROM embedding_jobs WHERE id = ANY (:jobs ::bigint[]) AND lease = :lease ::uuid"),
-        {"jobs": array(job.id for job in jobs), "lease": lease},
-    )
-    if ours.rowcount != len(jobs):
+    # A crash of the server takes the vectors back together with the end of their jobs: it may be waited for less.
+    connection.execute(text("SET LOCAL synchronous_commit = off"))
+    left = left or Left(frozenset(), 0.0)
+    kept = finish_jobs(connection, jobs, lease, left)
+    if not kept and jobs:
         raise LeaseLost
+    if left.message_ids or len(kept) != len(jobs):
+        ours = {message_id for job in kept for message_id in job.message_ids} - left.message_ids
+        vectors = vectors.only(
+            [place for place, found in enumerate(vectors.message_ids) if str(uuid.UUID(bytes=found)) in ours]
+        )
+        failures = [failure for failure in failures if failure[0] in ours]
+        jobs = [replace(job, message_ids=[found for found in job.message_ids if found in ours]) for job in kept]
     active = connection.execute(text("SELECT name FROM embedding_models WHERE active FOR SHARE")).scalar_one_or_none()
     if active is None and len(vectors.message_ids):  # the tables were made anew under a running worker
         register_model(connection, model, vectors.embeddings.shape[1])
     elif active not in (None, model):
         raise ModelSwitched(active)
-    ids = array(message_id for job in jobs for message_id in job.message_ids)
-    rows = connection.execute(
-        text("SELECT id::text, content_hash::text FROM text_messages WHERE id = ANY (:ids ::uuid[])"), {"ids": ids}
-    )
-    current = {uuid.UUID(row[0]).bytes: uuid.UUID(row[1]).bytes for row in rows}
+    ids = {message_id for job in jobs for message_id in job.message_ids}
+    current = current_hashes(connection, ids, vectors)
     keep = [
         place
         for place, message_id in enumerate(vectors.message_ids)
@@ -366,9 +427,55 @@ def store_embeddings(
     outdated = set(vectors.message_ids) & current.keys()
     if len(keep) != len(vectors.message_ids):
         vectors = vectors.only(keep)
-    outdated -= set(vectors.message_ids)
-    # A message that was edited meanwhile may have the vector of its new text already: that one stays.
-    connection.execute(text("DELETE FROM embedding_failures WHERE message_id = ANY (:ids ::uuid[])"), {"ids": ids})
+    written = set(vectors.message_ids)
+    connection.execute(
+        text("DELETE FROM embedding_failures WHERE message_id = ANY (:ids ::uuid[])"), {"ids": array(ids)}
+    )
+    others = [message_id for message_id in ids if uuid.UUID(message_id).bytes not in written] if written else ids
+    if others:
+        delete_outdated(connection, model, others, [])
+    requeue_outdated(connection, outdated - written)
+    if keep:
+        # Mostly nothing is there yet, so that is tried first.
+        try:
+            with connection.begin_nested():
+                copy(connection, model, vectors)
+        except psycopg2.errors.UniqueViolation:
+            replaced = {uuid.UUID(bytes=found) for found in written}
+            delete_outdated(connection, model, replaced, replaced)
+            copy(connection, model, vectors)
+    for message_id, content_hash, reason in failures:
+        if current.get(uuid.UUID(message_id).bytes) == uuid.UUID(content_hash).bytes:
+            record_failure(connection, message_id, content_hash, model, reason, max(job.attempts for job in jobs))
+
+
+def current_hashes(connection: Connection, ids: Collection[str], vectors: Vectors) -> dict[bytes, bytes]:
+    """The content hash of each message that is there, by id, both of 16 bytes; for messages without a vector it may be
+    missing."""
+    made = dict(zip(vectors.message_ids, vectors.content_hashes, strict=True))
+    if len(made) == len(ids):
+        # The common case, in one number: all are still what they were.
+        same = connection.execute(
+            text("""
+                SELECT count(*) FROM unnest(:ids ::uuid[], :hashes ::uuid[]) AS made (id, content_hash)
+                JOIN text_messages m ON m.id = made.id AND m.content_hash = made.content_hash
+            """),
+            {"ids": array(found.hex() for found in made), "hashes": array(found.hex() for found in made.values())},
+        ).scalar_one()
+        if same == len(made):
+            return made
+    rows = connection.execute(
+        text("SELECT id::text, content_hash::text FROM text_messages WHERE id = ANY (:ids ::uuid[])"),
+        {"ids": array(ids)},
+    )
+    return {uuid.UUID(row[0]).bytes: uuid.UUID(row[1]).bytes for row in rows}
+
+
+def delete_outdated(connection: Connection, model: str, ids: Iterable[object], replaced: Iterable[object]) -> None:
+    """Deletes vectors of these messages that are not of their present text, or whose message is to be replaced.
+
+    A message that was edited meanwhile may have the vector of its new text already: that one stays.
+    """
     connection.execute(
         text("""
             DELETE FROM message_embeddings e
@@ -377,20 +484,46 @@ def store_embeddings(
                 OR NOT EXISTS (SELECT FROM text_messages m
                                WHERE m.id = e.message_id AND m.content_hash = e.content_hash))
         """),
-        {"ids": ids, "model": model, "replaced": array({uuid.UUID(bytes=found) for found in vectors.message_ids})},
+        {"ids": array(ids), "model": model, "replaced": array(replaced)},
     )
-    requeue_outdated(connection, outdated)
-    if keep:
-        cursor = connection.connection.cursor()
-        cursor.copy_expert(
-            """COPY message_embeddings
-               (message_id, passage_number, passage_start, passage_end, content_hash, model, embedding)
-               FROM STDIN WITH (FORMAT binary)""",
-            vector_rows(vectors, model),
-        )
-    for message_id, content_hash, reason in failures:
-        if current.get(uuid.UUID(message_id).bytes) == uuid.UUID(content_hash).bytes:
-            record_failure(connection, message_id, content_hash, model, reason, max(job.attempts for job in jobs))
+
+
+def copy(connection: Connection, model: str, vectors: Vectors) -> None:
+    cursor = connection.connection.cursor()
+    cursor.copy_expert(
+        """COPY message_embeddings
+           (message_id, passage_number, passage_start, passage_end, content_hash, model, embedding)
+           FROM STDIN WITH (FORMAT binary)""",
+        vector_rows(vectors, model),
+    )
+
+
+def finish_jobs(connection: Connection, jobs: Sequence[Job], lease: str, left: Left) -> list[Job]:
+    """Removes jobs, but for those of their messages that are left to be done; returns the jobs that were still ours."""
+    whole = [job for job in jobs if left.message_ids.isdisjoint(job.message_ids)]
+    rows = connection.execute(
+        text("DELETE FROM embedding_jobs WHERE id = ANY (:jobs ::bigint[]) AND lease = :lease ::uuid RETURNING id"),
+        {"jobs": array(job.id for job in whole), "lease": lease},
+    )
+    ours = set(rows.scalars())
+    for job in jobs:
+        if job not in whole:
+            found = connection.execute(
+                text("""
+                    UPDATE embedding_jobs SET message_ids = :left ::uuid[], lease = NULL, attempts = attempts - 1,
+                        available_at = clock_timestamp() + make_interval(secs => :seconds)
+                    WHERE id = :id AND lease = :lease ::uuid
+                """),
+                {
+                    "left": array(message_id for message_id in job.message_ids if message_id in left.message_ids),
+                    "seconds": left.seconds,
+                    "id": job.id,
+                    "lease": lease,
+                },
+            )
+            if found.rowcount:
+                ours.add(job.id)
+    return [job for job in jobs if job.id in ours]
 
 
 def requeue_outdated(connection: Connection, message_ids: Iterable[bytes]) -> None:

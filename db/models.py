@@ -5,12 +5,13 @@ import uuid
 from datetime import datetime
 
 from pgvector.sqlalchemy import HALFVEC
-from sqlalchemy import BigInteger, CheckConstraint, Computed, Identity, Index, LargeBinary, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, Computed, Double, Identity, Index, LargeBinary, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TIMESTAMP, UUID
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 Timestamp = TIMESTAMP(timezone=True)
 NOW = text("CURRENT_TIMESTAMP")
+CLOCK = text("clock_timestamp()")
 
 
 class Base(DeclarativeBase):
@@ -96,6 +97,32 @@ class MessageEmbedding(Base):
     content_hash: Mapped[uuid.UUID] = mapped_column(UUID)
     embedding: Mapped[object] = mapped_column(HALFVEC())
     created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)
+    __table_args__ = (
+        Index("message_embeddings_ids", "id"),
+        # Texts that were embedded before are found by it (db.reuse).
+        Index("message_embeddings_contents", "content_hash", postgresql_where=text("model <> 'hashing-384'")),
+    )
+
+
+class VectorIndexPart(Base):
+    """A range [from_id, to_id) of one model's vectors with an HNSW index of its own, made by db.vector_index."""
+
+    __tablename__ = "vector_index_parts"
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    model: Mapped[str] = mapped_column(Text)
+    from_id: Mapped[int] = mapped_column(BigInteger)
+    to_id: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[str] = mapped_column(Text, server_default="building")
+    built_rows: Mapped[int] = mapped_column(BigInteger, server_default="0")  # vectors in it when it was built
+    live_rows: Mapped[int] = mapped_column(BigInteger, server_default="0")  # vectors in it when last counted
+    started_at: Mapped[datetime] = mapped_column(Timestamp, server_default=CLOCK)
+    changed_at: Mapped[datetime] = mapped_column(Timestamp, server_default=CLOCK)  # of its state
+    counted_at: Mapped[datetime] = mapped_column(Timestamp, server_default=CLOCK)
+    build_seconds: Mapped[float] = mapped_column(Double, server_default="0")
+    __table_args__ = (
+        CheckConstraint("state IN ('building', 'ready', 'retired')", name="vector_index_parts_state_check"),
+        CheckConstraint("from_id < to_id", name="vector_index_parts_check"),
+    )
 
 
 class EmbeddingJob(Base):

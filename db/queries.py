@@ -13,6 +13,9 @@ from typing import Any
 import simplejson
 from sqlalchemy import Connection, text
 
+import settings
+from db import text_index, vector_index
+
 Row = dict[str, Any]
 
 RRF_CONSTANT = 60  # Cormack, Clarke and Büttcher 2009, "Reciprocal Rank Fusion": 60 is their value
@@ -55,7 +58,10 @@ def newest(connection: Connection, *, limit: int, cursor: str | None = None, wor
         where.append("(m.created_at, m.id) < (:created_at ::timestamptz, :id ::uuid)")
         values |= {"created_at": created_at, "id": message_id}
     if words is not None:
-        where.append("message_words(m.message) @@ websearch_to_tsquery('english', :words)")
+        language = settings.load().keyword_language
+        where.append(
+            f"{text_index.words(language, 'm.message')} @@ websearch_to_tsquery('{language}'::regconfig, :words)"
+        )
         values |= {"words": words}
     # OFFSET 0 keeps the planner from walking the newest-first index through all rows for a rare word.
     source = (
@@ -170,7 +176,7 @@ def status(connection: Connection) -> Row:
         "pending": found["pending"],
         "failed": found["failed"],
         "oldest_pending_seconds": round(float(oldest), 3) if oldest is not None else None,
-        "index": {"kind": "exact", "vectors": found["embeddings"]},
+        "index": vector_index.status(connection, settings.load()),
     }
 
 
@@ -180,59 +186,6 @@ def active_model(connection: Connection) -> str | None:
 
 
 HIT = """m.id::text AS id, m.source_id, m.message, m.metadata, to_json(m.created_at) #>> '{}' AS created_at"""
-
-
-def semantic(
-    connection: Connection,
-    vector: Sequence[float],
-    model: str,
-    *,
-    limit: int,
-    filter: Mapping[str, Any] | None = None,
-    min_score: float | None = None,
-    since: str | None = None,
-    until: str | None = None,
-    without: str | None = None,
-) -> list[Row]:
-    """The messages nearest to a vector, best first, each once with its best passage and the cosine similarity as score.
-
-    A vector counts only while its content hash is that of its message, so no edited text is found by its old vector.
-    `since` <= created_at < `until`. `without` leaves one message id out. Exact: a scan of all vectors.
-    """
-    where, values = narrowing(filter, since, until)
-    wanted = limit * 2 + 8
-    values |= {"query": "[" + ",".join(f"{number:.7g}" for number in vector) + "]", "model": model, "limit": limit}
-    if without is not None:
-        where.append("m.id <> :without ::uuid")
-        values["without"] = without
-    statement = text(f"""
-        WITH nearest AS (
-            SELECT e.message_id, e.passage_start, e.passage_end, e.content_hash,
-                e.embedding <=> :query ::halfvec AS distance
-            FROM message_embeddings e
-            {"JOIN text_messages m ON m.id = e.message_id" if where else ""}
-            WHERE e.model = :model {"".join(" AND " + condition for condition in where)}
-            ORDER BY distance LIMIT :wanted
-        ), best AS (
-            SELECT DISTINCT ON (n.message_id) n.* FROM nearest n
-            JOIN text_messages m ON m.id = n.message_id AND m.content_hash = n.content_hash
-            ORDER BY n.message_id, n.distance
-        )
-        SELECT {HIT}, substr(m.message, b.passage_start + 1, b.passage_end - b.passage_start) AS passage,
-            1 - b.distance AS score, (SELECT count(*) FROM nearest) AS seen
-        FROM best b JOIN text_messages m ON m.id = b.message_id
-        ORDER BY b.distance, m.id LIMIT :limit
-    """)
-    while True:
-        rows = [dict(row) for row in connection.execute(statement, values | {"wanted": wanted}).mappings()]
-        # Too few, because several passages of one message or outdated vectors were among the nearest: look further.
-        if len(rows) >= limit or not rows or rows[0]["seen"] < wanted:
-            break
-        wanted *= 4
-    for row in rows:
-        del row["seen"]
-        row["score"] = min(1.0, row["score"])
-    return [row for row in rows if min_score is None or row["score"] >= min_score]
 
 
 def narrowing(filter: Mapping[str, Any] | None, since: str | None, until: str | None) -> tuple[list[str], Row]:
@@ -262,15 +215,18 @@ def keyword(
 ) -> list[Row]:
     """The messages that hold the words, best first; score is ts_rank_cd scaled to 0..1, passage the fitting excerpt."""
     where, values = narrowing(filter, since, until)
+    language = settings.load().keyword_language
+    indexed = text_index.words(language, "m.message")
+    query = f"websearch_to_tsquery('{language}'::regconfig, :words)"
     rows = connection.execute(
         text(f"""
             WITH found AS (
-                SELECT m.id, ts_rank_cd(message_words(m.message), q, 32) AS score
-                FROM text_messages m, websearch_to_tsquery('english', :words) AS q
-                WHERE message_words(m.message) @@ q {"".join(" AND " + condition for condition in where)}
+                SELECT m.id, ts_rank_cd({indexed}, q, 32) AS score
+                FROM text_messages m, {query} AS q
+                WHERE {indexed} @@ q {"".join(" AND " + condition for condition in where)}
                 ORDER BY score DESC, m.id LIMIT :limit
             )
-            SELECT {HIT}, ts_headline('english', left(m.message, 100000), websearch_to_tsquery('english', :words),
+            SELECT {HIT}, ts_headline('{language}'::regconfig, left(m.message, 100000), {query},
                     'StartSel="", StopSel="", MaxFragments=1, MaxWords=60, MinWords=20') AS passage, f.score
             FROM found f JOIN text_messages m ON m.id = f.id ORDER BY f.score DESC, m.id
         """),

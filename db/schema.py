@@ -1,5 +1,6 @@
 """Bringing a database to a revision: its checks, the Alembic migrations and the read-only role of the APIs."""
 
+import time
 from pathlib import Path
 
 from alembic import command
@@ -72,8 +73,7 @@ def migrate(settings: Settings, revision: str, direction: object) -> str:
         with engine.connect() as connection:
             # A migration waits for whoever uses the table, and is waited for: no lock time-out here.
             connection.execute(text("SET lock_timeout = 0"))
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
-            connection.commit()
+            wait_for_turn(connection)
             try:
                 check(connection)
                 connection.commit()
@@ -90,6 +90,15 @@ def migrate(settings: Settings, revision: str, direction: object) -> str:
                 connection.commit()
     finally:
         engine.dispose()
+
+
+def wait_for_turn(connection: Connection) -> None:
+    """Takes the lock of the migrations. Not by waiting in a statement: that would keep a snapshot, for which the CREATE
+    INDEX CONCURRENTLY of the other one would wait in turn."""
+    while not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": MIGRATION_LOCK}).scalar_one():
+        connection.commit()
+        time.sleep(0.2)
+    connection.commit()
 
 
 def current(settings: Settings) -> str:

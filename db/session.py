@@ -1,7 +1,8 @@
 """Connections to PostgreSQL: how they are made, what bounds them, and which of their errors mean "try again".
 
 No connection is made at import. Every wait has an end: connecting 5 s, a statement 30 s, a lock 5 s, a peer that no
-longer answers 10 s, so that a half-open connection never holds a task.
+longer answers 10 s, and where TCP does not see that, 5 s more than the statement may take (db.deadline); so a half-open
+connection never holds a task for long.
 """
 
 from decimal import Decimal
@@ -14,11 +15,15 @@ from psycopg2.extras import register_default_jsonb
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, ResourceClosedError, TimeoutError
 
+from db.deadline import BoundedConnection, BoundedCursor
+
 CONNECT_SECONDS = 5
 STATEMENT_MS = 30_000
 LOCK_MS = 5_000
 IDLE_IN_TRANSACTION_MS = 30_000
 UNANSWERED_MS = 10_000
+# The server's own time-out comes first, so that nothing is still at work there when the client gives up.
+LATE_ANSWER_MS = 5_000
 
 # https://www.postgresql.org/docs/18/errcodes-appendix.html: these say nothing against the data, only "not now".
 TRANSIENT_CLASSES = frozenset({"08", "40", "53", "55", "57", "58"})
@@ -63,6 +68,8 @@ def connect_engine(url: str, name: str, *, pool_size: int = 1, timeout_ms: int =
         pool_use_lifo=True,
         connect_args={
             "application_name": name,
+            "connection_factory": BoundedConnection,
+            "cursor_factory": BoundedCursor,
             "connect_timeout": CONNECT_SECONDS,
             "options": f"{options} -c lock_timeout={LOCK_MS} -c timezone=UTC",
             "keepalives_idle": 5,
@@ -73,12 +80,22 @@ def connect_engine(url: str, name: str, *, pool_size: int = 1, timeout_ms: int =
     )
 
     @event.listens_for(engine, "connect")
-    def prepare(connection: psycopg2.extensions.connection, _record: object) -> None:
+    def prepare(connection: BoundedConnection, _record: object) -> None:
         register_default_jsonb(connection, loads=exact_json)
         if timeout_ms and connection.info.server_version >= 170_000:
             with connection.cursor() as cursor:
                 cursor.execute(f"SET transaction_timeout = {timeout_ms}")
             connection.commit()
+
+    # A connection that comes out of the pool is asked for a sign of life first, which needs no more time than TCP has.
+    @event.listens_for(engine, "checkout")
+    def allow_work(connection: BoundedConnection, _record: object, _proxy: object) -> None:
+        connection.seconds = (timeout_ms + LATE_ANSWER_MS) / 1000 if timeout_ms else None
+
+    @event.listens_for(engine, "checkin")
+    def allow_sign_of_life(connection: BoundedConnection | None, _record: object) -> None:
+        if connection is not None:
+            connection.seconds = UNANSWERED_MS / 1000
 
     return engine
 

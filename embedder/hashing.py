@@ -43,6 +43,7 @@ class HashingEmbedder:
 
     model = "hashing-384"
     dimensions = 384
+    worth_keeping = False
 
     def passages(self, text: str) -> list[Span]:
         return split_characters(text, WINDOW_CHARS, OVERLAP_CHARS)

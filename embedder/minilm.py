@@ -39,6 +39,7 @@ class MiniLM:
     """The model in a folder that the builder has made, the int8 one by default. Loading takes 0.1 s."""
 
     dimensions = 384
+    worth_keeping = True
 
     def __init__(self, threads: int = 1, folder: Path | None = None) -> None:
         """`threads` compute one call of `embed`. Raises ModelError where the model's files are missing or damaged."""

@@ -28,6 +28,8 @@ PROBE = "probe"
 class OpenAIEmbedder:
     """Vectors of the model that OPENAI_MODEL names. `connect` makes one."""
 
+    worth_keeping = True
+
     def __init__(self, endpoint: Endpoint, settings: Settings) -> None:
         self.endpoint = endpoint
         self.name = settings.openai_model

@@ -66,6 +66,11 @@ class Embedder(Protocol):
         """Length of each vector."""
         ...
 
+    @property
+    def worth_keeping(self) -> bool:
+        """Whether making a vector costs more than looking up whether it was made before."""
+        ...
+
     def passages(self, text: str) -> list[Span]:
         """Where to cut a text so that each piece fits the model's window, as spans of characters in order.
 

@@ -11,12 +11,20 @@ PERSIST_TEXT = "tasks.persist_text"
 RECORD_DEAD_LETTERS = "tasks.record_dead_letters"
 EMBED_TEXT = "tasks.embed_text"
 SWEEP = "tasks.sweep"
+TEND_INDEX = "tasks.tend_index"
+REPLAY_DEAD_LETTERS = "tasks.replay_dead_letters"
+DROP_DEAD_LETTERS = "tasks.drop_dead_letters"
+RETRY_FAILURES = "tasks.retry_failures"
 
 _MODULES = {
     "persist_text": "tasks.persist",
     "record_dead_letters": "tasks.persist",
     "embed_text": "tasks.embed",
     "sweep": "tasks.upkeep",
+    "tend_index": "tasks.indexes",
+    "replay_dead_letters": "tasks.actions",
+    "drop_dead_letters": "tasks.actions",
+    "retry_failures": "tasks.actions",
 }
 
 

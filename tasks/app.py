@@ -4,11 +4,21 @@ import logging
 import os
 from typing import Any
 
+from billiard import pool
 from celery import Celery
 from celery.signals import after_setup_logger, celeryd_init
 
+from tasks import transport
+
+transport.install()
+# A process of a worker that ends waits so long (30 s by default) until its last result has been read, which a main
+# process that is ending itself does no more. The task was done, and may be done again.
+pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 10  # times 0.1 s
+
 app = Celery("text-pipeline")
 app.config_from_object("celeryconfig")
+app.steps["worker"].add("tasks.pulse:Pulse")
+app.steps["worker"].add("tasks.watchdog:Watchdog")
 
 # They write two lines for each task, and the sweep alone is one a second. Flower shows the tasks; LOG_LEVEL=DEBUG the
 # lines.

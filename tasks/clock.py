@@ -10,6 +10,7 @@ from typing import Any
 
 from celery.beat import ScheduleEntry, Scheduler, SchedulingError
 
+from tasks import heartbeat
 from tasks.broker import BROKER_ERRORS, queue_length
 
 log = logging.getLogger(__name__)
@@ -19,7 +20,14 @@ COMPLAIN_SECONDS = 30.0
 
 
 class Clock(Scheduler):  # type: ignore[misc]
+    """Every entry each so many seconds of the machine's monotonic clock: Celery's own heap of wall-clock times stands
+    still for a day when the clock is set back by one."""
+
     complained = float("-inf")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.due: dict[str, float] = {}
+        super().__init__(*args, **kwargs)
 
     def apply_async(self, entry: ScheduleEntry, producer: Any = None, advance: bool = True, **options: Any) -> Any:
         try:
@@ -32,10 +40,15 @@ class Clock(Scheduler):  # type: ignore[misc]
             self.reserve(entry)
         return None
 
-    def is_due(self, entry: ScheduleEntry) -> Any:
-        if entry.last_run_at > entry.default_now():  # the machine's clock was set back
-            entry.last_run_at = entry.default_now()
-        return super().is_due(entry)
+    def tick(self, *_args: Any, **_kwargs: Any) -> float:
+        """Sends what is due; returns the seconds until the next."""
+        heartbeat.beat()
+        now = time.monotonic()
+        for name, entry in list(self.schedule.items()):
+            if now >= self.due.get(name, now):
+                self.due[name] = now + entry.schedule.run_every.total_seconds()
+                self.apply_async(entry, producer=self.producer)
+        return max(0.0, min(self.due.values(), default=now + 1) - time.monotonic())
 
     def complain(self, about: str) -> None:
         if time.monotonic() - self.complained > COMPLAIN_SECONDS:

@@ -3,9 +3,10 @@ current."""
 
 import hashlib
 import logging
-import time
+import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -18,11 +19,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import settings
 import tasks
-from db import commands, queries, session
-from db.commands import Job, Vectors
+from db import commands, queries, reuse, session
+from db.commands import Job, Left, Vectors
+from db.reuse import PassageVector
 from embedder import Embedder, EmbedderUnavailable, ModelError, UnembeddableText
 from settings import InvalidSetting
-from tasks import resources
+from tasks import measured, resources
 from tasks.app import app
 from tasks.persist import Outage, reason, retry
 
@@ -38,10 +40,12 @@ PORTION_CHARS = 30_000
 COLLISIONS = 5
 
 MODEL_ERROR_SECONDS = 10.0
+LONGEST_PAUSE_SECONDS = 600.0  # whatever a provider asks for
 
 
 class Passage(NamedTuple):
-    message_id: str
+    """A part of a text, which is known by its content hash: several messages may have the same text."""
+
     content_hash: bytes
     number: int
     start: int
@@ -64,16 +68,16 @@ def embed_text(self: Task, jobs: list[int], texts: dict[str, str] | None = None,
         if not claimed:
             return
         try:
-            work = Work(claimed, lease)
-            vectors, failures = work.embed(embedder, current_texts(claimed, texts or {}))
+            with kept_leased(claimed, lease):
+                done = embed(embedder, current_texts(claimed, texts or {}))
         except EmbedderUnavailable as error:
             log.warning("embedder unavailable, the jobs wait: %s", error)
-            release(claimed, lease, error.retry_after or 1.0)
+            release(claimed, lease, pause(error))
         except ModelError as error:
             log.error("cannot embed, the jobs wait: %s", error)
             release(claimed, lease, MODEL_ERROR_SECONDS)
         else:
-            store(claimed, lease, embedder.model, vectors, failures)
+            store(claimed, lease, embedder.model, done)
     except (ModelError, InvalidSetting, EmbedderUnavailable) as error:
         # Nothing is lost: the jobs stay in their table, and the sweep brings them back when the model is right again.
         log.error("cannot embed: %s", error)
@@ -127,55 +131,130 @@ def content_hash(text: str) -> bytes:
     return hashlib.md5(text.encode(), usedforsecurity=False).digest()
 
 
-class Work:
-    """The embedding of claimed jobs, with a lease that is renewed while it takes long."""
+@contextmanager
+def kept_leased(claimed: Sequence[Job], lease: str) -> Iterator[None]:
+    """Renews the lease from a thread of its own, however long the model or a remote provider takes."""
+    seconds = settings.load().embed_lease_seconds
+    done = threading.Event()
 
-    def __init__(self, claimed: Sequence[Job], lease: str) -> None:
-        self.jobs = [job.id for job in claimed]
-        self.lease = lease
-        self.seconds = settings.load().embed_lease_seconds
-        self.renewed = time.monotonic()
+    def renew() -> None:
+        while not done.wait(seconds / 3):
+            try:
+                with resources.engine().begin() as connection:
+                    commands.claim_jobs(connection, [job.id for job in claimed], lease, seconds)
+            except (SQLAlchemyError, psycopg2.Error) as error:
+                log.warning("lease not renewed: %s", reason(error))
 
-    def embed(self, embedder: Embedder, texts: dict[str, str]) -> tuple[Vectors, list[tuple[str, str, str]]]:
-        """The vectors of all passages, and (message id, content hash, reason) of each message that has none."""
-        passages = [
-            Passage(message_id, content_hash(text), number, start, end, text[start:end])
-            for message_id, text in texts.items()
-            for number, (start, end) in enumerate(embedder.passages(text))
-        ]
-        rows: list[NDArray[np.float32] | str] = []
-        for part in portions(passages):
-            self.renew()
-            rows += vectors_or_reasons(embedder, [passage.text for passage in part])
-        failed = {
-            passage.message_id: (passage.message_id, str(uuid.UUID(bytes=passage.content_hash)), row)
-            for passage, row in zip(passages, rows, strict=True)
-            if isinstance(row, str)
-        }
-        good = [
-            (passage, row)
-            for passage, row in zip(passages, rows, strict=True)
-            if passage.message_id not in failed and not isinstance(row, str)
-        ]
-        if not good:
-            return commands.no_vectors(), list(failed.values())
-        return Vectors(
-            [uuid.UUID(passage.message_id).bytes for passage, _ in good],
-            [passage.content_hash for passage, _ in good],
-            [passage.number for passage, _ in good],
-            [(passage.start, passage.end) for passage, _ in good],
-            np.stack([row for _, row in good]),
-        ), list(failed.values())
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
-    def renew(self) -> None:
-        if time.monotonic() - self.renewed > self.seconds / 3:
-            with resources.engine().begin() as connection:
-                commands.claim_jobs(connection, self.jobs, self.lease, self.seconds)
-            self.renewed = time.monotonic()
+
+class Embedded(NamedTuple):
+    """Vectors; (message id, content hash, reason) of each message that can have none; and what could not be tried."""
+
+    vectors: Vectors
+    failures: list[tuple[str, str, str]]
+    left: Left
+
+
+def embed(embedder: Embedder, texts: Mapping[str, str]) -> Embedded:
+    """The vectors of all passages of these texts, by message id; a text that was embedded before is not embedded again.
+
+    A provider that goes away half way keeps what it has done. Raises EmbedderUnavailable when that is nothing, and
+    ModelError.
+    """
+    messages: dict[bytes, list[str]] = {}
+    for message_id, text in texts.items():
+        messages.setdefault(content_hash(text), []).append(message_id)
+    rows = vectors_made_before(embedder, messages)
+    passages: list[Passage] = []
+    failed: dict[bytes, str] = {}
+    for digest, (message_id, *_) in messages.items():
+        if digest in rows:
+            continue
+        try:
+            passages += passages_of(embedder, digest, texts[message_id])
+        except (EmbedderUnavailable, ModelError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a text makes the tokenizer raise must not sink its neighbours
+            failed[digest] = f"{type(error).__name__}: {error}"
+    done = 0
+    left: set[bytes] = set()
+    seconds = 0.0
+    for part in portions(passages):
+        try:
+            answers = vectors_or_reasons(embedder, [passage.text for passage in part])
+        except EmbedderUnavailable as error:
+            left = {passage.content_hash for passage in passages[done:]}
+            if left == messages.keys() - failed.keys():
+                raise
+            log.warning("embedder unavailable, %d texts wait: %s", len(left), error)
+            seconds = pause(error)
+            break
+        done += len(part)
+        for passage, answer in zip(part, answers, strict=True):
+            if isinstance(answer, str):
+                failed[passage.content_hash] = answer
+            else:
+                span = (passage.start, passage.end)
+                rows.setdefault(passage.content_hash, []).append(PassageVector(passage.number, span, answer))
+    whole = {digest: rows[digest] for digest in messages if digest in rows and digest not in left | failed.keys()}
+    return Embedded(
+        gather(messages, whole),
+        [
+            (message_id, str(uuid.UUID(bytes=digest)), why)
+            for digest, why in failed.items()
+            if digest not in left
+            for message_id in messages[digest]
+        ],
+        Left(frozenset(message_id for digest in left for message_id in messages[digest]), seconds),
+    )
+
+
+def vectors_made_before(embedder: Embedder, digests: Collection[bytes]) -> dict[bytes, list[PassageVector]]:
+    if not embedder.worth_keeping:
+        return {}
+    with resources.engine().begin() as connection:
+        return reuse.vectors_of(connection, embedder.model, digests)
+
+
+def gather(messages: Mapping[bytes, list[str]], rows: Mapping[bytes, list[PassageVector]]) -> Vectors:
+    """The rows of each text for each message that has it."""
+    every = [
+        (uuid.UUID(message_id).bytes, digest, row)
+        for digest, made in rows.items()
+        for message_id in messages[digest]
+        for row in made
+    ]
+    if not every:
+        return commands.no_vectors()
+    return Vectors(
+        [message_id for message_id, _, _ in every],
+        [digest for _, digest, _ in every],
+        [row.number for _, _, row in every],
+        [row.span for _, _, row in every],
+        np.stack([row.vector for _, _, row in every]),
+    )
+
+
+def passages_of(embedder: Embedder, digest: bytes, text: str) -> list[Passage]:
+    return [
+        Passage(digest, number, start, end, text[start:end])
+        for number, (start, end) in enumerate(embedder.passages(text))
+    ]
+
+
+def pause(error: EmbedderUnavailable) -> float:
+    return min(error.retry_after or 1.0, LONGEST_PAUSE_SECONDS)
 
 
 def portions(passages: Sequence[Passage]) -> Iterator[Sequence[Passage]]:
-    """Cuts the work so that a portion takes a second or two, in time to renew the lease."""
+    """Cuts the work so that a portion takes a second or two, and memory stays bounded."""
     first = size = 0
     for place, passage in enumerate(passages):
         if size and size + len(passage.text) > PORTION_CHARS:
@@ -207,14 +286,15 @@ def release(claimed: Sequence[Job], lease: str, seconds: float) -> None:
         commands.release_jobs(connection, [job.id for job in claimed], lease, seconds=seconds, refund=True)
 
 
-def store(
-    claimed: Sequence[Job], lease: str, model: str, vectors: Vectors, failures: Sequence[tuple[str, str, str]]
-) -> None:
+def store(claimed: Sequence[Job], lease: str, model: str, done: Embedded) -> None:
     """Stores what was embedded; a collision with another worker over the same message is settled by doing it again."""
     for attempt in range(COLLISIONS):
         try:
             with resources.engine().begin() as connection:
-                commands.store_embeddings(connection, claimed, lease, model, vectors, failures)
+                commands.store_embeddings(
+                    connection, claimed, lease, model, done.vectors, done.failures, left=done.left
+                )
+            measured.embedded(done.vectors.message_ids, len(done.failures))
             return
         except commands.ModelSwitched as error:
             log.warning("the model was changed to %s: these vectors are not wanted", error)

@@ -1,7 +1,8 @@
 """Storing records, and noting dead letters. A task here is idempotent: it may run twice, late, or after a newer one."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from celery import Task
@@ -19,30 +20,53 @@ log = logging.getLogger(__name__)
 
 Rejected = tuple[int, str]  # place in the batch, what the database said
 
+# A row that was locked before is only looked at again, so that its neighbours are not kept waiting each time.
+ROW_LOCK_AGAIN_MS = 100
+
 
 class Outage(Exception):
     """The database or the broker is away: to be tried again, as often as it takes. Counts as no attempt."""
 
 
+@dataclass
+class Outcome:
+    """What became of the records of a batch: what was written, which the database refused, and which are locked."""
+
+    jobs: list[int] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+    rejected: list[Rejected] = field(default_factory=list)
+    locked: list[int] = field(default_factory=list)
+
+
 @app.task(bind=True, name=tasks.PERSIST_TEXT, max_retries=None)
-def persist_text(self: Task, records: list[list[Any]]) -> dict[str, Any]:
+def persist_text(
+    self: Task, records: list[list[Any]], waiting: list[int] | None = None, rejected: list[Rejected] | None = None
+) -> dict[str, Any]:
     """Stores the records of one hand-over, and chains the embedding of what was written.
 
     `records` are Records as lists. Returns {"stored": rows written, "rejected": [[place, detail], ...]}: the rejected
-    are those that the database refuses on their own account, found by halving; none of their neighbours suffers.
+    are those that the database refuses on their own account, found by halving; none of their neighbours suffers. When
+    it retries itself, `waiting` are the places of those that are still to be stored, since somebody's transaction held
+    their rows, and `rejected` what was refused before.
     """
-    batch = [read(record) for record in records]
+    batch = {place: read(records[place]) for place in (range(len(records)) if waiting is None else waiting)}
     chained = embed_queue_has_room()
     reserved = settings.load().embed_lease_seconds if chained else None
+    outcome = Outcome(rejected=list(rejected or []))
+    kwargs = {} if waiting is None else {"waiting": waiting, "rejected": rejected}
     try:
-        stored, rejected = store(batch, 0, reserved)
+        store(batch, outcome, reserved, commands.ROW_LOCK_MS if waiting is None else ROW_LOCK_AGAIN_MS)
     except Outage as outage:
-        raise retry(self, outage) from outage
-    if stored.jobs:
-        winners = [record for record, _ in commands.latest(batch)[0]]
-        texts = {record.id: str(record.message) for record in winners if record.id in stored.ids}
-        chain_embedding(stored.jobs, texts)
-    return {"stored": len(stored.ids), "rejected": rejected}
+        raise retry(self, outage, **kwargs) from outage
+    finally:
+        if outcome.jobs:  # also of a batch that was stored in part
+            winners = [record for record, _ in commands.latest(batch.values())[0]]
+            texts = {record.id: str(record.message) for record in winners if record.id in outcome.ids}
+            chain_embedding(outcome.jobs, texts)
+    if outcome.locked:
+        locked = Outage(f"{len(outcome.locked)} rows are locked by somebody's transaction")
+        raise retry(self, locked, waiting=outcome.locked, rejected=outcome.rejected)
+    return {"stored": len(outcome.ids), "rejected": outcome.rejected}
 
 
 def read(fields: list[Any]) -> Record:
@@ -53,21 +77,36 @@ def read(fields: list[Any]) -> Record:
     return record._replace(replayed=(topic, partition, offset))
 
 
-def store(batch: Sequence[Record], start: int, reserved: float | None) -> tuple[commands.Stored, list[Rejected]]:
-    """Stores a batch, or its halves where it cannot pass as a whole. Raises Outage, with some of it perhaps stored."""
+def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None, row_lock_ms: int) -> None:
+    """Stores records, by their place in the batch, or halves of them where they cannot pass as a whole.
+
+    Raises Outage, with some of them perhaps stored.
+    """
     try:
         with resources.engine().begin() as connection:
-            return commands.persist(connection, batch, reserved_seconds=reserved), []
+            stored = commands.persist(
+                connection, list(batch.values()), reserved_seconds=reserved, row_lock_ms=row_lock_ms
+            )
+    except commands.RowsLocked:
+        if len(batch) == 1:
+            outcome.locked += batch
+            return
     except (SQLAlchemyError, ValueError) as error:
         if session.is_outage(error):
             raise Outage(reason(error)) from error
         if len(batch) == 1:
-            log.warning("rejected by the database: partition %d offset %d", batch[0].partition, batch[0].offset)
-            return commands.Stored([], set()), [(start, reason(error))]
-    middle = len(batch) // 2
-    first, first_rejected = store(batch[:middle], start, reserved)
-    second, second_rejected = store(batch[middle:], start + middle, reserved)
-    return commands.Stored(first.jobs + second.jobs, first.ids | second.ids), first_rejected + second_rejected
+            ((place, record),) = batch.items()
+            log.warning("rejected by the database: partition %d offset %d", record.partition, record.offset)
+            outcome.rejected.append((place, reason(error)))
+            return
+    else:
+        outcome.jobs += stored.jobs
+        outcome.ids |= stored.ids
+        return
+    places = sorted(batch)
+    middle = len(places) // 2
+    for half in (places[:middle], places[middle:]):
+        store({place: batch[place] for place in half}, outcome, reserved, row_lock_ms)
 
 
 def reason(error: Exception) -> str:
@@ -113,7 +152,6 @@ def chain_embedding(jobs: list[int], texts: dict[str, str]) -> None:
             args=[jobs, texts],
             argsrepr=f"({len(texts)} texts)",
             kwargsrepr="{}",
-            expires=60,
         )
     except BROKER_ERRORS as error:
         log.warning("could not chain the embedding, left to the sweep: %s", error)
@@ -121,12 +159,37 @@ def chain_embedding(jobs: list[int], texts: dict[str, str]) -> None:
 
 @app.task(bind=True, name=tasks.RECORD_DEAD_LETTERS, max_retries=None)
 def record_dead_letters(self: Task, letters: list[list[Any]]) -> int:
-    """Notes dead letters in their table, each once for its coordinates; returns how many it was given."""
+    """Notes dead letters in their table, each once for its coordinates; returns how many it was given.
+
+    One that the table refuses is noted without its contents, which its topic has.
+    """
+    found = [DeadLetter(*letter) for letter in letters]
     try:
-        with resources.engine().begin() as connection:
-            commands.record_dead_letters(connection, [DeadLetter(*letter) for letter in letters])
+        try:
+            note(found)
+        except (SQLAlchemyError, ValueError) as error:
+            if session.is_outage(error):
+                raise
+            for letter in found:
+                note_alone(letter)
     except SQLAlchemyError as error:
         if not session.is_outage(error):
             raise
         raise retry(self, Outage(reason(error))) from error
     return len(letters)
+
+
+def note(letters: list[DeadLetter]) -> None:
+    with resources.engine().begin() as connection:
+        commands.record_dead_letters(connection, letters)
+
+
+def note_alone(letter: DeadLetter) -> None:
+    try:
+        note([letter])
+    except (SQLAlchemyError, ValueError) as error:
+        if session.is_outage(error):
+            raise
+        log.error("dead letter noted without its contents: %s", reason(error))
+        detail = f"{letter.detail}; its contents could not be noted here: {reason(error)}"
+        note([letter._replace(detail=detail.replace("\0", ""), key=None, value=None, headers=[])])

@@ -61,7 +61,6 @@ def send(jobs: list[tuple[int, int]], most: int, priority: int) -> None:
             args=[ids],
             argsrepr=f"({messages} messages)",
             kwargsrepr="{}",
-            expires=60,
             priority=priority,
         )
 

@@ -1,0 +1,97 @@
+"""An end to every wait for PostgreSQL's answer, kept by a thread of the waiting process. Knows no engine and no
+statement.
+
+libpq waits for ever for a server that has gone silent without closing the connection: no time-out of the server's
+reaches the client then, and TCP's own see nothing where a proxy or a paused machine goes on to acknowledge. psycopg2
+has a callback for such waits, but no COPY with it. So the socket is shut down under libpq, which takes it for the
+server's leaving.
+"""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg2
+from psycopg2 import extensions
+
+TICK_SECONDS = 0.5
+
+_lock = threading.Lock()
+_deadlines: dict["BoundedConnection", float] = {}
+_thread: threading.Thread | None = None
+
+
+class BoundedConnection(extensions.connection):
+    """A connection whose every wait ends after `seconds`, by OperationalError; None: it may last for ever."""
+
+    seconds: float | None = 10.0
+
+    def commit(self) -> None:
+        with ending_in_time(self):
+            super().commit()
+
+    def rollback(self) -> None:
+        with ending_in_time(self):
+            super().rollback()
+
+
+class BoundedCursor(extensions.cursor):
+    """What is asked through it is bounded like its connection."""
+
+    connection: BoundedConnection
+
+    def execute(self, *arguments: Any, **options: Any) -> None:
+        with ending_in_time(self.connection):
+            super().execute(*arguments, **options)
+
+    def executemany(self, *arguments: Any, **options: Any) -> None:
+        with ending_in_time(self.connection):
+            super().executemany(*arguments, **options)
+
+    def copy_expert(self, *arguments: Any, **options: Any) -> None:
+        with ending_in_time(self.connection):
+            super().copy_expert(*arguments, **options)
+
+
+@contextlib.contextmanager
+def ending_in_time(connection: BoundedConnection) -> Iterator[None]:
+    if connection.seconds is None:
+        yield
+        return
+    watch()
+    with _lock:
+        _deadlines[connection] = time.monotonic() + connection.seconds
+    try:
+        yield
+    finally:
+        with _lock:
+            del _deadlines[connection]
+
+
+def watch() -> None:
+    """Starts the thread where this process has none: threads do not survive a fork."""
+    global _thread
+    if _thread is None or not _thread.is_alive():
+        _thread = threading.Thread(target=end_overdue_waits, name="database deadlines", daemon=True)
+        _thread.start()
+
+
+def end_overdue_waits() -> None:
+    while True:
+        time.sleep(TICK_SECONDS)
+        with _lock:
+            for connection, deadline in _deadlines.items():
+                if time.monotonic() > deadline:
+                    cut(connection)
+
+
+def cut(connection: BoundedConnection) -> None:
+    with (
+        contextlib.suppress(OSError, psycopg2.Error),  # it has ended meanwhile
+        socket.socket(fileno=os.dup(connection.fileno())) as end,
+    ):
+        end.shutdown(socket.SHUT_RDWR)

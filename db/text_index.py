@@ -1,0 +1,65 @@
+"""The indexes over the messages that settings switch: full text in a language, and metadata.
+
+Both are on the path of the writers (docs/decisions/0006-index-behind-the-writer.md has what they cost), and no answer
+depends on them: without one the same rows are found by a scan. The builder makes and drops them, and nobody waits.
+"""
+
+from sqlalchemy import Connection, text
+
+from settings import Settings
+
+METADATA = "text_messages_metadata"
+# Made by migration 0002, as message_words(message); PostgreSQL sees through that function.
+WORDS = "text_messages_words"
+DEFAULT_LANGUAGE = "english"
+
+
+def words(language: str, column: str = "message") -> str:
+    """The SQL expression that the index holds and that a query has to use. A tsvector is limited to 1 MB."""
+    return f"to_tsvector('{language}'::regconfig, left({column}, 100000))"
+
+
+def words_index(language: str) -> str:
+    return WORDS if language == DEFAULT_LANGUAGE else f"{WORDS}_{language}"
+
+
+def wanted(settings: Settings) -> dict[str, str]:
+    """The indexes that the settings ask for: name and what stands behind ON text_messages."""
+    found = {}
+    if settings.keyword_index == "on":
+        found[words_index(settings.keyword_language)] = f"USING gin ({words(settings.keyword_language)})"
+    if settings.metadata_index == "on":
+        # @> is never true of a row without metadata, so the planner knows that this index does for all of it.
+        found[METADATA] = "USING gin (metadata jsonb_path_ops) WHERE metadata IS NOT NULL"
+    return found
+
+
+def present(connection: Connection) -> dict[str, bool]:
+    """The indexes of this kind that exist, and whether each is valid: a build that died leaves one that is not."""
+    rows = connection.execute(
+        text("""
+            SELECT c.relname, i.indisvalid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+            WHERE i.indrelid = 'text_messages'::regclass AND (starts_with(c.relname, :words) OR c.relname = :metadata)
+        """),
+        {"words": WORDS, "metadata": METADATA},
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def is_due(connection: Connection, settings: Settings) -> bool:
+    return present(connection) != dict.fromkeys(wanted(settings), True)
+
+
+def tend(connection: Connection, settings: Settings) -> None:
+    """Makes and drops until the indexes are as the settings have them. For the builder only.
+
+    Raises what PostgreSQL says of a language that it does not know; the index of the one before is there still.
+    """
+    chosen = wanted(settings)
+    before = present(connection)
+    for name in [name for name, valid in before.items() if not valid]:
+        connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+    for name, definition in chosen.items():
+        connection.exec_driver_sql(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON text_messages {definition}")
+    for name in before.keys() - chosen.keys():
+        connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")

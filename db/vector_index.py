@@ -1,0 +1,431 @@
+"""The vector index behind the writer: its catalogue, and the one builder that seals, merges and drops its parts.
+
+What to do is decided in db.index_plan; how a search uses the parts stands in db.vector_search. Writers insert into the
+open part, which no index covers, so they never wait for a graph. A vector whose id lies in a part all the same (its
+transaction ended late) is inserted into that part's index by PostgreSQL.
+
+The catalogue can only make a search slower, never wrong: a search asks for the ranges of the parts that are ready and
+for everything else, and PostgreSQL answers a range without an index by an exact scan.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg2 import errorcodes
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from db import index_plan, session, text_index
+from db.index_plan import Limits, Part, Range, Situation
+from settings import Settings
+
+log = logging.getLogger(__name__)
+
+BUILDER_LOCK = 7_263_511_902
+NAME = "message_embeddings_part_"
+
+# pgvector indexes halfvec up to so many dimensions; vectors of more are always scanned exactly.
+MAX_DIMENSIONS = 4_000
+# A search reads the catalogue and then asks at once; an index that is dropped so long after can be missed by none.
+RETIRE_SECONDS = 5.0
+COUNT_SECONDS = 60.0
+# The models of so many newest vectors are being written.
+NEWEST = 200
+
+
+@dataclass(frozen=True)
+class Model:
+    name: str
+    dimensions: int
+    active: bool
+
+
+def ready_parts(connection: Connection, model: str) -> list[tuple[int, int]]:
+    """The ranges [from, to) of a model's vectors that an index covers, ascending."""
+    rows = connection.execute(
+        text("SELECT from_id, to_id FROM vector_index_parts WHERE model = :model AND state = 'ready' ORDER BY from_id"),
+        {"model": model},
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+def models(connection: Connection, settings: Settings) -> list[Model]:
+    """The models whose vectors want an index: the active one first, and those that are being written."""
+    if settings.vector_index == "off":
+        return []
+    rows = connection.execute(
+        text("""
+            SELECT name, dimensions, active FROM embedding_models
+            WHERE dimensions <= :most AND (active OR name IN (
+                SELECT model FROM (SELECT model FROM message_embeddings ORDER BY id DESC LIMIT :newest) AS newest))
+            ORDER BY active DESC, name
+        """),
+        {"most": MAX_DIMENSIONS, "newest": NEWEST},
+    )
+    return [Model(*row) for row in rows]
+
+
+def situation(connection: Connection, model: Model, limits: Limits) -> Situation:
+    """How the index of a model stands. Cheap: the open part is counted up to three times its sealing size, and above
+    that its size is taken from its ids."""
+    rows = connection.execute(
+        text("""
+            SELECT id, from_id, to_id, built_rows, live_rows, build_seconds,
+                extract(epoch FROM clock_timestamp() - changed_at)::double precision
+            FROM vector_index_parts WHERE model = :model AND state = 'ready' ORDER BY from_id
+        """),
+        {"model": model.name},
+    )
+    parts = [Part(*row) for row in rows]
+    start = parts[-1].to_id if parts else 1
+    most = 3 * limits.seal_rows
+    # OFFSET 0: the planner counts the newest ones by their ids, whatever it knows of the models.
+    own, span, newest = connection.execute(
+        text("""
+            SELECT count(*) FILTER (WHERE model = :model), count(*), coalesce(max(id), :from - 1)
+            FROM (SELECT id, model FROM message_embeddings WHERE id >= :from ORDER BY id DESC LIMIT :most OFFSET 0) AS e
+        """),
+        {"model": model.name, "from": start, "most": most},
+    ).one()
+    if span >= most:
+        ids = newest + 1 - start
+        own, span = own * ids // span, ids
+    return Situation(parts, own, span, newest + 1, model.active)
+
+
+def is_building(connection: Connection) -> bool:
+    """Whether somebody holds the builder's lock in this database."""
+    return bool(
+        connection.execute(
+            text("""
+                SELECT EXISTS (
+                    SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted
+                        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                        AND classid = :high ::bigint::oid AND objid = :low ::bigint::oid AND objsubid = 1)
+            """),
+            {"high": BUILDER_LOCK >> 32, "low": BUILDER_LOCK & 0xFFFFFFFF},
+        ).scalar_one()
+    )
+
+
+def under_way(connection: Connection) -> tuple[Model, Range, float] | None:
+    """The build that the catalogue shows: its model, range, and seconds since it began."""
+    row = connection.execute(
+        text("""
+            SELECT p.model, coalesce(m.dimensions, 0), coalesce(m.active, FALSE), p.from_id, p.to_id, p.live_rows,
+                extract(epoch FROM clock_timestamp() - p.started_at)::double precision
+            FROM vector_index_parts p LEFT JOIN embedding_models m ON m.name = p.model
+            WHERE p.state = 'building' ORDER BY p.id DESC LIMIT 1
+        """)
+    ).one_or_none()
+    return (Model(row[0], row[1], row[2]), Range(row[3], row[4], row[5]), row[6]) if row else None
+
+
+def break_off(connection: Connection) -> None:
+    """Ends the statement of the builder, who then forgets the part that it was at."""
+    connection.execute(
+        text("""
+            SELECT pg_cancel_backend(pid) FROM pg_stat_progress_create_index p JOIN pg_class c ON c.oid = p.index_relid
+            WHERE p.datname = current_database() AND starts_with(c.relname, :name)
+        """),
+        {"name": NAME},
+    )
+
+
+def was_broken_off(error: Exception) -> bool:
+    """Whether a build ended by `break_off`."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) == errorcodes.QUERY_CANCELED
+
+
+def disorder(connection: Connection) -> bool:
+    """Whether the builder has something to put in order: what another one left behind, indexes whose time is over,
+    parts whose index is gone, counts that are old."""
+    return bool(
+        connection.execute(
+            text("""
+                SELECT EXISTS (
+                    SELECT FROM vector_index_parts p LEFT JOIN embedding_models m ON m.name = p.model
+                    WHERE p.state = 'building'
+                        OR p.state = 'retired' AND p.changed_at < clock_timestamp() - make_interval(secs => :retired)
+                        OR p.state = 'ready' AND (p.counted_at < clock_timestamp() - make_interval(secs => :counted)
+                            OR p.live_rows = 0 AND m.active IS NOT TRUE
+                            OR NOT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+                                           WHERE c.relname = :name || p.id AND i.indisvalid)))
+            """),
+            {"retired": RETIRE_SECONDS, "counted": COUNT_SECONDS, "name": NAME},
+        ).scalar_one()
+    )
+
+
+def is_due(connection: Connection, settings: Settings, rate: float, quiet_seconds: float) -> bool:
+    """Whether a builder has work. `rate` is how many vectors a second come in, `quiet_seconds` since when few did."""
+    return (
+        disorder(connection)
+        or (settings.vector_index == "off" and has_parts(connection))
+        or text_index.is_due(connection, settings)
+        or any(
+            index_plan.due(situation(connection, model, limits), limits, rate, quiet_seconds) is not None
+            for model in models(connection, settings)
+            for limits in [Limits.of(settings, model.dimensions)]
+        )
+    )
+
+
+def has_parts(connection: Connection) -> bool:
+    return bool(
+        connection.execute(text("SELECT EXISTS (SELECT FROM vector_index_parts WHERE state = 'ready')")).scalar_one()
+    )
+
+
+def give_way(connection: Connection, settings: Settings, rate: float) -> bool:
+    """Breaks a merge off that would take so long that too much piles up behind it; returns whether it did."""
+    found = under_way(connection)
+    if found is None:
+        return False
+    model, building, elapsed = found
+    limits = Limits.of(settings, model.dimensions)
+    if not index_plan.gives_way(situation(connection, model, limits), limits, rate, building, elapsed):
+        return False
+    break_off(connection)
+    return True
+
+
+def tend(settings: Settings, rate: float, quiet_seconds: float) -> int | None:
+    """Does one piece of the work that is due, in a session of its own; returns the id of a part that it has built.
+
+    Returns None where nothing was built, and where another builder is at work.
+    """
+    with builder(settings) as connection:
+        if connection is None:
+            return None
+        put_in_order(connection, settings)
+        for model in models(connection, settings):
+            limits = Limits.of(settings, model.dimensions)
+            wanted = index_plan.due(situation(connection, model, limits), limits, rate, quiet_seconds)
+            if wanted is not None:
+                return build(connection, model, wanted, settings, quiet=rate <= index_plan.QUIET_ROWS_PER_SECOND)
+        text_index.tend(connection, settings)
+    return None
+
+
+def last_id(connection: Connection) -> int:
+    """The highest id of a vector, 0 where there is none: what it gains a second is the rate."""
+    return int(connection.execute(text("SELECT coalesce(max(id), 0) FROM message_embeddings")).scalar_one())
+
+
+def status(connection: Connection, settings: Settings) -> dict[str, Any]:
+    """What GET /status says of the index of the active model; api.schemas.Index describes the fields."""
+    found = next((model for model in models(connection, settings) if model.active), None)
+    if found is None:
+        vectors = connection.execute(text("SELECT count(*) FROM message_embeddings")).scalar_one()
+        return {"kind": "exact", "vectors": vectors, "indexed": 0, "open": vectors, "unindexed": 0} | {
+            "settled": True,
+            "parts": [],
+            "building": None,
+        }
+    limits = Limits.of(settings, found.dimensions)
+    now = situation(connection, found, limits)
+    # Counted now, or the sum would lag behind what has been deleted.
+    open_rows = count(connection, found.name, now.open_from, now.next_id)
+    indexed = sum(part.live_rows for part in now.parts)
+    building = building_now(connection, found.name)
+    settled = building is None and index_plan.is_settled(now, limits)
+    return {
+        "kind": "hnsw" if now.parts else "exact",
+        "vectors": indexed + open_rows,
+        "indexed": indexed,
+        "open": open_rows,
+        "unindexed": 0 if settled else open_rows,
+        "settled": settled,
+        "parts": [{"id": part.id, "rows": part.live_rows, "state": "ready"} for part in now.parts],
+        "building": building,
+    }
+
+
+def building_now(connection: Connection, model: str) -> dict[str, Any] | None:
+    row = connection.execute(
+        text("""
+            SELECT p.id, p.live_rows, b.phase, b.done,
+                extract(epoch FROM clock_timestamp() - p.started_at)::double precision
+            FROM vector_index_parts p LEFT JOIN vector_index_progress() b ON b.index_name = :name || p.id
+            WHERE p.state = 'building' AND p.model = :model ORDER BY p.id DESC LIMIT 1
+        """),
+        {"model": model, "name": NAME},
+    ).one_or_none()
+    if row is None:
+        return None
+    part, rows, phase, done, seconds = row
+    return {
+        "id": part,
+        "rows": rows,
+        "phase": phase,  # none: between two statements, or its builder has died
+        "progress": round(min(1.0, (done or 0) / rows), 3) if rows else 0.0,
+        "seconds": round(seconds, 1),
+    }
+
+
+@contextmanager
+def builder(settings: Settings) -> Iterator[Connection | None]:
+    """A connection that holds the builder's lock, or None where somebody else holds it. One database has one builder.
+
+    Every statement is a transaction of its own, and none has a time limit: CREATE INDEX CONCURRENTLY takes minutes.
+    When the process dies the lock lasts for as long as PostgreSQL goes on with the statement.
+    """
+    engine = session.connect_engine(settings.database_url(), "index builder", timeout_ms=0)
+    try:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("SET lock_timeout = 0"))
+            mine = connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": BUILDER_LOCK}).scalar_one()
+            yield connection if mine else None
+    finally:
+        engine.dispose()  # and with the connection goes the lock
+
+
+def put_in_order(connection: Connection, settings: Settings) -> None:
+    """Forgets what nobody needs any more and counts the parts again. For the builder only."""
+    for part, model, state in catalogue(connection):
+        if state == "building" and index_is_valid(connection, part.id):
+            finish(connection, part.id, model, Range(part.from_id, part.to_id, 0))  # only its builder died
+        elif state == "building" or (state == "retired" and part.age_seconds >= RETIRE_SECONDS):
+            drop(connection, part.id)
+        elif state == "ready" and not index_is_valid(connection, part.id):
+            log.warning("the index of the vectors %d to %d is gone", part.from_id, part.to_id)
+            drop(connection, part.id)
+    for name in connection.execute(
+        text("""
+            SELECT c.relname FROM pg_class c WHERE c.relkind = 'i' AND starts_with(c.relname, :name)
+                AND NOT EXISTS (SELECT FROM vector_index_parts p WHERE c.relname = :name || p.id)
+        """),
+        {"name": NAME},
+    ).scalars():
+        connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+    for part, model, state in catalogue(connection):
+        if state == "ready":
+            live = count(connection, model, part.from_id, part.to_id)
+            connection.execute(
+                text("UPDATE vector_index_parts SET live_rows = :rows, counted_at = clock_timestamp() WHERE id = :id"),
+                {"rows": live, "id": part.id},
+            )
+            active = connection.execute(
+                text("SELECT active FROM embedding_models WHERE name = :name"), {"name": model}
+            ).scalar_one_or_none()
+            if (not live and not active) or settings.vector_index == "off":
+                retire(connection, [part.id])
+    for each in models(connection, settings):
+        limits = Limits.of(settings, each.dimensions)
+        now = situation(connection, each, limits)
+        if index_plan.is_useless(now.parts, now.open_rows, limits):
+            retire(connection, [part.id for part in now.parts])
+
+
+def catalogue(connection: Connection) -> list[tuple[Part, str, str]]:
+    rows = connection.execute(
+        text("""
+            SELECT id, from_id, to_id, built_rows, live_rows, build_seconds,
+                extract(epoch FROM clock_timestamp() - changed_at)::double precision, model, state
+            FROM vector_index_parts ORDER BY id
+        """)
+    )
+    return [(Part(*row[:7]), row[7], row[8]) for row in rows]
+
+
+def index_is_valid(connection: Connection, part: int) -> bool:
+    return bool(
+        connection.execute(
+            text("""
+                SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+                               WHERE c.relname = :name AND i.indisvalid AND i.indisready)
+            """),
+            {"name": f"{NAME}{part}"},
+        ).scalar_one()
+    )
+
+
+def count(connection: Connection, model: str, from_id: int, to_id: int) -> int:
+    return int(
+        connection.execute(
+            text("SELECT count(*) FROM message_embeddings WHERE id >= :from AND id < :to AND model = :model"),
+            {"from": from_id, "to": to_id, "model": model},
+        ).scalar_one()
+    )
+
+
+def drop(connection: Connection, part: int) -> None:
+    connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {NAME}{part}")
+    connection.execute(text("DELETE FROM vector_index_parts WHERE id = :id"), {"id": part})
+
+
+def retire(connection: Connection, parts: Sequence[int]) -> None:
+    connection.execute(
+        text("UPDATE vector_index_parts SET state = 'retired', changed_at = clock_timestamp() WHERE id = ANY (:ids)"),
+        {"ids": list(parts)},
+    )
+
+
+def build(connection: Connection, model: Model, wanted: Range, settings: Settings, *, quiet: bool) -> int:
+    """Builds the index of a range and puts it in the place of the parts that lie in it; returns the part's id.
+
+    Neither reads nor writes wait for it. It takes a second core only while it is `quiet`. Where it fails, nothing has
+    changed but an index that is not valid, which `put_in_order` drops.
+    """
+    part = int(
+        connection.execute(
+            text("""
+                INSERT INTO vector_index_parts (model, from_id, to_id, live_rows) VALUES (:model, :from, :to, :rows)
+                RETURNING id
+            """),
+            {"model": model.name, "from": wanted.from_id, "to": wanted.to_id, "rows": wanted.rows},
+        ).scalar_one()
+    )
+    connection.exec_driver_sql(f"SET maintenance_work_mem = '{settings.index_memory_mb}MB'")
+    began = time.monotonic()
+    try:
+        create_index(connection, part, model, wanted, settings.index_workers if quiet else 0)
+    except DBAPIError as error:
+        # The graph of a parallel build lies in shared memory, of which a container may have little.
+        if getattr(error.orig, "pgcode", None) not in (errorcodes.DISK_FULL, errorcodes.OUT_OF_MEMORY) or not quiet:
+            raise
+        log.info("no parallel build: %s", str(error.orig).strip())
+        connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {NAME}{part}")
+        create_index(connection, part, model, wanted, 0)
+    finish(connection, part, model.name, wanted, time.monotonic() - began)
+    return part
+
+
+def create_index(connection: Connection, part: int, model: Model, wanted: Range, workers: int) -> None:
+    connection.exec_driver_sql(f"SET max_parallel_maintenance_workers = {workers}")
+    name = "'" + model.name.replace("'", "''") + "'"
+    # The ids first: a new vector is past them with one comparison.
+    statement = f"""
+        CREATE INDEX CONCURRENTLY {NAME}{part} ON message_embeddings
+        USING hnsw ((embedding::halfvec({model.dimensions})) halfvec_cosine_ops)
+        WHERE id < {wanted.to_id} AND id >= {wanted.from_id} AND model = {name}
+    """
+    connection.exec_driver_sql(statement.replace("%", "%%"))  # psycopg2 reads % as the mark of a value
+
+
+def finish(connection: Connection, part: int, model: str, wanted: Range, seconds: float = 0.0) -> None:
+    """Makes a built part the one that counts, and retires those that it replaces, in one statement."""
+    connection.execute(
+        text("""
+            UPDATE vector_index_parts SET
+                state = CASE WHEN id = :id THEN 'ready' ELSE 'retired' END,
+                built_rows = CASE WHEN id = :id THEN :rows ELSE built_rows END,
+                live_rows = CASE WHEN id = :id THEN :rows ELSE live_rows END,
+                build_seconds = CASE WHEN id = :id THEN :seconds ELSE build_seconds END,
+                changed_at = clock_timestamp(), counted_at = clock_timestamp()
+            WHERE id = :id OR (model = :model AND state = 'ready' AND from_id >= :from AND to_id <= :to)
+        """),
+        {
+            "id": part,
+            "rows": count(connection, model, wanted.from_id, wanted.to_id),
+            "seconds": seconds,
+            "model": model,
+            "from": wanted.from_id,
+            "to": wanted.to_id,
+        },
+    )

@@ -1,0 +1,260 @@
+"""What the console's buttons do: replay and drop dead letters, retry failed embeddings. The APIs' role cannot write.
+
+A task does a small piece and sends itself again with the same id for the next one, because these run beside
+persist_text, which must not wait for a hundred thousand replays. Its result says how far it is; all of it may be
+repeated without harm.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from celery import Task
+from celery.exceptions import Ignore
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaError
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+import settings as configuration
+import tasks
+from db import commands, console_commands, session
+from db.queries import Row
+from replay.letters import Letter, Original, copies, first_found, originals, replay_headers, whole
+from settings import Settings
+from tasks import resources
+from tasks.app import app
+from tasks.persist import Outage, reason
+
+log = logging.getLogger(__name__)
+
+REPLAY_PIECE = 100
+WRITE_PIECE = 5_000
+SHOWN_PROBLEMS = 5
+TRIES = 8  # with pauses of up to 2 s: who pressed the button is still looking
+KAFKA_MS = 10_000
+LARGEST_RECORD = 64 * 1024 * 1024  # the broker knows its own limit; records are sent one by one
+
+
+Key = tuple[str, int, int]
+
+
+@app.task(bind=True, name=tasks.REPLAY_DEAD_LETTERS, max_retries=TRIES)
+def replay_dead_letters(
+    self: Task,
+    *,
+    keys: list[Key] | None = None,
+    why: str | None = None,
+    until: str | None = None,
+    cursor: str | None = None,
+    done: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Sends dead letters to their topic again: these (topic, partition, offset), or all with the reason `why` (None:
+    any) that were noted until then, which is now unless given.
+
+    Returns {"sent", "failed", "problems": [...]}. A letter stays open until its record was stored.
+    """
+    config = configuration.load()
+    done = done or {"sent": 0, "failed": 0, "problems": []}
+
+    def one_piece() -> str | None:
+        nonlocal until
+        with resources.engine().begin() as connection:
+            until = until or console_commands.now(connection)
+            if keys is not None:
+                rows, following = console_commands.letters_by_name(connection, keys), None
+            else:
+                rows, following = console_commands.open_letters(
+                    connection, reason=why, until=until, cursor=cursor, limit=REPLAY_PIECE
+                )
+        sent, problems = send_again(config, rows)
+        for key in set(map(tuple, keys or ())) - {name(row) for row in rows}:
+            problems.append(f"{key[0]}:{key[1]}:{key[2]}: there is no such dead letter")
+        done["sent"] += sent
+        done["failed"] += len(problems)
+        done["problems"] = (done["problems"] + problems)[:SHOWN_PROBLEMS]
+        return following
+
+    following = patiently(self, one_piece)
+    if following is not None:
+        go_on(self, done, why=why, until=until, cursor=following, done=done)
+    return done
+
+
+@app.task(bind=True, name=tasks.DROP_DEAD_LETTERS, max_retries=TRIES)
+def drop_dead_letters(
+    self: Task, *, keys: list[Key] | None = None, why: str | None = None, until: str | None = None, dropped: int = 0
+) -> dict[str, Any]:
+    """Marks dead letters as dropped, chosen as above. Returns {"dropped"}; their records stay in Kafka."""
+
+    def one_piece(connection: Connection) -> int:
+        nonlocal until
+        until = until or console_commands.now(connection)
+        if keys is not None:
+            return commands.set_dead_letter_state(connection, keys, "dropped")
+        return console_commands.drop_letters(connection, reason=why, until=until, limit=WRITE_PIECE)
+
+    count = patiently(self, lambda: in_transaction(one_piece))
+    if keys is None and count == WRITE_PIECE:
+        so_far = dropped + count
+        go_on(self, {"dropped": so_far}, why=why, until=until, dropped=so_far)
+    return {"dropped": dropped + count}
+
+
+@app.task(bind=True, name=tasks.RETRY_FAILURES, max_retries=TRIES)
+def retry_failures(
+    self: Task, *, ids: list[str] | None = None, until: str | None = None, queued: int = 0
+) -> dict[str, Any]:
+    """Queues messages whose embedding failed once more: these, or all that failed until then. Returns {"queued"}."""
+
+    def one_piece(connection: Connection) -> int:
+        nonlocal until
+        until = until or console_commands.now(connection)
+        return console_commands.retry_failures(connection, ids, until=until, limit=WRITE_PIECE)
+
+    count = patiently(self, lambda: in_transaction(one_piece))
+    if ids is None and count == WRITE_PIECE:
+        go_on(self, {"queued": queued + count}, until=until, queued=queued + count)
+    return {"queued": queued + count}
+
+
+def in_transaction(work: Callable[[Connection], int]) -> int:
+    with resources.engine().begin() as connection:
+        return work(connection)
+
+
+def patiently(task: Task, work: Callable[[], Any]) -> Any:
+    """The work's result; during an outage the task comes again, some times, and at last fails with what it said."""
+    try:
+        return work()
+    except (SQLAlchemyError, KafkaError) as error:
+        if isinstance(error, SQLAlchemyError) and not session.is_outage(error):
+            raise
+        said = reason(error)
+    log.warning("%s: away: %s", task.name, said)
+    raise task.retry(exc=Outage(said), countdown=resources.backoff(task.request.retries))
+
+
+def go_on(task: Task, so_far: dict[str, Any], **following: Any) -> None:
+    """Tells how far the task is, and sends it again for the next piece under its own id."""
+    task.update_state(state="PROGRESS", meta=so_far)
+    app.send_task(task.name, kwargs=following, task_id=task.request.id, argsrepr="()", kwargsrepr="{next piece}")
+    raise Ignore
+
+
+def name(row: Row) -> Key:
+    return (row["topic"], row["partition"], row["offset"])
+
+
+def send_again(config: Settings, rows: Sequence[Row]) -> tuple[int, list[str]]:
+    """Sends the records of dead letters to their partitions; how many, and why the others were not. Raises KafkaError
+    where Kafka is away."""
+    problems: list[str] = []
+    by_letter: dict[Letter, Row] = {}
+    for row in rows:
+        letter = Letter(*name(row), row["timestamp"])
+        if row["state"] != "open":
+            problems.append(f"{letter.name}: it is {row['state']} already")
+        elif letter.topic != config.kafka_topic:
+            problems.append(f"{letter.name}: the bridge reads {config.kafka_topic}")
+        else:
+            by_letter[letter] = row
+    if not by_letter:
+        return 0, problems
+    sources = [
+        lambda wanted: from_rows(by_letter, wanted),
+        lambda wanted: from_log(config, wanted),
+        lambda wanted: from_copies(config, wanted),
+    ]
+    sent = 0
+    missing = set(by_letter)
+    with_producer = connect_producer(config)
+    try:
+        for letter, original in first_found(by_letter, sources):
+            missing.discard(letter)
+            problem = send(with_producer, letter, original)
+            if problem is None:
+                sent += 1
+            else:
+                problems.append(f"{letter.name}: {problem}")
+    finally:
+        with_producer.close(timeout=1)
+    problems += [f"{letter.name}: nothing has it whole any more" for letter in sorted(missing)]
+    return sent, problems
+
+
+def send(producer: KafkaProducer, letter: Letter, original: Original) -> str | None:
+    """Sends one record and waits until Kafka has it; else why not. Raises KafkaError where Kafka is away."""
+    if original.key is None and original.value is None:
+        return "it has neither key nor value: it can only be dropped"
+    try:
+        producer.send(
+            letter.topic,
+            value=original.value,
+            key=original.key,
+            headers=replay_headers(letter, original.headers),
+            partition=letter.partition,
+        ).get(timeout=KAFKA_MS / 1000)
+    except KafkaError as error:
+        if error.retriable:
+            raise
+        return str(error) or type(error).__name__
+    except (AssertionError, ValueError) as error:  # the topic was made again with fewer partitions
+        return str(error)
+    return None
+
+
+def connect_producer(config: Settings) -> KafkaProducer:
+    return KafkaProducer(
+        **config.kafka_client(),
+        client_id="replay",
+        acks="all",
+        max_block_ms=KAFKA_MS,
+        request_timeout_ms=KAFKA_MS // 2,
+        delivery_timeout_ms=KAFKA_MS,
+        bootstrap_timeout_ms=KAFKA_MS // 2,
+        max_request_size=LARGEST_RECORD,
+        allow_auto_create_topics=False,
+        metrics_enabled=False,
+    )
+
+
+def connect_consumer(config: Settings) -> KafkaConsumer:
+    """Reads by itself, without a group: nobody else is disturbed."""
+    return KafkaConsumer(
+        **config.kafka_client(),
+        client_id="replay",
+        enable_auto_commit=False,
+        isolation_level="read_committed",
+        auto_offset_reset="earliest",
+        allow_auto_create_topics=False,
+        request_timeout_ms=KAFKA_MS // 2,
+        bootstrap_timeout_ms=KAFKA_MS // 2,
+        fetch_max_wait_ms=100,
+    )
+
+
+def from_rows(rows: dict[Letter, Row], letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:
+    for letter in letters:
+        original = whole(rows[letter])
+        if original is not None:
+            yield letter, original
+
+
+def from_log(config: Settings, letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:
+    consumer = connect_consumer(config)
+    try:
+        known = consumer.partitions_for_topic(config.kafka_topic) or set()
+        yield from originals(consumer, [letter for letter in letters if letter.partition in known])
+    finally:
+        consumer.close(timeout_ms=1_000)
+
+
+def from_copies(config: Settings, letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:
+    consumer = connect_consumer(config)
+    try:
+        numbers = consumer.partitions_for_topic(config.dead_letter_topic) or set()
+        partitions = [TopicPartition(config.dead_letter_topic, number) for number in sorted(numbers)]
+        yield from copies(consumer, partitions, letters)
+    finally:
+        consumer.close(timeout_ms=1_000)

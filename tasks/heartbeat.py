@@ -1,0 +1,74 @@
+"""The pulse of a part that listens on no port: its loop calls `beat`; `python -m tasks.heartbeat` asks whether it did.
+
+For health checks of containers, one part each: a loop that hangs beats no more, while a process that merely exists
+would pass. Without HEARTBEAT_FILE nothing is written. Only the standard library is used: it is run every few seconds.
+"""
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+import settings as configuration
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS = 1.0
+# The longest that a loop which is well may take for one round: several time-outs of a broker that is away (10 s each).
+STALE_SECONDS = 60.0
+
+_next = float("-inf")
+
+
+def beat() -> None:
+    """Says that the loop goes round. Cheap enough for every round: it writes once a second, and never raises."""
+    global _next
+    now = time.monotonic()
+    if now < _next:
+        return
+    _next = now + BEAT_SECONDS
+    name = configuration.load().heartbeat_file
+    if name:
+        write(Path(name), now)
+
+
+def write(file: Path, now: float) -> None:
+    """Replaces the file, so that a reader never sees half a number."""
+    half = file.with_name(f"{file.name}.new")
+    try:
+        half.write_text(f"{now:.3f}\n")
+        half.replace(file)
+    except OSError as error:  # what beats is worth more than the beat
+        log.warning("no heartbeat written: %s", error)
+
+
+def problem(file: Path) -> str | None:
+    """Why the part that beats into this file is not well, or None.
+
+    The beats are of the system's monotonic clock, which all its processes share and nobody sets. One that lies ahead
+    is from before a restart of the machine.
+    """
+    try:
+        age = time.monotonic() - float(file.read_text())
+    except FileNotFoundError:
+        return "no heartbeat yet"
+    except (OSError, ValueError) as error:
+        return f"{file}: {error}"
+    if age < 0:
+        return "no heartbeat since the machine was started"
+    return None if age < STALE_SECONDS else f"no heartbeat for {age:.0f} s"
+
+
+def main() -> int:
+    try:
+        name = configuration.load().heartbeat_file
+    except configuration.InvalidSetting as error:
+        print(f"heartbeat: {error}", file=sys.stderr)
+        return 2
+    found = problem(Path(name)) if name else "set HEARTBEAT_FILE for the part and for this check"
+    print(found or "ok")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""The clock of the search indexes. A task only looks whether something is due; a thread of the worker waits for
+PostgreSQL to build it, so the queue `persist` goes on meanwhile."""
+
+import logging
+import threading
+import time
+
+from sqlalchemy.exc import SQLAlchemyError
+
+import settings
+import tasks
+from db import index_plan, session, vector_index
+from tasks import resources
+from tasks.app import app
+from tasks.persist import reason
+
+log = logging.getLogger(__name__)
+
+# After a build that failed: whatever it was, it is no better at once.
+PAUSE_SECONDS = 30.0
+
+
+class Watch:
+    """What this process has seen of the vectors that come in, and the one thread that builds."""
+
+    def __init__(self) -> None:
+        self.last_id: int | None = None
+        self.seen_at = 0.0
+        self.last_rate = self.rate = 0.0
+        self.quiet_since = float("inf")
+        self.not_before = float("-inf")
+        self.thread: threading.Thread | None = None
+
+    def see(self, last_id: int, now: float) -> bool:
+        """Notes the highest id; returns whether the rate is known, which takes two looks at some distance."""
+        if self.last_id is not None and now - self.seen_at < 0.5:
+            return True
+        first = self.last_id is None
+        before, self.last_rate = self.last_rate, 0.0
+        if self.last_id is not None:
+            self.last_rate = max(0, last_id - self.last_id) / (now - self.seen_at)
+        # The higher one of two: the look in which a burst ends must not seem to be a slow flow.
+        self.rate = max(before, self.last_rate)
+        if first or self.last_rate > index_plan.QUIET_ROWS_PER_SECOND:
+            self.quiet_since = now
+        self.last_id, self.seen_at = last_id, now
+        return not first
+
+    @property
+    def is_building(self) -> bool:
+        return self.thread is not None and self.thread.is_alive()
+
+
+watch = Watch()
+
+
+@app.task(name=tasks.TEND_INDEX, ignore_result=True, send_events=False)
+def tend_index() -> None:
+    """Starts what is due for the search indexes, one piece at a time, and breaks off what stands in the way."""
+    config = settings.load()
+    now = time.monotonic()
+    try:
+        with resources.engine().begin() as connection:
+            if not watch.see(vector_index.last_id(connection), now):
+                return
+            if watch.is_building or vector_index.is_building(connection):
+                if vector_index.give_way(connection, config, watch.rate):
+                    log.info("a merge gives way: %.0f vectors/s come in", watch.rate)
+                return
+            quiet = now - watch.quiet_since
+            if now < watch.not_before or not vector_index.is_due(connection, config, watch.rate, quiet):
+                return
+    except SQLAlchemyError as error:
+        if not session.is_outage(error):
+            raise
+        log.warning("no look at the indexes, database away: %s", reason(error))
+        return
+    watch.thread = threading.Thread(target=build, args=(config, watch.rate, quiet), name="index builder", daemon=True)
+    watch.thread.start()
+
+
+def build(config: settings.Settings, rate: float, quiet_seconds: float) -> None:
+    """What the thread does. It may end at any moment with its process: the next builder takes it up."""
+    began = time.monotonic()
+    try:
+        part = vector_index.tend(config, rate, quiet_seconds)
+        if part is not None:
+            log.info("index part %d built in %.1f s", part, time.monotonic() - began)
+    except SQLAlchemyError as error:
+        watch.not_before = time.monotonic() + (PAUSE_SECONDS if not vector_index.was_broken_off(error) else 0.0)
+        log.warning("an index was not built: %s", reason(error))

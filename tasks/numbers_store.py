@@ -1,0 +1,174 @@
+"""Where the numbers of all processes meet: in Redis, brought there by a thread of each process about once a second.
+
+Redis holds nothing here that matters to a record. When it loses everything, counters begin anew at zero, which
+Prometheus takes for a restart; what cannot be brought waits in the process.
+"""
+
+import atexit
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import redis
+
+import settings as configuration
+from tasks.numbers import BY_NAME, SEPARATOR, TALLY
+
+log = logging.getLogger(__name__)
+
+TOTALS = "text-pipeline:numbers"
+HISTORY = "text-pipeline:history"
+PROCESSES = "text-pipeline:processes"
+
+EVERY_SECONDS = 1.0
+BUCKET_SECONDS = 5
+HISTORY_SECONDS = 15 * 60
+# A process that said nothing for so long is not up; a task that keeps Python busy may make it miss a few turns.
+SILENT_SECONDS = 15.0
+FORGET_SECONDS = 3600.0
+REDIS_SECONDS = 2.0
+
+
+class Process(NamedTuple):
+    """A running process: "bridge", "beat", or a worker's queues; where, and seconds since it was last heard of."""
+
+    part: str
+    host: str
+    pid: int
+    silent: float
+
+
+class Kept(NamedTuple):
+    """What Redis has: totals by field, history as (unix time, fields) of each span, oldest first, and processes."""
+
+    totals: dict[str, float]
+    history: list[tuple[int, dict[str, float]]]
+    processes: list[Process]
+
+
+def connect(address: str) -> redis.Redis:
+    return redis.Redis.from_url(
+        address, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS, decode_responses=True
+    )
+
+
+def deliver(client: redis.Redis, process: str | None = None) -> None:
+    """Brings what was counted, and says that `process` is up. Raises redis.RedisError, and nothing is lost then.
+
+    Times are the server's, so that the clocks of several machines need not agree.
+    """
+    taken = TALLY.take()
+    try:
+        now = client.time()[0]
+        pipeline = client.pipeline(transaction=True)
+        if process is not None:
+            pipeline.zadd(PROCESSES, {process: now})
+            pipeline.zremrangebyscore(PROCESSES, "-inf", now - FORGET_SECONDS)
+        span = f"{HISTORY}:{now // BUCKET_SECONDS * BUCKET_SECONDS}"
+        for name, amount in taken.items():
+            pipeline.hincrbyfloat(TOTALS, name, amount)
+            if BY_NAME[name.partition(SEPARATOR)[0]].history:
+                pipeline.hincrbyfloat(span, name, amount)
+        if taken:
+            pipeline.expire(span, HISTORY_SECONDS + 60)
+        pipeline.execute()
+    except redis.RedisError:
+        TALLY.put_back(taken)
+        raise
+
+
+def read(client: redis.Redis) -> Kept:
+    """Everything that was brought, in two round trips. Raises redis.RedisError."""
+    now = client.time()[0]
+    last = now // BUCKET_SECONDS * BUCKET_SECONDS
+    times = range(last - HISTORY_SECONDS + BUCKET_SECONDS, last + 1, BUCKET_SECONDS)
+    pipeline = client.pipeline(transaction=False)
+    pipeline.hgetall(TOTALS)
+    pipeline.zrangebyscore(PROCESSES, now - SILENT_SECONDS, "+inf", withscores=True)
+    for time in times:
+        pipeline.hgetall(f"{HISTORY}:{time}")
+    totals, processes, *spans = pipeline.execute()
+    return Kept(
+        numbers(totals),
+        [(time, numbers(span)) for time, span in zip(times, spans, strict=True)],
+        [process(member, now - score) for member, score in processes],
+    )
+
+
+def numbers(found: dict[str, str]) -> dict[str, float]:
+    return {name: float(amount) for name, amount in found.items() if name.partition(SEPARATOR)[0] in BY_NAME}
+
+
+def process(member: str, silent: float) -> Process:
+    part, host, pid = member.split(SEPARATOR)
+    return Process(part, host, int(pid), max(0.0, silent))
+
+
+class Delivery:
+    """The thread of this process that delivers. After a fork the child needs one of its own."""
+
+    def __init__(self, address: str, part: str) -> None:
+        self.client = connect(address)
+        self.process = SEPARATOR.join((part, socket.gethostname(), str(os.getpid())))
+        self.pid = os.getpid()
+        self.ended = threading.Event()
+        self.away = False
+        self.thread = threading.Thread(target=self.run, name="deliver numbers", daemon=True)
+        self.thread.start()
+
+    def run(self) -> None:
+        while True:
+            self.deliver(self.process)
+            if self.ended.wait(EVERY_SECONDS):
+                return
+
+    def deliver(self, process: str | None) -> None:
+        try:
+            deliver(self.client, process)
+            self.away = False
+        except redis.RedisError as error:
+            if not self.away:
+                log.info("numbers wait, broker away: %s", error)
+            self.away = True
+
+    def end(self) -> None:
+        """Delivers what is left, and takes this process off the list."""
+        self.ended.set()
+        self.thread.join(2 * REDIS_SECONDS)
+        if self.away:
+            return
+        self.deliver(None)
+        try:
+            self.client.zrem(PROCESSES, self.process)
+            self.client.close()
+        except redis.RedisError as error:
+            log.info("not signed off, broker away: %s", error)
+
+
+_delivery: Delivery | None = None
+
+
+def begin(part: str) -> None:
+    """From now on this process, which is a `part`, delivers its numbers; once for each process, by its main thread."""
+    global _delivery
+    if _delivery is None or _delivery.pid != os.getpid():
+        _delivery = Delivery(configuration.load().redis_address, part)
+        atexit.register(end)
+
+
+def end() -> None:
+    global _delivery
+    if _delivery is not None and _delivery.pid == os.getpid():
+        _delivery.end()
+        _delivery = None
+
+
+def count_by_part(processes: Iterable[Process], known: Sequence[str]) -> dict[str, int]:
+    """How many processes of each part are up; a known part without any is 0."""
+    counted = dict.fromkeys(known, 0)
+    for each in processes:
+        counted[each.part] = counted.get(each.part, 0) + 1
+    return counted

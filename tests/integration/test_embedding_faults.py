@@ -1,0 +1,161 @@
+"""What embed_text does when the model, a provider, or the worker beside it fails half way: nothing good is thrown away,
+and what was not tried costs no attempt."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sqlalchemy import Engine
+
+from db import commands
+from embedder import EmbedderUnavailable
+from embedder.hashing import HashingEmbedder
+from settings import Settings
+from tasks import embed, resources
+from tests.parts import eventually
+from tests.samples import OTHER_LEASE, a_record, ask, embedded, meanwhile, persist, run
+
+FAILED = "SELECT message_id::text AS id, reason FROM embedding_failures"
+JOBS = "SELECT cardinality(message_ids) AS messages, attempts, lease IS NOT NULL AS leased FROM embedding_jobs"
+
+
+class Fickle(HashingEmbedder):
+    """The hashing provider, with a text that it cannot split, and calls that go wrong or wait."""
+
+    model = "fickle-384"
+    worth_keeping = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.calls = 0
+        self.away_from_call = 10**9
+        self.gate: threading.Event | None = None
+        self.inside = threading.Event()
+
+    def passages(self, text: str) -> list[tuple[int, int]]:
+        if "unsplittable" in text:
+            raise ValueError("no token for it")
+        return list(super().passages(text))
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.calls += 1
+        if self.calls >= self.away_from_call:
+            raise EmbedderUnavailable("429", retry_after=0.0)
+        self.texts += texts
+        self.inside.set()
+        if self.gate is not None:
+            assert self.gate.wait(20)
+        return super().embed(texts)
+
+
+@pytest.fixture
+def fickle(settings: Settings, database: Engine, monkeypatch: pytest.MonkeyPatch) -> Fickle:
+    """The worker's resources in this process: the test's database, and the fickle embedder."""
+    made = Fickle()
+    with database.begin() as connection:
+        commands.register_model(connection, made.model, made.dimensions)
+    monkeypatch.setattr(resources, "engine", lambda: database)
+    monkeypatch.setattr(resources, "embedder", lambda: made)
+    monkeypatch.setattr("settings.load", lambda: settings)
+    return made
+
+
+def job_ids(database: Engine) -> list[int]:
+    return [row["id"] for row in ask(database, "SELECT id FROM embedding_jobs ORDER BY id")]
+
+
+def test_a_text_that_cannot_be_split_fails_alone(database: Engine, fickle: Fickle) -> None:
+    records = [a_record("one"), a_record("unsplittable"), a_record("three")]
+    persist(database, *records)
+    embed.embed_text(job_ids(database))
+    assert embedded(database) == {records[0].id, records[2].id}
+    assert ask(database, FAILED) == [{"id": records[1].id, "reason": "ValueError: no token for it"}]
+    assert job_ids(database) == []
+
+
+def test_a_provider_that_goes_away_half_way_keeps_what_it_has_done(database: Engine, fickle: Fickle) -> None:
+    long = "word " * (embed.PORTION_CHARS // 10 + 100)
+    records = [a_record(f"{number} {long}") for number in range(5)]
+    persist(database, *records)
+    fickle.away_from_call = 3
+    embed.embed_text(job_ids(database))
+    done = embedded(database)
+    assert 0 < len(done) < 5
+    assert ask(database, JOBS) == [{"messages": 5 - len(done), "attempts": 0, "leased": False}]
+    fickle.away_from_call = 10**9
+    embed.embed_text(job_ids(database))
+    assert embedded(database) == {record.id for record in records}
+    assert ask(database, FAILED) == []
+
+
+def test_a_provider_that_is_away_costs_no_attempt(database: Engine, fickle: Fickle) -> None:
+    persist(database, a_record("one"), a_record("two"))
+    fickle.away_from_call = 1
+    for _ in range(8):
+        embed.embed_text(job_ids(database))
+        run(database, "UPDATE embedding_jobs SET available_at = clock_timestamp()")
+    assert ask(database, JOBS) == [{"messages": 2, "attempts": 0, "leased": False}]
+
+
+def test_a_lease_is_renewed_while_the_model_is_slow(
+    database: Engine, settings: Settings, fickle: Fickle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = Settings(**{**settings.__dict__, "embed_lease_seconds": 0.6})
+    monkeypatch.setattr("settings.load", lambda: quick)
+    persist(database, a_record("one"))
+    (job,) = job_ids(database)
+    fickle.gate = threading.Event()
+
+    def expires() -> Any:
+        return ask(database, "SELECT available_at AS at FROM embedding_jobs")[0]["at"]
+
+    with meanwhile(lambda: embed.embed_text([job])):
+        assert fickle.inside.wait(10)
+        first = expires()
+        eventually(lambda: (expires() - first).total_seconds() > 1.0)
+        with database.begin() as connection:
+            assert commands.claim_jobs(connection, [job], OTHER_LEASE, 60) == []
+        fickle.gate.set()
+    assert len(embedded(database)) == 1
+
+
+def test_of_two_jobs_one_that_was_lost_leaves_the_other_its_vectors(database: Engine, fickle: Fickle) -> None:
+    ours, theirs = a_record("one"), a_record("two")
+    persist(database, ours)
+    persist(database, theirs)
+    first, second = job_ids(database)
+    fickle.gate = threading.Event()
+    with meanwhile(lambda: embed.embed_text([first, second])):
+        assert fickle.inside.wait(10)
+        run(
+            database,
+            "UPDATE embedding_jobs SET lease = CAST(:lease AS uuid) WHERE id = :id",
+            lease=OTHER_LEASE,
+            id=second,
+        )
+        fickle.gate.set()
+    assert embedded(database) == {ours.id}
+    assert job_ids(database) == [second]
+
+
+def test_a_text_that_was_embedded_before_is_not_embedded_again(database: Engine, fickle: Fickle) -> None:
+    long = "A sentence of a long text, which has several passages. " * 60
+    records = [a_record("same"), a_record("same"), a_record(long)]
+    persist(database, *records)
+    embed.embed_text(job_ids(database))
+    assert fickle.texts.count("same") == 1
+    made = len(fickle.texts)
+    assert made > 3
+    again = [a_record("same"), a_record(long), a_record("new")]
+    persist(database, *again)
+    embed.embed_text(job_ids(database))
+    assert fickle.texts[made:] == ["new"]
+    assert embedded(database) == {record.id for record in records + again}
+    passages = """SELECT passage_number, passage_start, passage_end, embedding::text AS vector FROM message_embeddings
+                  WHERE message_id = CAST(:id AS uuid) ORDER BY passage_number"""
+    assert ask(database, passages, id=again[1].id) == ask(database, passages, id=records[2].id)
+    assert len(ask(database, passages, id=again[1].id)) > 1
