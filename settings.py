@@ -102,7 +102,7 @@ class Settings:
     index_seal_rows: int = 10_000
     index_memory_mb: int = 512
     index_workers: int = 1
-    index_ef_search: int = 120
+    index_ef_search: int = 200
     keyword_language: str = "english"
     keyword_index: str = "on"
     metadata_index: str = "on"

@@ -6,7 +6,7 @@ from typing import get_args
 from flask import Flask, Response, request
 from werkzeug.routing import BaseConverter
 
-from api import auth, health, incoming, messages, openapi, pages, problems, search
+from api import auth, console, health, incoming, messages, openapi, pages, problems, search, waits
 from api.answers import json_answer
 from api.openapi import Operation
 from api.parts import Parts, Role, assemble
@@ -59,7 +59,9 @@ def create_app(role: Role, settings: Settings) -> Flask:
             methods=[operation.method],
         )
     app.add_url_rule("/openapi.json", "openapi", lambda: json_answer(document))
-    pages.register(app, parts, TITLES[role])
+    pages.register(app, TITLES[role])
+    if role == "search":
+        console.register(app, parts)
     app.after_request(finished)
     return app
 
@@ -73,7 +75,8 @@ def view(operation: Operation, parts: Parts) -> Callable[..., Response]:
             checked["query"] = incoming.query(request, operation.query)
         if operation.body is not None:
             checked["body"] = incoming.body(request, operation.body, parts.settings)
-        return operation.view(parts, **checked)
+        with waits.one_call(parts.settings.post_wait_seconds):
+            return operation.view(parts, **checked)
 
     return call
 

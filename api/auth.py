@@ -17,6 +17,7 @@ from settings import Settings
 COOKIE = "text_session"
 DAYS = 30
 OPEN = frozenset({"/health", "/metrics", "/session"})
+FILES = ("static", "swagger_file", "console.static")
 PURPOSE = b"a session of the web console until "
 
 
@@ -71,7 +72,7 @@ def refusal() -> Response:
 def register(app: Flask, settings: Settings) -> None:
     @app.before_request
     def check() -> Response | None:
-        if not settings.api_key_set or request.path in OPEN or request.endpoint in ("static", "swagger_file"):
+        if not settings.api_key_set or request.path in OPEN or request.endpoint in FILES:
             return None
         given = key_of_request()
         if given is not None:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
@@ -12,6 +12,17 @@ from api import kafka_client
 from settings import Settings
 
 Found = TypeVar("Found")
+
+
+class Position(NamedTuple):
+    """How far the consumer group is in a partition: what is committed, and where the committed records end."""
+
+    committed: int
+    end: int
+
+    @property
+    def lag(self) -> int:
+        return max(0, self.end - self.committed)
 
 
 class KafkaWatch:
@@ -28,7 +39,11 @@ class KafkaWatch:
 
     def lag(self) -> int:
         """Records of the topic that the consumer group has yet to commit. Raises KafkaError."""
-        return self._ask(self._lag)
+        return sum(position.lag for position in self.positions().values())
+
+    def positions(self) -> dict[int, Position]:
+        """By partition of the topic, in order. Raises KafkaError."""
+        return self._ask(self._positions)
 
     def _ask(self, question: Callable[[KafkaAdminClient], Found]) -> Found:
         with self._lock:
@@ -47,7 +62,7 @@ class KafkaWatch:
             raise KafkaError(f"Kafka has no topic {self.settings.kafka_topic}")
         return [TopicPartition(topic["name"], each["partition_index"]) for each in topic["partitions"]]
 
-    def _lag(self, admin: KafkaAdminClient) -> int:
+    def _positions(self, admin: KafkaAdminClient) -> dict[int, Position]:
         partitions = self._partitions(admin)
         latest, earliest = OffsetSpec.LATEST, OffsetSpec.EARLIEST
         ends = admin.list_partition_offsets(dict.fromkeys(partitions, latest), isolation_level="read_committed")
@@ -56,4 +71,4 @@ class KafkaWatch:
         new = [each for each in partitions if each not in committed or committed[each].offset < 0]
         starts = admin.list_partition_offsets(dict.fromkeys(new, earliest)) if new else {}
         done = {each: starts[each].offset if each in starts else committed[each].offset for each in partitions}
-        return sum(max(0, ends[each].offset - done[each]) for each in partitions)
+        return {each.partition: Position(done[each], ends[each].offset) for each in sorted(partitions)}

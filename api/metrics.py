@@ -16,6 +16,7 @@ from prometheus_client import (
     generate_latest,
     multiprocess,
 )
+from prometheus_client.registry import Collector
 
 METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -35,6 +36,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.pipeline: Collector | None = None
         self.shared = numbers_are_shared()
         if not self.shared:
             ProcessCollector(registry=self.registry)
@@ -67,9 +69,19 @@ class Metrics:
             self.request_seconds.labels(method, route).observe(time.perf_counter() - g.began)
             return response
 
+    def show_too(self, pipeline: Collector) -> None:
+        """Shows the numbers of the whole pipeline beside those of this application."""
+        self.pipeline = pipeline
+
     def answer(self) -> Response:
         registry = self.registry
         if self.shared:
             registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+        page = generate_latest(registry)
+        if self.pipeline is not None:
+            # Not registered: a worker of several would then have it in the numbers that all add up.
+            numbers = CollectorRegistry()
+            numbers.register(self.pipeline)
+            page += generate_latest(numbers)
+        return Response(page, content_type=CONTENT_TYPE_LATEST)

@@ -69,16 +69,12 @@ def keep_metadata_as_text(engine: Engine) -> None:
 
 def assemble(role: Role, settings: Settings) -> Parts:
     log, watch, model = KafkaLog(settings), KafkaWatch(settings), Model(settings)
-    engine = session.connect_engine(
-        settings.database_url(reader=True), f"{role}-api", pool_size=POOL_SIZE, timeout_ms=STATEMENT_MS
-    )
-    keep_metadata_as_text(engine)
-    # Reads are single statements: without a transaction around them each costs one round trip, not three.
-    reader = engine.execution_options(isolation_level="AUTOCOMMIT")
+    # Reads are single statements, which need no transaction around them.
+    url = settings.database_url(reader=True)
+    reader = session.connect_engine(url, f"{role}-api", pool_size=POOL_SIZE, timeout_ms=STATEMENT_MS, autocommit=True)
+    keep_metadata_as_text(reader)
     # A connection of its own, so that a busy pool is no ill health.
-    pulse = session.connect_engine(
-        settings.database_url(reader=True), f"{role}-api health", timeout_ms=int(CHECK_SECONDS * 1000)
-    ).execution_options(isolation_level="AUTOCOMMIT")
+    pulse = session.connect_engine(url, f"{role}-api health", timeout_ms=int(CHECK_SECONDS * 1000), autocommit=True)
 
     def database() -> None:
         with pulse.connect() as connection:

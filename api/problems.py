@@ -7,7 +7,7 @@ import logging
 from http import HTTPStatus
 
 from flask import Flask, Response, current_app, request
-from psycopg2 import errorcodes
+from psycopg2 import Error, errorcodes
 from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
@@ -118,6 +118,14 @@ def register(app: Flask, settings: Settings) -> None:
     @app.errorhandler(SQLAlchemyError)
     def a_database_error(error: SQLAlchemyError) -> Response:
         return from_database(error).answer()
+
+    @app.errorhandler(Error)
+    def a_lost_connection(error: Error) -> Response:
+        """What SQLAlchemy lets through as it is, when a connection breaks on its way back to the pool."""
+        if not session.is_outage(error):
+            return a_bug(error)
+        log.warning("%s %s: the database is away: %s", request.method, request.path, first_line(error))
+        return Unavailable("the database does not answer; try again in a moment").answer()
 
     @app.errorhandler(Exception)
     def a_bug(error: Exception) -> Response:

@@ -266,6 +266,33 @@ class SearchAnswer(Output):
     results: list[Hit] = Field(description="best first, each message once")
 
 
+class IndexPart(Output):
+    id: int
+    rows: int = Field(description="vectors in it, as last counted: within a minute")
+    state: Literal["ready"]
+
+
+class IndexBuild(Output):
+    """An index that is being built: of the open part, or of parts that it will replace. Searches do not wait for it."""
+
+    id: int
+    rows: int = Field(description="vectors that it will hold, about")
+    phase: str | None = Field(description="PostgreSQL's word for it; null between two statements, or after a crash")
+    progress: float = Field(ge=0, le=1)
+    seconds: float = Field(description="since it began")
+
+
+class Index(Output):
+    kind: Literal["exact", "hnsw"] = Field(description="exact: so few vectors that none is built, or none is yet")
+    vectors: int = Field(description="all of the active model, one a passage")
+    indexed: int = Field(description="those that the parts hold, as last counted")
+    open: int = Field(description="those that no part holds; they are scanned exactly, and found at once")
+    unindexed: int = Field(description="those of them that wait for an index; none where so few are scanned at rest")
+    settled: bool = Field(description="whether nothing is being built, and nothing would be if no text came any more")
+    parts: list[IndexPart]
+    building: IndexBuild | None
+
+
 class Status(Output):
     status: Literal["up_to_date", "catching_up", "unavailable"]
     model: str | None
@@ -274,7 +301,7 @@ class Status(Output):
     pending: int | None
     failed: int | None
     oldest_pending_seconds: float | None
-    index: dict[str, Any] | None
+    index: Index | None = Field(description="the index of the active model's vectors")
 
 
 class Health(Output):

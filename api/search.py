@@ -16,7 +16,7 @@ from api.openapi import Answer, Operation, problem, unavailable
 from api.parts import Parts
 from api.problems import Problem, Unavailable, first_line
 from api.schemas import SearchRequest, SimilarQuery
-from db import queries, session
+from db import queries, session, vector_search
 from embedder import Embedder, EmbedderUnavailable, ModelError, UnembeddableText
 
 log = logging.getLogger(__name__)
@@ -57,9 +57,10 @@ def find(parts: Parts, asked: SearchRequest) -> dict[str, Any]:
             mismatch = parts.model.mismatch(queries.active_model(connection))
             if mismatch is not None:
                 raise Unavailable(f"{mismatch}; mode keyword works meanwhile")
-            rankings.append(queries.semantic(connection, vector, model, **narrowed))
         if asked.mode != "semantic":
             rankings.append(queries.keyword(connection, some_words(asked.query), **narrowed))
+        if vector is not None and model is not None:  # last: see there. First of the rankings: its passages are shown
+            rankings.insert(0, vector_search.semantic(connection, vector, model, **narrowed))
     if asked.mode == "hybrid":
         hits = queries.fuse(rankings, asked.limit)
         hits = [hit for hit in hits if asked.min_score is None or hit["score"] >= asked.min_score]
@@ -111,7 +112,7 @@ def similar(parts: Parts, id: str, query: SimilarQuery) -> Response:
         vector = queries.first_vector(connection, found["id"], model) if model is not None else None
         if model is None or vector is None:
             raise Problem(409, f"this message has no neighbours to tell: its embedding is {found['embedding']}")
-        hits = queries.semantic(connection, vector, model, limit=query.limit, without=found["id"])
+        hits = vector_search.semantic(connection, vector, model, limit=query.limit, without=found["id"])
     return json_answer(answer(found["message"], "semantic", model, time.perf_counter() - began, hits))
 
 

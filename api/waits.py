@@ -5,13 +5,20 @@ psycopg2 lets the process that waits keep the time instead.
 """
 
 import select
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import inf
 
 import psycopg2
 from psycopg2 import extensions
 
 CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 6.0  # the server ends a statement of the APIs after 5 (api.parts)
+CALL_SECONDS = 10.0
+
+_call = threading.local()
 
 
 def bound() -> None:
@@ -19,10 +26,22 @@ def bound() -> None:
     extensions.set_wait_callback(wait)
 
 
+@contextmanager
+def one_call(more_seconds: float = 0.0) -> Iterator[None]:
+    """All waits of this thread inside end together after CALL_SECONDS and those: each may be short and the sum of a
+    call's not."""
+    _call.deadline = time.monotonic() + CALL_SECONDS + more_seconds
+    try:
+        yield
+    finally:
+        _call.deadline = inf
+
+
 def wait(connection: extensions.connection) -> None:
     """Returns when libpq has what it waits for. Raises OperationalError after the time, which closes the connection."""
     connecting = connection.status == extensions.STATUS_SETUP
     deadline = time.monotonic() + (CONNECT_SECONDS if connecting else ANSWER_SECONDS)
+    deadline = min(deadline, getattr(_call, "deadline", inf))
     poller = select.poll()
     watched = None
     while (state := connection.poll()) != extensions.POLL_OK:

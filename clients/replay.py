@@ -2,17 +2,18 @@
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from kafka.producer import KafkaProducer
 
 from clients import connect, database
-from clients.dead_letters import Letter, Original, copies, originals, parse_name, replay_headers, whole
+from clients.dead_letters import parse_name
 from clients.produce import Sending
 from clients.progress import bar
 from clients.show import short_time
 from clients.terminal import lines, on_terminal, one_line, say, table
 from db import queries
+from replay.letters import Letter, Original, copies, first_found, originals, replay_headers, whole
 from settings import Settings
 
 EVERY = 1_000_000_000  # as a limit: all of them
@@ -124,17 +125,14 @@ def send_again(settings: Settings, producer: KafkaProducer, letters: Sequence[Le
 
 def found_originals(settings: Settings, letters: Sequence[Letter]) -> Iterator[tuple[Letter, Original]]:
     """Each letter with its record: from the log, else from the table, else from the dead-letter topic."""
-    left = set(letters)
-    sources: list[Callable[[list[Letter]], Iterator[tuple[Letter, Original]]]] = [
-        lambda wanted: from_log(settings, wanted),
-        lambda wanted: from_table(settings, wanted),
-        lambda wanted: from_copies(settings, wanted),
-    ]
-    for source in sources:
-        if left:
-            for letter, original in source(sorted(left)):
-                left.discard(letter)
-                yield letter, original
+    return first_found(
+        letters,
+        [
+            lambda wanted: from_log(settings, wanted),
+            lambda wanted: from_table(settings, wanted),
+            lambda wanted: from_copies(settings, wanted),
+        ],
+    )
 
 
 def from_log(settings: Settings, letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:

@@ -132,14 +132,14 @@ def ages(connection: Connection, message_ids: Sequence[str]) -> list[float]:
     return list(rows.scalars())
 
 
-def words_of_query(connection: Connection, query: str, words: Collection[str]) -> set[str]:
-    """Those of the words that full text search takes for one of the query's: "cats" for "cat"."""
+def words_of_query(connection: Connection, query: str, words: Collection[str], language: str) -> set[str]:
+    """Those of the words that full text search takes for one of the query's: "cats" for "cat" in English."""
     rows = connection.execute(
         text("""
             SELECT word FROM unnest(:words ::text[]) AS given (word)
-            WHERE tsvector_to_array(to_tsvector('english', word))
-                && tsvector_to_array(to_tsvector('english', :query ::text))
+            WHERE tsvector_to_array(to_tsvector(:language ::regconfig, word))
+                && tsvector_to_array(to_tsvector(:language ::regconfig, :query ::text))
         """),
-        {"words": list(words), "query": query},
+        {"words": list(words), "query": query, "language": language},
     )
     return set(rows.scalars())

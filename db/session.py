@@ -53,10 +53,13 @@ def read_integer(digits: str) -> int | Decimal:
 exact_json = partial(simplejson.loads, use_decimal=True, parse_int=read_integer)
 
 
-def connect_engine(url: str, name: str, *, pool_size: int = 1, timeout_ms: int = STATEMENT_MS) -> Engine:
+def connect_engine(
+    url: str, name: str, *, pool_size: int = 1, timeout_ms: int = STATEMENT_MS, autocommit: bool = False
+) -> Engine:
     """An engine whose connections are named `name` in pg_stat_activity and bounded as the module says.
 
-    `timeout_ms` bounds a statement (and on PostgreSQL 17 and later also a whole transaction); 0 lifts both bounds.
+    `timeout_ms` bounds a statement (and on PostgreSQL 17 and later also a whole transaction); 0 lifts both bounds. With
+    `autocommit` no transaction is opened around single statements, which would cost two round trips each.
     """
     options = f"-c statement_timeout={timeout_ms} -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS}"
     engine = create_engine(
@@ -77,6 +80,8 @@ def connect_engine(url: str, name: str, *, pool_size: int = 1, timeout_ms: int =
             "keepalives_count": 3,
             "tcp_user_timeout": UNANSWERED_MS,
         },
+        # As an option of executions it would be set and taken back each time, two round trips more.
+        **({"isolation_level": "AUTOCOMMIT"} if autocommit else {}),
     )
 
     @event.listens_for(engine, "connect")

@@ -44,15 +44,6 @@ class Model:
     active: bool
 
 
-def ready_parts(connection: Connection, model: str) -> list[tuple[int, int]]:
-    """The ranges [from, to) of a model's vectors that an index covers, ascending."""
-    rows = connection.execute(
-        text("SELECT from_id, to_id FROM vector_index_parts WHERE model = :model AND state = 'ready' ORDER BY from_id"),
-        {"model": model},
-    )
-    return [(row[0], row[1]) for row in rows]
-
-
 def models(connection: Connection, settings: Settings) -> list[Model]:
     """The models whose vectors want an index: the active one first, and those that are being written."""
     if settings.vector_index == "off":

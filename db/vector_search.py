@@ -11,7 +11,6 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 import settings
-from db import vector_index
 from db.queries import HIT, Row, narrowing
 
 # A filter that so few messages pass is answered from just their vectors: 4 microseconds each, which an index scan that
@@ -20,13 +19,15 @@ FEW = 5_000
 # Each hit is asked for about twice, for the passages of one message and for vectors of texts that were edited.
 SPARE = 8
 
-# Sorting is made unattractive, or PostgreSQL would rather read and sort a part that it believes small than walk its
-# graph. relaxed_order finds more of the nearest than strict_order; what comes out is sorted anyway.
-PREPARE = text("""
-    SELECT set_config('hnsw.ef_search', :ef, true), set_config('hnsw.iterative_scan', 'relaxed_order', true),
-        set_config('jit', 'off', true), set_config('enable_sort', 'off', true)
+# The ranges that indexes cover and, where there are any, how to use them, in one round trip. Sorting is made
+# unattractive, or PostgreSQL would rather read and sort a part that it believes small than walk its graph.
+# relaxed_order finds more of the nearest than strict_order; what comes out is sorted anyway.
+READY_PARTS = text("""
+    SELECT from_id, to_id, set_config('hnsw.ef_search', :ef, true),
+        set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('jit', 'off', true),
+        set_config('enable_sort', 'off', true)
+    FROM vector_index_parts WHERE model = :model AND state = 'ready' ORDER BY from_id
 """)
-SORT_AGAIN = text("SELECT set_config('enable_sort', 'on', true)")
 
 
 def semantic(
@@ -44,23 +45,28 @@ def semantic(
     """The messages nearest to a vector, best first, each once with its best passage and the cosine similarity as score.
 
     A vector counts only while its content hash is that of its message, so no edited text is found by its old vector.
-    `since` <= created_at < `until`. `without` leaves one message id out.
+    `since` <= created_at < `until`. `without` leaves one message id out. What it asks of PostgreSQL's planner holds
+    until the transaction ends, so let it be the last statement there.
     """
     where, values = narrowing(filter, since, until)
     values |= {"query": literal(vector), "model": model, "limit": limit, "without": without}
-    parts = vector_index.ready_parts(connection, model)
+    parts = ready_parts(connection, model, max(settings.load().index_ef_search, wanted_of(limit)))
     rows = None
     if parts and where and few_match(connection, where, values):
         rows = by_rows(connection, few(where, values), values)
     elif parts:
-        connection.execute(PREPARE, {"ef": str(max(settings.load().index_ef_search, wanted_of(limit)))})
         rows = by_index(connection, parts, len(vector), where, values)
-        connection.execute(SORT_AGAIN)
     if rows is None:
         rows = by_rows(connection, everything(where, values), values)
     for row in rows:
         row["score"] = min(1.0, row["score"])
     return [row for row in rows if min_score is None or row["score"] >= min_score]
+
+
+def ready_parts(connection: Connection, model: str, ef_search: int) -> list[tuple[int, int]]:
+    """The ranges [from, to) of a model's vectors that an index covers, ascending; the next statement will use them."""
+    rows = connection.execute(READY_PARTS, {"model": model, "ef": str(ef_search)})
+    return [(row[0], row[1]) for row in rows]
 
 
 def literal(vector: Sequence[float]) -> str:

@@ -17,7 +17,9 @@ log = logging.getLogger(__name__)
 
 FORGET_EVERY_SECONDS = 3600
 SMALL = 50  # messages; a job of more came in bulk
-_forgotten_at = float("-inf")
+# Sweeps that piled up behind a backlog are one sweep.
+SWEEP_AGAIN_SECONDS = 0.3
+_forgotten_at = _swept_at = float("-inf")
 
 
 @app.task(name=tasks.SWEEP, ignore_result=True, send_events=False)  # one a second would fill Flower
@@ -27,6 +29,10 @@ def sweep() -> int:
     These are rows typed by hand, jobs that a full queue left behind, and those whose worker or message was lost. The
     jobs stay in their table until their vectors are stored, so a sweep that dies half way only delays them.
     """
+    global _swept_at
+    if time.monotonic() - _swept_at < SWEEP_AGAIN_SECONDS:
+        return 0
+    _swept_at = time.monotonic()
     config = settings.load()
     try:
         room = config.embed_queue_max - queue_length("embed") - queue_length("embed", BULK_PRIORITY)

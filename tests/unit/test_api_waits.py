@@ -109,6 +109,26 @@ def test_a_silent_database_is_given_up(silent_port: int, monkeypatch: pytest.Mon
         extensions.set_wait_callback(None)
 
 
+def test_all_waits_of_one_call_end_together(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waits, "CALL_SECONDS", 0.3)
+    monkeypatch.setattr(waits, "CONNECT_SECONDS", 1.0)
+
+    def seconds() -> float:
+        began = time.monotonic()
+        with pytest.raises(psycopg2.OperationalError, match="does not answer"):
+            psycopg2.connect(host="127.0.0.1", port=silent_port, user="a", password="b", dbname="c")
+        return time.monotonic() - began
+
+    waits.bound()
+    try:
+        with waits.one_call():
+            assert seconds() < 0.9
+            assert seconds() < 0.2
+        assert seconds() > 0.9
+    finally:
+        extensions.set_wait_callback(None)
+
+
 def test_a_model_that_cannot_be_loaded_is_told_and_tried_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
     tries = []
 

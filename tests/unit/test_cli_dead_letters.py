@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from bridge.message import Coordinates, first_coming
-from clients import dead_letters
-from clients.dead_letters import Letter, Original, copies, letter_of, originals, parse_name, replay_headers, whole
+from clients.dead_letters import parse_name
 from clients.terminal import WrongUsage
+from replay import letters as replay_letters
+from replay.letters import Letter, Original, copies, letter_of, originals, replay_headers, whole
 
 LETTER = Letter("text-messages", 2, 1041, 1_700_000_000_000)
 
@@ -87,7 +88,7 @@ def test_only_the_same_record_of_the_log_is_the_original(monkeypatch: pytest.Mon
         asked.append((tuple(partition), list(offsets)))
         yield from [record(1, 100), record(2, 999)]
 
-    monkeypatch.setattr(dead_letters, "at_offsets", at_offsets)
+    monkeypatch.setattr(replay_letters, "at_offsets", at_offsets)
     letters = [Letter("t", 0, 2, 200), Letter("t", 0, 1, 100)]
     found = list(originals(None, letters))
     assert found == [(Letter("t", 0, 1, 100), Original(b"k", b"v", []))]
@@ -106,7 +107,7 @@ def test_a_copy_in_the_dead_letter_topic_counts_once_and_when_it_is_whole(monkey
         record(3, 9, headers=headers(twice)),
         record(4, 9, headers=headers(other)),
     ]
-    monkeypatch.setattr(dead_letters, "follow", lambda *_, **__: iter(topic))
+    monkeypatch.setattr(replay_letters, "follow", lambda *_, **__: iter(topic))
     found = list(copies(None, [], [cut, twice]))
     assert [letter for letter, _ in found] == [twice]
     assert replay_headers(twice, found[0][1].headers)[0] == ("own", b"h")

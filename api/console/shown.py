@@ -1,0 +1,175 @@
+"""How things look: bytes and texts in pieces that a template can mark, numbers and times for people."""
+
+import re
+import unicodedata
+from base64 import b64decode
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+CONTEXT_CHARS = 120
+HIT_CHARS = 900
+SEARCHED_CHARS = 20_000
+RECORD_CHARS = 20_000
+
+# Characters that change how others look, or cannot be seen: they are shown by their code.
+HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
+PLAIN = frozenset("\n\t\u200c\u200d")  # the last two join letters and emoji in ordinary texts
+
+Piece = tuple[str, str]  # text, and what it is: "", "hidden", "byte", "around", "passage" or "word"
+
+
+def record_bytes(content: Any, limit: int = RECORD_CHARS) -> list[Piece]:
+    """Bytes as text: what is no UTF-8 as \\xff, and what cannot be seen as U+202E, marked as such. At most about
+    `limit` characters."""
+    pieces: list[Piece] = []
+    left = bytes(content)[: limit * 4]
+    while left:
+        try:
+            pieces += visible(left.decode())
+            break
+        except UnicodeDecodeError as error:
+            pieces += visible(left[: error.start].decode())
+            pieces.append(("".join(f"\\x{byte:02x}" for byte in left[error.start : error.end]), "byte"))
+            left = left[error.end :]
+        if sum(len(text) for text, _ in pieces) > limit:
+            break
+    return joined(pieces)
+
+
+def visible(text: str) -> list[Piece]:
+    pieces: list[Piece] = []
+    start = 0
+    for place, character in enumerate(text):
+        if unicodedata.category(character) in HIDDEN_CATEGORIES and character not in PLAIN:
+            pieces += [(text[start:place], ""), (f"U+{ord(character):04X}", "hidden")]
+            start = place + 1
+    pieces.append((text[start:], ""))
+    return [piece for piece in pieces if piece[0]]
+
+
+def joined(pieces: Sequence[Piece]) -> list[Piece]:
+    """Neighbours of one kind are one piece; hidden characters stay apart, each has its code."""
+    found: list[Piece] = []
+    for text, kind in pieces:
+        if found and found[-1][1] == kind and kind != "hidden":
+            found[-1] = (found[-1][0] + text, kind)
+        else:
+            found.append((text, kind))
+    return found
+
+
+def cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[:limit].rstrip() + "…"
+
+
+WORD = re.compile(r"\w+")
+
+
+def excerpt(message: str, passage: str) -> tuple[int, int]:
+    """Where the passage stands in the message; all of it where it does not, as with excerpts that were put together."""
+    start = message.find(passage) if passage.strip() != message.strip() else -1
+    return (start, start + len(passage)) if start >= 0 else (0, len(message))
+
+
+def words_in(text: str) -> set[str]:
+    """The words of a text, of a long one those of its beginning."""
+    return set(WORD.findall(text[:SEARCHED_CHARS]))
+
+
+def hit_text(message: str, passage: str, words: Collection[str]) -> list[Piece]:
+    """The passage with these words marked in it. Where it is not all of the message it is marked itself, with some of
+    the message around it; a long message is shown from where the first of the words stands."""
+    start, end = excerpt(message, passage)
+    is_part = (start, end) != (0, len(message))
+    if not is_part and len(message) > HIT_CHARS:
+        first = next((found.start() for found in WORD.finditer(message[:SEARCHED_CHARS]) if found[0] in words), 0)
+        start = max(0, min(first - CONTEXT_CHARS, len(message) - HIT_CHARS))
+    stop = min(end, start + HIT_CHARS)
+    pieces: list[Piece] = []
+    if start > 0:
+        context = message[max(0, start - CONTEXT_CHARS) : start] if is_part else ""
+        pieces.append(("…" + context if start > CONTEXT_CHARS or not is_part else context, "around"))
+    pieces += marked(message[start:stop], words, "passage" if is_part else "")
+    if stop < end:
+        pieces.append(("…", ""))
+    elif end < len(message):
+        after = message[end : end + CONTEXT_CHARS]
+        pieces.append((after + "…" * (len(message) > end + CONTEXT_CHARS), "around"))
+    return [piece for piece in pieces if piece[0]]
+
+
+def marked(text: str, words: Collection[str], otherwise: str) -> list[Piece]:
+    pieces: list[Piece] = []
+    place = 0
+    for found in WORD.finditer(text):
+        if found[0] in words:
+            pieces += [(text[place : found.start()], otherwise), (found[0], "word")]
+            place = found.end()
+    return [*pieces, (text[place:], otherwise)]
+
+
+def count(number: float | None) -> str:
+    return "–" if number is None else f"{number:,.0f}"
+
+
+def rate(number: float | None) -> str:
+    """A number a second, with as many digits as say something."""
+    if number is None:
+        return "–"
+    return f"{number:,.0f}" if number >= 10 or number == 0 else f"{number:.1f}"
+
+
+def seconds(number: float | None) -> str:
+    if number is None:
+        return "–"
+    if number < 1:
+        return f"{number * 1000:.0f} ms"
+    if number < 100:
+        return f"{number:.1f} s"
+    minutes = number / 60
+    return (
+        f"{minutes:.0f} min"
+        if minutes < 120
+        else f"{minutes / 60:.0f} h"
+        if minutes < 2880
+        else f"{minutes / 1440:.0f} d"
+    )
+
+
+def size(number: int | None) -> str:
+    if number is None:
+        return "no value"
+    return f"{number:,} bytes" if number < 10_000 else f"{number / 1024:,.0f} KiB"
+
+
+def from_ms(timestamp: int) -> str | None:
+    """An ISO time in UTC; None for one that no calendar has."""
+    try:
+        return datetime.fromtimestamp(timestamp / 1000, UTC).isoformat(timespec="milliseconds")
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def clock(iso: str | None) -> str:
+    """A time as a page without scripts shows it; the script puts it into the reader's zone."""
+    return "" if iso is None else iso[:19].replace("T", " ") + (" UTC" if len(iso) > 19 else "")
+
+
+def words_of(name: str) -> str:
+    """`oldest_pending_seconds` as people write it."""
+    return name.replace("_", " ")
+
+
+FILTERS = {
+    "from_base64": b64decode,
+    "record_bytes": record_bytes,
+    "cut": cut,
+    "count": count,
+    "rate": rate,
+    "seconds": seconds,
+    "size": size,
+    "from_ms": from_ms,
+    "clock": clock,
+    "words_of": words_of,
+}

@@ -1,0 +1,190 @@
+// Keeps the page up to date: asks for its live parts every two seconds while it is looked at, draws the chart, puts
+// times into the reader's zone, and says what went wrong. Everything else is the server's and htmx's.
+"use strict";
+
+const EVERY_MS = 2000;
+const SLOWEST_MS = 15000;
+const live = document.getElementById("live");
+const said = document.getElementById("said");
+
+document.documentElement.classList.add("scripted");
+
+// --- Times ---
+const today = () => new Date().toDateString();
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+
+function localTimes(root) {
+  for (const time of root.querySelectorAll("time[datetime]")) {
+    const when = new Date(time.dateTime);
+    if (Number.isNaN(when.getTime())) continue;
+    time.textContent = (when.toDateString() === today() ? clock : date).format(when);
+    time.title = time.dateTime;
+  }
+}
+
+// --- The chart ---
+const SERIES = [
+  { name: "read", label: "read", color: "--read", dash: [] },
+  { name: "stored", label: "stored", color: "--stored", dash: [7, 4] },
+  { name: "embedded", label: "embedded", color: "--embedded", dash: [2, 3] },
+];
+let chart = null;
+let drawn = null;
+
+function color(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+function drawChart(again = false) {
+  const place = document.getElementById("chart");
+  const source = document.getElementById("history");
+  if (!place || !source || !window.uPlot) return;
+  if (source.dataset.history === drawn && !again) return;
+  drawn = source.dataset.history;
+  const history = JSON.parse(drawn || "{}");
+  if (!history.times) return;
+  const values = [history.times, ...SERIES.map((series) => history[series.name])];
+  if (chart && !again) {
+    chart.setData(values);
+    return;
+  }
+  if (chart) chart.destroy();
+  const line = { stroke: color("--soft"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false } };
+  chart = new uPlot(
+    {
+      width: place.clientWidth,
+      height: 220,
+      cursor: { drag: { x: false, y: false } },
+      scales: { y: { range: (_chart, _low, high) => [0, Math.max(1, high * 1.1)] } },
+      axes: [
+        { ...line, values: "{HH}:{mm}" },
+        { ...line, size: 56, values: (_chart, ticks) => ticks.map((tick) => tick.toLocaleString()) },
+      ],
+      series: [
+        { label: "at", value: (_chart, at) => (at === null ? "–" : clock.format(new Date(at * 1000))) },
+        ...SERIES.map((series) => ({
+          label: series.label,
+          stroke: color(series.color),
+          width: 2,
+          dash: series.dash,
+          points: { show: false },
+          value: (_chart, rate) => (rate === null ? "–" : `${rate.toLocaleString()}/s`),
+        })),
+      ],
+    },
+    values,
+    place,
+  );
+}
+
+if (window.uPlot) {
+  const place = document.getElementById("chart");
+  if (place) {
+    new ResizeObserver(() => chart && chart.setSize({ width: place.clientWidth, height: 220 })).observe(place);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawChart(true));
+  }
+}
+
+// --- Asking again and again, not faster than answers come, and not for a page that nobody sees ---
+let paused = false;
+let waiting = false;
+let pause = EVERY_MS;
+
+function tick() {
+  if (live && !paused && !waiting && !document.hidden) {
+    waiting = true;
+    htmx.trigger(live, "tick");
+  }
+  setTimeout(tick, pause);
+}
+
+const button = document.getElementById("pause");
+if (button) {
+  button.addEventListener("click", () => {
+    paused = !paused;
+    button.setAttribute("aria-pressed", String(paused));
+    document.documentElement.classList.toggle("paused", paused);
+  });
+}
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden && live && !paused && !waiting) {
+    waiting = true;
+    htmx.trigger(live, "tick");
+  }
+});
+
+let revision = null;
+
+function settled() {
+  localTimes(document);
+  drawChart();
+  const health = document.getElementById("health");
+  if (!health) return;
+  if (revision !== null && health.dataset.revision !== revision) htmx.trigger(document.body, "lists-changed");
+  revision = health.dataset.revision;
+}
+
+document.body.addEventListener("htmx:afterRequest", (event) => {
+  if (event.detail.elt !== live) return;
+  waiting = false;
+  pause = event.detail.successful ? EVERY_MS : Math.min(pause * 2, SLOWEST_MS);
+  if (!event.detail.successful && event.detail.xhr.status !== 401) unreachable(event.detail.xhr.status);
+});
+document.body.addEventListener("htmx:oobAfterSwap", () => queueMicrotask(settled));
+document.body.addEventListener("htmx:afterSettle", settled);
+
+function unreachable(status) {
+  const health = document.getElementById("health");
+  if (!health) return;
+  health.className = "health bad";
+  health.lastChild.textContent = status ? `This page's server answers ${status}` : "This page's server does not answer";
+}
+
+// A failed request says why, where the buttons' own words would stand.
+document.body.addEventListener("htmx:responseError", (event) => {
+  const { xhr, elt } = event.detail;
+  if (xhr.status === 401) location.reload(); // the session is over: the page asks for the key
+  else if (elt !== live) tell(detailOf(xhr));
+});
+document.body.addEventListener("htmx:sendError", (event) => {
+  if (event.detail.elt !== live) tell("The server does not answer; try again in a moment.");
+});
+
+function detailOf(xhr) {
+  try {
+    return JSON.parse(xhr.responseText).detail;
+  } catch {
+    return `The server answers ${xhr.status}.`;
+  }
+}
+
+function tell(text) {
+  const line = document.createElement("span");
+  line.className = "action failed";
+  line.textContent = text;
+  said.replaceChildren(line);
+}
+
+// What somebody has opened stays open when its list is made anew, and the keyboard stays where it was.
+if (window.Idiomorph) {
+  Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) => !(name === "open" && node.tagName === "DETAILS");
+  Idiomorph.defaults.callbacks.beforeNodeMorphed = (old) => !(old.classList && old.classList.contains("whole"));
+}
+let focusedIn = null;
+document.addEventListener("focusin", (event) => {
+  focusedIn = event.target.closest("#letters, #failed");
+});
+document.body.addEventListener("htmx:afterSwap", () => {
+  if (focusedIn && document.activeElement === document.body) {
+    const section = document.getElementById(focusedIn.id);
+    const heading = section && section.closest("section").querySelector("h2");
+    if (heading) heading.focus({ preventScroll: true });
+  }
+});
+
+localTimes(document);
+drawChart();
+const health = document.getElementById("health");
+revision = health && health.dataset.revision;
+setTimeout(tick, EVERY_MS);

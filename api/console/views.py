@@ -1,0 +1,212 @@
+"""The console's pages and pieces of pages. What is shown all the time comes from what was observed; what is asked for
+(a search, a page of a list, a record) is read when it is asked."""
+
+import re
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from celery import Celery
+from flask import Blueprint, Response, render_template, request, url_for
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+import tasks
+from api import auth, incoming, search
+from api.console import actions, safety, shown, state
+from api.observed import LISTED, Observed
+from api.parts import Parts
+from api.problems import Problem, from_database
+from api.schemas import SearchRequest
+from db import console_queries, queries
+
+MODES = {"semantic": "by meaning", "keyword": "by words", "hybrid": "both"}
+HITS = 10
+REASON = re.compile(r"[a-z-]{1,40}")
+
+
+def blueprint(parts: Parts, observed: Observed) -> Blueprint:
+    console = Blueprint(
+        "console", __name__, template_folder="templates", static_folder="static", static_url_path="/console/static"
+    )
+    console.after_request(hardened)
+    sender = actions.connect(parts.settings)
+
+    @console.record_once
+    def prepare(setup: Any) -> None:
+        setup.app.jinja_env.filters.update(shown.FILTERS)
+        setup.app.jinja_env.trim_blocks = setup.app.jinja_env.lstrip_blocks = True
+
+    @console.app_context_processor
+    def common() -> dict[str, Any]:
+        return {"token": safety.token, "token_field": safety.FIELD}
+
+    @console.get("/")
+    def page() -> Response:
+        asked = request.args.get("q", "")
+        return html(
+            render_template(
+                "console/page.html",
+                **state.everything(observed),
+                **found(parts, asked),
+                modes=MODES,
+                signed_in=auth.COOKIE in request.cookies and bool(parts.settings.api_key_set),
+                action=request.args.get("action", ""),
+            )
+        )
+
+    @console.get("/console/live")
+    def live() -> Response:
+        return html(render_template("console/live.html", **state.everything(observed), oob=True))
+
+    @console.get("/console/search")
+    def search_results() -> Response:
+        asked, mode = request.args.get("q", ""), request.args.get("mode", "semantic")
+        answer = html(render_template("console/results.html", **found(parts, asked), oob=True))
+        answer.headers["HX-Push-Url"] = url_for("console.page", q=asked or None, mode=mode if asked else None)
+        return answer
+
+    @console.get("/console/dead-letters")
+    def letters() -> Response:
+        reason, cursor = request.args.get("reason") or None, request.args.get("cursor") or None
+
+        def read(connection: Any) -> dict[str, Any]:
+            return {
+                "known": True,
+                "letter_counts": console_queries.dead_letter_counts(connection),
+                "letters": console_queries.dead_letter_page(connection, limit=LISTED, reason=reason, cursor=cursor),
+            }
+
+        found = from_reader(parts, read)
+        return piece("letters", "Dead letters", reason=reason, cursor=cursor, **found)
+
+    @console.get("/console/dead-letters/<topic>/<int:partition>/<int:offset>")
+    def letter(topic: str, partition: int, offset: int) -> Response:
+        row = from_reader(parts, lambda connection: console_queries.dead_letter(connection, topic, partition, offset))
+        if row is None:
+            raise Problem(404, f"there is no dead letter {topic}:{partition}:{offset}")
+        return piece("letter", f"Dead letter {topic}:{partition}:{offset}", letter=row)
+
+    @console.get("/console/failures")
+    def failures() -> Response:
+        cursor = request.args.get("cursor") or None
+        found = from_reader(
+            parts, lambda connection: console_queries.failure_page(connection, limit=LISTED, cursor=cursor)
+        )
+        return piece("failures", "Failed embeddings", known=True, failures=found, cursor_of_failures=cursor)
+
+    @console.post("/console/dead-letters/replay")
+    def replay() -> Response:
+        safety.check()
+        return begun(sender, tasks.REPLAY_DEAD_LETTERS, chosen_letters())
+
+    @console.post("/console/dead-letters/drop")
+    def drop() -> Response:
+        safety.check()
+        return begun(sender, tasks.DROP_DEAD_LETTERS, chosen_letters())
+
+    @console.post("/console/failures/retry")
+    def retry() -> Response:
+        safety.check()
+        return begun(sender, tasks.RETRY_FAILURES, chosen_failures())
+
+    @console.get("/console/actions/<uuid:action>")
+    def action_state(action: uuid.UUID) -> Response:
+        known = actions.look(sender, str(action))
+        answer = html(render_template("console/action.html", action=known, id=str(action)))
+        if known.done:
+            answer.headers["HX-Trigger"] = "lists-changed"
+        return answer
+
+    return console
+
+
+def hardened(response: Response) -> Response:
+    if request.endpoint != "console.static":
+        return safety.harden(response)
+    response.headers["Cache-Control"] = "public, max-age=3600" if "vendor/" in request.path else "no-cache"
+    return response
+
+
+def html(text: str, status: int = 200) -> Response:
+    return Response(text, status, content_type="text/html; charset=utf-8")
+
+
+def piece(name: str, title: str, **shown_with: Any) -> Response:
+    """A part of the page for htmx; for whoever follows its link, a page of its own."""
+    alone = "HX-Request" not in request.headers
+    template = "console/alone.html" if alone else f"console/{name}.html"
+    return html(render_template(template, **shown_with, name=name, title=title))
+
+
+def from_reader(parts: Parts, read: Callable[[Any], Any]) -> Any:
+    """What is read from the database. Raises Problem."""
+    try:
+        with parts.reader.connect() as connection:
+            return read(connection)
+    except queries.InvalidCursor as error:
+        raise Problem(400, str(error)) from None
+    except SQLAlchemyError as error:
+        raise from_database(error) from None
+
+
+def found(parts: Parts, asked: str) -> dict[str, Any]:
+    """The hits of a search as the templates take them, or the problem; nothing where nothing was asked."""
+    mode = request.args.get("mode", "semantic")
+    shown_as: dict[str, Any] = {"asked": asked, "mode": mode, "found": None, "problem": None}
+    if not asked.strip():
+        return shown_as
+    try:
+        wanted = SearchRequest.model_validate({"query": asked, "mode": mode, "limit": HITS})
+        answer = search.find(parts, wanted)
+        hits = answer["results"]
+        words = set().union(*(shown.words_in(hit["message"]) for hit in hits))
+        language = parts.settings.keyword_language
+        asked_for = from_reader(
+            parts, lambda connection: console_queries.words_of_query(connection, asked, words, language)
+        )
+        for hit in hits:
+            hit["pieces"] = shown.hit_text(hit["message"], hit["passage"], asked_for)
+        shown_as["found"] = answer
+    except ValidationError as error:
+        shown_as["problem"] = incoming.from_validation(error)
+    except SQLAlchemyError as error:
+        shown_as["problem"] = from_database(error)
+    except Problem as error:
+        shown_as["problem"] = error
+    return shown_as
+
+
+def chosen_letters() -> dict[str, Any]:
+    """The dead letters that a form names: one, or all of a reason. Raises Problem 400."""
+    given = request.form.get("letter", "")
+    if given:
+        topic, _, rest = given.rpartition(":")[0].rpartition(":")
+        numbers = (rest, given.rpartition(":")[2])
+        if not topic or not all(number.isascii() and number.isdigit() and len(number) < 19 for number in numbers):
+            raise Problem(400, f"{given[:100]!r} is no dead letter: expected TOPIC:PARTITION:OFFSET")
+        return {"keys": [(topic, int(numbers[0]), int(numbers[1]))]}
+    reason = request.form.get("reason", "")
+    if request.form.get("all") != "yes" or not (reason == "" or REASON.fullmatch(reason)):
+        raise Problem(400, "name a dead letter, or all of a reason")
+    return {"why": reason or None}
+
+
+def chosen_failures() -> dict[str, Any]:
+    given = request.form.get("message", "")
+    if given:
+        try:
+            return {"ids": [str(uuid.UUID(given))]}
+        except ValueError:
+            raise Problem(400, f"{given[:100]!r} is no message id") from None
+    if request.form.get("all") != "yes":
+        raise Problem(400, "name a message, or all")
+    return {}
+
+
+def begun(sender: Celery, name: str, choice: dict[str, Any]) -> Response:
+    """Sends the task, and answers with its state: a piece for htmx, the whole page for a browser without scripts."""
+    action = actions.begin(sender, name, choice)
+    if "HX-Request" in request.headers:
+        return html(render_template("console/action.html", action=actions.look(sender, action), id=action))
+    return Response(status=303, headers={"Location": url_for("console.page", action=action)})

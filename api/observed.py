@@ -1,0 +1,187 @@
+"""How the pipeline is doing, for the console and /metrics: what the database, Kafka and Redis said last.
+
+Each is asked in the background, at most about once a second whoever looks, and so seldom that it is busy with it for
+one twentieth of its time at most. Looking waits a moment for a first answer and never for a part that hangs, so a
+hundred open pages cost what one costs.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from kafka.errors import KafkaError
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.kafka_watch import KafkaWatch, Position
+from api.problems import first_line
+from db import console_queries, queries
+from settings import Settings
+from tasks import numbers_store
+from tasks.broker import BROKER_ERRORS, BULK_PRIORITY
+from tasks.numbers_store import Kept
+
+T = TypeVar("T")
+
+KEEP_SECONDS = 1.0
+SHARE = 20  # an answer that took a second is kept for twenty
+LONGEST_SECONDS = 30.0
+SILENT_SECONDS = 3.0  # a question that is under way for so long is a part that does not answer
+FRESH_SECONDS = 10.0  # an older answer is worth waiting for a new one
+PATIENCE_SECONDS = 1.0
+WAITERS = 3  # of the API's threads, at most, wait for an answer; the others take what there is
+
+NEWEST = 8
+LISTED = 10
+QUEUES = ("persist", "embed")
+
+# Their names in Redis: a queue and, for work that came in bulk, its list of lowest priority (tasks.broker).
+QUEUE_LISTS = {name: (name, f"{name}\x06\x16{BULK_PRIORITY}") for name in QUEUES}
+
+
+class Seen(NamedTuple, Generic[T]):
+    """The last answer of a part (None: none yet), its age in seconds, and what is wrong with the part, if anything."""
+
+    value: T | None
+    age: float
+    problem: str | None
+
+
+class Watched(Generic[T]):
+    """A part that is asked in the background. Safe for threads."""
+
+    def __init__(self, ask: Callable[[], T], errors: tuple[type[Exception], ...], keep: float = KEEP_SECONDS) -> None:
+        self.ask = ask
+        self.errors = errors
+        self.keep = keep
+        self._lock = threading.Lock()
+        self._waiters = threading.Semaphore(WAITERS)
+        self._answered = threading.Event()
+        self._asked_at: float | None = None  # of the question under way
+        self._next = 0.0
+        self._value: T | None = None
+        self._value_at = float("-inf")
+        self._problem: str | None = None
+
+    def refresh(self) -> None:
+        """Asks, unless that is under way or was just done. Returns at once."""
+        with self._lock:
+            now = time.monotonic()
+            if self._asked_at is None and now >= self._next:
+                self._asked_at = now
+                self._answered.clear()
+                threading.Thread(target=self._run, name=f"watch {self.ask}", daemon=True).start()
+
+    def look(self, patience: float = PATIENCE_SECONDS) -> Seen[T]:
+        """What is known, after a wait of at most `patience` seconds where nothing fresh is."""
+        self.refresh()
+        seen = self._seen()
+        if seen.problem is None and seen.age > FRESH_SECONDS and self._waiters.acquire(blocking=False):
+            try:
+                self._answered.wait(patience)
+            finally:
+                self._waiters.release()
+            seen = self._seen()
+        return seen
+
+    def _seen(self) -> Seen[T]:
+        with self._lock:
+            now = time.monotonic()
+            problem = self._problem
+            if self._asked_at is not None and now - self._asked_at > SILENT_SECONDS:
+                problem = f"no answer for {now - self._asked_at:.0f} s"
+            return Seen(self._value, now - self._value_at, problem)
+
+    def _run(self) -> None:
+        began = time.monotonic()
+        value, problem = None, None
+        try:
+            value = self.ask()
+        except self.errors as error:
+            problem = first_line(error)
+        finally:
+            with self._lock:
+                now = time.monotonic()
+                if value is not None:
+                    self._value, self._value_at = value, now
+                self._problem = problem
+                self._asked_at = None
+                pause = SHARE * (now - began) if value is not None else 0.0
+                self._next = now + min(max(self.keep, pause), LONGEST_SECONDS)
+            self._answered.set()
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the database holds that may be waited for: messages, dead letters and failures, the newest of each."""
+
+    newest: list[dict[str, Any]]
+    letter_counts: list[dict[str, Any]]
+    letters: dict[str, Any]
+    failures: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Broker:
+    """Tasks waiting in each queue, and what the processes have counted."""
+
+    queues: dict[str, int]
+    kept: Kept
+
+
+class Observed:
+    """The watched parts of one API process."""
+
+    def __init__(self, settings: Settings, reader: Engine) -> None:
+        self.settings = settings
+        self.reader = reader
+        self.watch = KafkaWatch(settings)
+        self.redis = numbers_store.connect(settings.redis_address)
+        self.contents = Watched(self._contents, (SQLAlchemyError,))
+        # It counts rows, so it is a question of its own: what a large table makes slow comes less often.
+        self.index = Watched(self._index, (SQLAlchemyError,))
+        self.positions = Watched(self._positions, (KafkaError, OSError), keep=2.0)
+        self.broker = Watched(self._broker, BROKER_ERRORS)
+
+    def look(self) -> tuple[Seen[Contents], Seen[dict[str, Any]], Seen[dict[int, Position]], Seen[Broker]]:
+        """Contents, index, positions and broker: all are asked at once, and waited for together."""
+        for watched in (self.contents, self.index, self.positions, self.broker):
+            watched.refresh()
+        until = time.monotonic() + PATIENCE_SECONDS
+
+        def left() -> float:
+            return max(0.0, until - time.monotonic())
+
+        return (
+            self.contents.look(left()),
+            self.index.look(left()),
+            self.positions.look(left()),
+            self.broker.look(left()),
+        )
+
+    def _contents(self) -> Contents:
+        with self.reader.connect() as connection:
+            return Contents(
+                newest=queries.newest(connection, limit=NEWEST)["messages"],
+                letter_counts=console_queries.dead_letter_counts(connection),
+                letters=console_queries.dead_letter_page(connection, limit=LISTED),
+                failures=console_queries.failure_page(connection, limit=LISTED),
+            )
+
+    def _index(self) -> dict[str, Any]:
+        with self.reader.connect() as connection:
+            return queries.status(connection)
+
+    def _positions(self) -> dict[int, Position]:
+        return self.watch.positions()
+
+    def _broker(self) -> Broker:
+        pipeline = self.redis.pipeline(transaction=False)
+        for lists in QUEUE_LISTS.values():
+            for key in lists:
+                pipeline.llen(key)
+        lengths = iter(pipeline.execute())
+        queues = {name: sum(next(lengths) for _ in lists) for name, lists in QUEUE_LISTS.items()}
+        return Broker(queues, numbers_store.read(self.redis))

@@ -1,0 +1,127 @@
+"""Dead letters and their second try: which ones, where their bytes still are, and what is sent for them.
+
+The table says which there are; the log has their bytes. A second try carries the coordinates of the first coming in its
+headers, so that the bridge keeps that version and the table's row is marked as replayed when it was stored.
+"""
+
+import base64
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+
+from replay.reading import at_offsets, follow
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+# Headers of this beginning are the pipeline's own: never those of the sender.
+OWN = "dead-letter-"
+
+TABLE_BYTES = 65_536  # of a key, a value or a header that the table keeps
+TABLE_HEADERS = 100
+
+
+class Letter(NamedTuple):
+    """A dead letter by its coordinates; timestamp in ms since 1970."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.topic}:{self.partition}:{self.offset}"
+
+
+class Original(NamedTuple):
+    """The record that became a dead letter."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+def first_found(
+    letters: Iterable[Letter], sources: Iterable[Callable[[list[Letter]], Iterator[tuple[Letter, Original]]]]
+) -> Iterator[tuple[Letter, Original]]:
+    """Each letter with its record from the first source that has it. A source is asked only for what is still missing;
+    those that none has do not come."""
+    left = set(letters)
+    for source in sources:
+        if left:
+            for letter, original in source(sorted(left)):
+                left.discard(letter)
+                yield letter, original
+
+
+def whole(row: dict[str, Any]) -> Original | None:
+    """The original record from its row, or None where the table may have kept only a part of it."""
+    key, value = as_bytes(row["key"]), as_bytes(row["value"])
+    headers = [(str(name), None if content is None else base64.b64decode(content)) for name, content in row["headers"]]
+    kept = [part for part in (key, *(content for _, content in headers)) if part is not None]
+    cut = (None if value is None else len(value)) != row["value_bytes"]
+    if cut or len(headers) >= TABLE_HEADERS or any(len(part) >= TABLE_BYTES for part in kept):
+        return None
+    return Original(key, value, headers)
+
+
+def as_bytes(content: Any) -> bytes | None:
+    return None if content is None else bytes(content)
+
+
+def originals(consumer: KafkaConsumer, letters: Sequence[Letter]) -> Iterator[tuple[Letter, Original]]:
+    """Those of the letters that the log still holds, as they first came."""
+    ordered = sorted(letters)
+    for (topic, number), of_partition in groupby(ordered, key=lambda letter: (letter.topic, letter.partition)):
+        wanted = {letter.offset: letter for letter in of_partition}
+        for record in at_offsets(consumer, TopicPartition(topic, number), wanted):
+            letter = wanted[record.offset]
+            # Another timestamp means another record: the topic was deleted and made again.
+            if record.timestamp == letter.timestamp:
+                yield letter, Original(record.key, record.value, record.headers)
+
+
+def copies(
+    consumer: KafkaConsumer, partitions: list[TopicPartition], letters: Sequence[Letter]
+) -> Iterator[tuple[Letter, Original]]:
+    """Those of the letters of which the dead-letter topic has a whole copy, each once."""
+    wanted = set(letters)
+    for record in follow(consumer, partitions, limit=None, from_beginning=True, patience=0):
+        letter = letter_of(record)
+        if letter in wanted and not any(name == f"{OWN}cut" for name, _ in record.headers):
+            wanted.remove(letter)
+            yield letter, Original(record.key, record.value, record.headers)
+        if not wanted:
+            return
+
+
+def letter_of(record: ConsumerRecord) -> Letter | None:
+    """The coordinates in the headers of a record of the dead-letter topic."""
+    given = {name: value or b"" for name, value in record.headers if name.startswith(OWN)}
+    try:
+        return Letter(
+            given[f"{OWN}topic"].decode(),
+            int(given[f"{OWN}partition"]),
+            int(given[f"{OWN}offset"]),
+            int(given[f"{OWN}timestamp"]),
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def replay_headers(letter: Letter, original: Headers) -> list[tuple[str, bytes]]:
+    """The headers of the second try: the sender's own, and the coordinates of the first coming in ASCII decimal.
+
+    A header without a value gets an empty one: kafka-python sends no other.
+    """
+    kept = [(name, value or b"") for name, value in original if not name.startswith(OWN)]
+    return [
+        *kept,
+        (f"{OWN}topic", letter.topic.encode()),
+        (f"{OWN}partition", str(letter.partition).encode("ascii")),
+        (f"{OWN}offset", str(letter.offset).encode("ascii")),
+        (f"{OWN}timestamp", str(letter.timestamp).encode("ascii")),
+    ]

@@ -1,0 +1,274 @@
+"""The console in a real Chromium, on the running pipeline: what somebody sees, types and presses."""
+
+import json
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import BrowserContext, Page, expect
+from sqlalchemy import Engine, text
+
+from db import session
+from tests.browser.conftest import PATIENCE_MS, Watched
+from tests.parts import eventually
+from tests.pipeline import Pipeline
+
+SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+
+
+@pytest.fixture
+def owner(pipeline: Pipeline) -> Engine:
+    return session.connect_engine(pipeline.settings.database_url(), "test")
+
+
+def state_of(pipeline: Pipeline, owner: Engine, partition: int, offset: int) -> str | None:
+    with owner.connect() as connection:
+        return connection.execute(
+            text('SELECT state FROM dead_letters WHERE topic = :topic AND partition = :p AND "offset" = :o'),
+            {"topic": pipeline.settings.kafka_topic, "p": partition, "o": offset},
+        ).scalar_one_or_none()
+
+
+def bury(pipeline: Pipeline, owner: Engine, value: bytes) -> tuple[str, int, int]:
+    """Sends a record that cannot be stored, waits until it is noted, and returns its coordinates."""
+    sent = pipeline.produce(value)
+    eventually(lambda: state_of(pipeline, owner, sent.partition, sent.offset) == "open")
+    return pipeline.settings.kafka_topic, sent.partition, sent.offset
+
+
+def reload_until(page: Page, selector: str) -> None:
+    def there() -> bool:
+        page.reload()
+        return page.locator(selector).count() > 0
+
+    eventually(there, timeout=30, interval=0.5)
+
+
+def test_new_messages_appear_by_themselves_and_become_searchable(console: Page, pipeline: Pipeline) -> None:
+    word = f"w{uuid.uuid4().hex}"
+    message_id = pipeline.send(f"{word} came while the page was open")
+    item = console.locator("#newest li", has_text=word)
+    expect(item).to_be_visible(timeout=PATIENCE_MS)
+    expect(item.get_by_text("searchable")).to_be_visible(timeout=PATIENCE_MS)
+    expect(item).to_contain_text(message_id)
+    expect(console.locator("#stages")).to_contain_text("a second")
+    expect(console.locator("#processes")).to_contain_text("1 bridge")
+    expect(console.locator("#partitions tbody tr")).to_have_count(pipeline.settings.kafka_topic_partitions)
+    expect(console.locator("#health")).to_have_text("Up to date", timeout=PATIENCE_MS)
+
+
+def test_the_chart_is_drawn_and_told_in_words(console: Page, pipeline: Pipeline) -> None:
+    pipeline.wait_until_ready(pipeline.send("something to draw"))
+    expect(console.locator("#chart canvas")).to_be_visible()
+    name = console.locator("#chart").get_attribute("aria-labelledby") or ""
+    assert name.split() == ["chart-caption", "history"]
+    expect(console.locator("#history")).to_contain_text("read ")
+
+    def drawn() -> bool:
+        history = json.loads(console.locator("#history").get_attribute("data-history") or "{}")
+        return all(sum(history[stage]) > 0 for stage in ("read", "stored", "embedded"))
+
+    eventually(drawn, timeout=20)
+
+
+def test_a_search_with_the_keyboard_alone(console: Page, pipeline: Pipeline) -> None:
+    word = f"w{uuid.uuid4().hex}"
+    pipeline.wait_until_ready(pipeline.send(f"{word} how to brew tea\n\n" + "and then we wait. " * 400))
+    console.keyboard.press("Tab")
+    expect(console.locator(".skip")).to_be_focused()
+    console.keyboard.press("Enter")
+    for _ in range(3):
+        if console.evaluate("document.activeElement.id") == "q":
+            break
+        console.keyboard.press("Tab")
+    expect(console.locator("#q")).to_be_focused()
+    console.keyboard.type(f"{word} tea")
+    console.keyboard.press("Tab")
+    console.keyboard.press("Tab")
+    console.keyboard.press("ArrowRight")
+    expect(console.get_by_role("radio", name="by words")).to_be_checked()
+    console.keyboard.press("Enter")
+    expect(console.locator("#found")).to_contain_text("1 hit in")
+    marked = console.locator("#results mark b")
+    assert word in marked.all_inner_texts()
+    assert "mode=keyword" in console.url
+    console.reload()
+    expect(console.locator("#results .hits li")).to_have_count(1)
+    expect(console.locator("#q")).to_have_value(f"{word} tea")
+
+
+def test_the_passage_that_fits_is_marked_within_its_message(console: Page, pipeline: Pipeline) -> None:
+    word = f"w{uuid.uuid4().hex}"
+    filler = "nothing of interest happens in this part of it. " * 60
+    pipeline.wait_until_ready(pipeline.send(f"{filler}\n\nAt last {word} {word} {word} comes to light.\n\n{filler}"))
+    console.get_by_label("What are you looking for?").fill(f"{word} {word} {word}")
+    console.get_by_role("radio", name="both").check()
+    console.get_by_role("button", name="Search").click()
+    hit = console.locator("#results .hits li", has_text=word)
+    expect(hit.locator("mark.passage").first).to_be_visible()
+    assert word in hit.locator("mark b").all_inner_texts()
+    expect(hit.locator(".around").first).to_be_visible()
+
+
+def test_texts_are_shown_as_texts(watched: Watched, pipeline: Pipeline, owner: Engine) -> None:
+    page = watched.page
+    page.on("dialog", watched.unexpected_dialog)
+    word = f"w{uuid.uuid4().hex}"
+    pipeline.wait_until_ready(pipeline.send(f"{word} {SCRIPT} \u202edesrever", id=f"<b>{word}</b>"))
+    key = bury(pipeline, owner, f"{{{SCRIPT} \u202edesrever\u0000".encode() + b"\xff")
+    page.goto(f"{pipeline.search_api}/?q={word}&mode=keyword")
+    for place in (page.locator("#newest li", has_text=word), page.locator("#results .hits li")):
+        expect(place).to_contain_text("<script>document.title='owned'</script>")
+        expect(place).to_contain_text(f"<b>{word}</b>")
+    reload_until(page, f"#letter-{key[0]}-{key[1]}-{key[2]}")
+    shown = page.locator(f"#letter-{key[0]}-{key[1]}-{key[2]}")
+    expect(shown.locator(".record").first).to_contain_text("<script>")
+    assert shown.locator(".record").first.locator(".hidden").all_inner_texts() == ["U+202E", "U+0000"]
+    expect(shown.locator(".byte").first).to_have_text("\\xff")
+    shown.get_by_text("Whole record").click()
+    expect(shown.locator(".whole .record")).to_contain_text("<script>")
+    assert page.title().endswith("Text pipeline")
+    # What turns letters around ends with its own text: the id behind it stands as ever.
+    directions = page.locator("#results .hits .text").evaluate("node => getComputedStyle(node).unicodeBidi")
+    assert "isolate" in directions or "plaintext" in directions
+
+
+def test_a_replayed_record_leaves_the_list_when_it_can_be_stored(
+    console: Page, pipeline: Pipeline, owner: Engine
+) -> None:
+    """The letter is noted by hand for a record that is good, as after a limit that was raised."""
+    sent = pipeline.produce({"id": str(uuid.uuid4()), "text": "good now"})
+    key = note_by_hand(pipeline, owner, sent)
+    reload_until(console, f"#letter-{key[0]}-{key[1]}-{key[2]}")
+    console.get_by_role("button", name=f"Replay {key[0]}:{key[1]}:{key[2]}").click()
+    expect(console.locator("#said")).to_contain_text("1 record sent again", timeout=PATIENCE_MS)
+    expect(console.locator(f"#letter-{key[0]}-{key[1]}-{key[2]}")).to_have_count(0, timeout=PATIENCE_MS)
+    assert state_of(pipeline, owner, key[1], key[2]) == "replayed"
+
+
+def note_by_hand(pipeline: Pipeline, owner: Engine, sent: Any, reason: str = "rejected") -> tuple[str, int, int]:
+    topic = pipeline.settings.kafka_topic
+    partition, offset, timestamp = sent.partition, sent.offset, sent.timestamp
+    with owner.begin() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO dead_letters (topic, partition, "offset", timestamp, reason, detail, value, value_bytes)
+                VALUES (:topic, :p, :o, :t, :reason, 'by hand', 'cut', 1000)
+            """),
+            {"topic": topic, "p": partition, "o": offset, "t": timestamp, "reason": reason},
+        )
+    return topic, partition, offset
+
+
+def test_one_is_dropped_and_then_all_of_its_reason(console: Page, pipeline: Pipeline, owner: Engine) -> None:
+    reason = "invalid-id"
+    keys = [bury(pipeline, owner, json.dumps({"id": number, "text": "t"}).encode()) for number in range(3)]
+    reload_until(console, f"#letter-{keys[2][0]}-{keys[2][1]}-{keys[2][2]}")
+    console.locator("#letters").get_by_role("link", name=reason).click()
+    expect(console.get_by_role("button", name=f"Drop all with {reason}")).to_be_visible()
+
+    first = keys[0]
+    console.once("dialog", lambda dialog: dialog.dismiss())
+    console.get_by_role("button", name=f"Drop {first[0]}:{first[1]}:{first[2]}").click()
+    console.once("dialog", lambda dialog: dialog.accept())
+    console.get_by_role("button", name=f"Drop {first[0]}:{first[1]}:{first[2]}").click()
+    expect(console.locator("#said")).to_contain_text("1 dead letter dropped", timeout=PATIENCE_MS)
+    expect(console.locator(f"#letter-{first[0]}-{first[1]}-{first[2]}")).to_have_count(0, timeout=PATIENCE_MS)
+    assert [state_of(pipeline, owner, key[1], key[2]) for key in keys] == ["dropped", "open", "open"]
+
+    console.once("dialog", lambda dialog: dialog.accept())
+    console.get_by_role("button", name=f"Drop all with {reason}").click()
+    expect(console.locator("#said")).to_contain_text("dead letters dropped", timeout=PATIENCE_MS)
+    assert [state_of(pipeline, owner, key[1], key[2]) for key in keys] == ["dropped"] * 3
+
+
+def test_all_of_a_reason_are_replayed_and_those_that_fail_again_stay(
+    console: Page, pipeline: Pipeline, owner: Engine
+) -> None:
+    good = note_by_hand(
+        pipeline, owner, pipeline.produce({"id": str(uuid.uuid4()), "text": "good now"}), "invalid-metadata"
+    )
+    bad = bury(pipeline, owner, json.dumps({"text": "t", "metadata": 3}).encode())
+    reload_until(console, f"#letter-{bad[0]}-{bad[1]}-{bad[2]}")
+    console.locator("#letters").get_by_role("link", name="invalid-metadata").click()
+    console.once("dialog", lambda dialog: dialog.accept())
+    console.get_by_role("button", name="Replay all with invalid-metadata").click()
+    expect(console.locator("#said")).to_contain_text("sent again", timeout=PATIENCE_MS)
+    expect(console.locator(f"#letter-{good[0]}-{good[1]}-{good[2]}")).to_have_count(0, timeout=PATIENCE_MS)
+    expect(console.locator(f"#letter-{bad[0]}-{bad[1]}-{bad[2]}")).to_be_visible()
+    assert state_of(pipeline, owner, good[1], good[2]) == "replayed"
+    assert state_of(pipeline, owner, bad[1], bad[2]) == "open"
+
+
+@pytest.mark.parametrize("which", ["Retry all", "Retry"])
+def test_failed_embeddings_are_retried(console: Page, pipeline: Pipeline, owner: Engine, which: str) -> None:
+    message = pipeline.wait_until_ready(pipeline.send("a text whose embedding is said to have failed"))
+    with owner.begin() as connection:
+        connection.execute(
+            text("""
+                WITH gone AS (DELETE FROM message_embeddings WHERE message_id = :id ::uuid)
+                INSERT INTO embedding_failures (message_id, content_hash, model, reason, attempts)
+                SELECT id, content_hash, 'm', 'the <b>model</b> said no', 5 FROM text_messages WHERE id = :id ::uuid
+            """),
+            {"id": message["id"]},
+        )
+    reload_until(console, f"#failure-{message['id']}")
+    failure = console.locator(f"#failure-{message['id']}")
+    expect(failure).to_contain_text("the <b>model</b> said no")
+    button = console.get_by_role("button", name="Retry all") if which == "Retry all" else failure.get_by_role("button")
+    button.click()
+    expect(console.locator("#said")).to_contain_text("queued to be embedded again", timeout=PATIENCE_MS)
+    expect(failure).to_have_count(0, timeout=PATIENCE_MS)
+    pipeline.wait_until_ready(message["id"])
+
+
+def test_without_scripts_the_page_works_too(
+    contexts: Callable[..., BrowserContext], pipeline: Pipeline, owner: Engine
+) -> None:
+    page = contexts(java_script_enabled=False).new_page()
+    key = bury(pipeline, owner, b'{"text": ""}')
+    page.goto(pipeline.search_api)
+    reload_until(page, f"#letter-{key[0]}-{key[1]}-{key[2]}")
+    page.get_by_role("button", name=f"Drop {key[0]}:{key[1]}:{key[2]}").click()
+    eventually(lambda: state_of(pipeline, owner, key[1], key[2]) == "dropped")
+    assert "action=" in page.url
+    page.get_by_label("What are you looking for?").fill("something")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("#found")).to_contain_text("in")
+
+
+def test_updates_can_be_paused(console: Page, pipeline: Pipeline) -> None:
+    asked: list[str] = []
+    console.on("request", lambda request: asked.append(request.url))
+    button = console.get_by_role("button", name="Pause updates")
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "true")
+    asked.clear()
+    console.wait_for_timeout(5_000)  # longer than two turns: nothing is the thing to see
+    assert asked == []
+    button.click()
+
+    def asked_again() -> bool:
+        console.wait_for_timeout(100)  # Playwright hears of requests only while it waits itself
+        return any("/console/live" in url for url in asked)
+
+    eventually(asked_again)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_axe_finds_nothing(
+    contexts: Callable[..., BrowserContext], pipeline: Pipeline, owner: Engine, scheme: str, width: int
+) -> None:
+    bury(pipeline, owner, b"\xff bytes that are no text")
+    pipeline.wait_until_ready(pipeline.send("a text to be found by its words"))
+    page = contexts(color_scheme=scheme, viewport={"width": width, "height": 800}).new_page()
+    page.goto(f"{pipeline.search_api}/?q=text&mode=hybrid")
+    expect(page.locator("#chart canvas")).to_be_visible()
+    reload_until(page, "#letters details")
+    found = Axe().run(page).response["violations"]
+    assert [(each["id"], [node["html"][:200] for node in each["nodes"][:3]]) for each in found] == []
+    overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert overflow <= 0

@@ -1,0 +1,335 @@
+"""The console over HTTP: forms that are refused, pages while a part is away, lists page by page, and sessions."""
+
+import itertools
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import requests
+from flask.testing import FlaskClient
+from kafka import KafkaConsumer
+from sqlalchemy import Engine, text
+
+from api import auth
+from api.app import create_app
+from api.console import safety
+from db import console_commands, console_queries, queries
+from settings import Settings
+from tests.parts import Running, eventually
+from tests.pipeline import Pipeline
+
+TOKEN = re.compile(r'name="token" value="([0-9a-f]{64})"')
+AWAY = Settings(database_port=1, kafka_port=1, redis_port=1, embedding_provider="hashing")
+BUTTONS = ["/console/dead-letters/replay", "/console/dead-letters/drop", "/console/failures/retry"]
+
+
+def token_of(answer: Any) -> str:
+    found = TOKEN.search(answer.text)
+    assert found, answer.text
+    return found[1]
+
+
+def note_letters(engine: Engine, count: int, reason: str = "invalid-text", topic: str = "t") -> None:
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO dead_letters (topic, partition, "offset", timestamp, reason, detail, value, value_bytes)
+                SELECT :topic, 0, place, 5, :reason, 'd', 'v', 1 FROM generate_series(1, :count) AS place
+            """),
+            {"topic": topic, "reason": reason, "count": count},
+        )
+
+
+def states(engine: Engine) -> dict[str, int]:
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT state, count(*) FROM dead_letters GROUP BY state"))
+        return {row[0]: row[1] for row in rows}
+
+
+@pytest.fixture
+def browser(settings: Settings, database: Engine) -> Iterator[FlaskClient]:
+    app = create_app("search", replace(settings, kafka_port=1, redis_url="redis://127.0.0.1:1/0"))
+    yield app.test_client()
+    app.extensions["parts"].close()
+
+
+@pytest.mark.parametrize("path", BUTTONS)
+@pytest.mark.parametrize(
+    "change",
+    [
+        "no token",
+        "wrong token",
+        "no cookie",
+        "another cookie's token",
+        "other site",
+        "same site",
+        "other origin",
+        "null",
+    ],
+)
+def test_a_form_of_another_site_is_refused(browser: FlaskClient, database: Engine, path: str, change: str) -> None:
+    note_letters(database, 1)
+    page = browser.get("/console/dead-letters")
+    form = {"all": "yes", "token": token_of(page)}
+    headers = {}
+    if change == "no token":
+        del form["token"]
+    elif change == "wrong token":
+        form["token"] = "0" * 64
+    elif change == "no cookie":
+        browser.delete_cookie(safety.COOKIE)
+    elif change == "another cookie's token":
+        browser.set_cookie(safety.COOKIE, "a" * 43)
+    elif change in ("other site", "same site"):  # the same site on another port is another program
+        headers["Sec-Fetch-Site"] = {"other site": "cross-site", "same site": "same-site"}[change]
+    else:
+        headers["Origin"] = "null" if change == "null" else "http://localhost:1"
+    answer = browser.post(path, data=form, headers=headers)
+    assert answer.status_code == 403
+    assert states(database) == {"open": 1}
+
+
+def test_our_own_form_passes_and_says_that_redis_is_away(browser: FlaskClient, database: Engine) -> None:
+    note_letters(database, 1)
+    form = {"all": "yes", "token": token_of(browser.get("/console/dead-letters"))}
+    for headers in ({}, {"Sec-Fetch-Site": "same-origin"}, {"Origin": "http://localhost"}):
+        answer = browser.post("/console/dead-letters/drop", data=form, headers=headers)
+        assert answer.status_code == 503
+        assert "Redis does not answer" in answer.text
+
+
+def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(browser: FlaskClient, database: Engine) -> None:
+    note_letters(database, 1)
+    cookie = browser.get("/console/dead-letters").headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+    assert "Set-Cookie" not in browser.get("/console/dead-letters").headers
+
+
+@pytest.mark.parametrize(
+    "form",
+    [{}, {"letter": "x"}, {"letter": "a:b:c"}, {"letter": f"t:0:{'9' * 30}"}, {"all": "yes", "reason": "A'--"}],
+)
+def test_a_form_that_names_nothing_is_refused(browser: FlaskClient, database: Engine, form: dict[str, str]) -> None:
+    note_letters(database, 1)
+    token = token_of(browser.get("/console/dead-letters"))
+    assert browser.post("/console/dead-letters/drop", data={**form, "token": token}).status_code == 400
+
+
+def test_pages_allow_scripts_and_styles_of_their_own_only(browser: FlaskClient, database: Engine) -> None:
+    note_letters(database, 1)
+    for path in ("/", "/console/live", "/console/dead-letters", "/console/failures", "/console/search?q=a"):
+        answer = browser.get(path)
+        policy = answer.headers["Content-Security-Policy"]
+        assert "default-src 'none'; script-src 'self'; style-src 'self';" in policy
+        assert "unsafe" not in policy
+        assert not re.search(r"<script(?![^>]* src=)|\son\w+=|style=|javascript:|https?://", answer.text), path
+
+
+def test_dead_letters_page_by_page(browser: FlaskClient, database: Engine) -> None:
+    note_letters(database, 23, "invalid-id")
+    note_letters(database, 2, "rejected", topic="u")
+    seen: list[str] = []
+    path = "/console/dead-letters?reason=invalid-id"
+    while path:
+        page = browser.get(path, headers={"HX-Request": "true"})
+        assert page.status_code == 200
+        assert "<html" not in page.text
+        seen += re.findall(r'id="letter-(t-0-\d+)"', page.text)
+        older = re.search(r'<a href="([^"]+)"[^>]*>Older</a>', page.text)
+        path = older[1].replace("&amp;", "&") if older else ""
+    assert len(seen) == len(set(seen)) == 23
+    assert "<html" in browser.get("/console/dead-letters").text
+    assert browser.get("/console/dead-letters?cursor=x").status_code == 400
+    assert browser.get("/console/dead-letters/t/0/999").status_code == 404
+
+
+def test_pieces_of_a_reason_reach_each_letter_once(settings: Settings, database: Engine) -> None:
+    note_letters(database, 7)
+    note_letters(database, 2, "rejected", topic="a topic")
+    with database.begin() as connection:
+        until = console_commands.now(connection)
+    note_letters(database, 1, topic="later")
+    seen: list[tuple[str, int]] = []
+    cursor: str | None = None
+    with database.begin() as connection:
+        while True:
+            rows, cursor = console_commands.open_letters(connection, reason=None, until=until, cursor=cursor, limit=3)
+            seen += [(row["topic"], row["offset"]) for row in rows]
+            if cursor is None:
+                break
+    assert sorted(seen) == [("a topic", 1), ("a topic", 2), *(("t", place) for place in range(1, 8))]
+    with database.begin() as connection:
+        assert console_commands.drop_letters(connection, reason="rejected", until=until, limit=5) == 2
+        assert console_commands.drop_letters(connection, reason=None, until=until, limit=5) == 5
+        assert console_commands.drop_letters(connection, reason=None, until=until, limit=5) == 2
+    assert states(database) == {"open": 1, "dropped": 9}
+
+
+def test_with_every_part_away_the_page_comes_and_says_so() -> None:
+    app = create_app("search", AWAY)
+    client = app.test_client()
+
+    def told() -> bool:
+        began = time.monotonic()
+        page = client.get("/").text
+        assert time.monotonic() - began < 10
+        return all(f"{part} does not answer" in page for part in ("PostgreSQL", "Kafka", "Redis"))
+
+    eventually(told)
+    page = client.get("/").text
+    assert "PostgreSQL and Kafka and Redis are away" in page
+    assert "No open dead letters" not in page
+    assert "Not known." in page
+    app.extensions["parts"].close()
+
+
+@contextmanager
+def paused(part: Running) -> Iterator[None]:
+    part.pause()
+    try:
+        yield
+    finally:
+        part.resume()
+
+
+@contextmanager
+def locked(engine: Engine) -> Iterator[None]:
+    """PostgreSQL takes connections and questions, and answers none about these tables."""
+    with engine.begin() as connection:
+        connection.execute(text("LOCK TABLE text_messages, dead_letters, embedding_jobs IN ACCESS EXCLUSIVE MODE"))
+        yield
+
+
+@pytest.mark.parametrize("named", ["PostgreSQL", "Kafka", "Redis"])
+def test_a_part_that_hangs_does_not_hang_the_page(
+    settings: Settings, start: Callable[..., Running], database: Engine, kafka: Running, valkey: Running, named: str
+) -> None:
+    start("search-api")
+    url = f"http://127.0.0.1:{settings.search_api_port}"
+    eventually(lambda: "is away" not in requests.get(url, timeout=10).text)
+    with {"PostgreSQL": locked(database), "Kafka": paused(kafka), "Redis": paused(valkey)}[named]:
+        eventually(lambda: f"{named} is away" in requests.get(url, timeout=10).text, timeout=30)
+        with ThreadPoolExecutor(12) as tabs:
+            answers = list(tabs.map(lambda _: requests.get(f"{url}/console/live", timeout=10), range(48)))
+        assert {answer.status_code for answer in answers} == {200}
+    eventually(lambda: "is away" not in requests.get(url, timeout=10).text, timeout=60)
+
+
+def test_with_api_keys_the_console_asks_once(settings: Settings, database: Engine) -> None:
+    app = create_app("search", replace(settings, api_keys="alpha"))
+    client = app.test_client()
+    browser = {"Accept": "text/html,*/*;q=0.8"}
+    page = client.get("/", headers=browser)
+    assert page.status_code == 401
+    assert "API key" in page.text
+    for path in ("/console/live", "/console/dead-letters", "/console/failures", "/console/search?q=a"):
+        assert client.get(path).status_code == 401
+    for path in BUTTONS:
+        assert client.post(path, data={"all": "yes"}).status_code == 401
+    style = client.get("/console/static/console.css")
+    assert style.status_code == 200
+    style.close()
+    assert client.post("/session", data={"key": "alpha", "then": "/"}).status_code == 303
+    signed_in = client.get("/", headers=browser)
+    assert signed_in.status_code == 200
+    assert "Sign out" in signed_in.text
+    assert "alpha" not in signed_in.text
+    assert client.get_cookie(auth.COOKIE) is not None
+    app.extensions["parts"].close()
+
+
+def test_words_are_found_whatever_their_form(database: Engine) -> None:
+    with database.connect() as connection:
+        words = {"Cats", "cat", "dog", "the", "caterpillar", "script"}
+        assert console_queries.words_of_query(connection, "the cat -dog", words, "english") == {"Cats", "cat", "dog"}
+
+
+@pytest.mark.parametrize("cursor", ["x", "W10=", "WzFd", "", "WyJhIiwgImIiXQ=="])
+def test_a_cursor_that_nobody_made_is_refused(cursor: str) -> None:
+    with pytest.raises(queries.InvalidCursor):
+        console_queries.read_cursor(cursor, str, str, int, int)
+
+
+def test_retrying_reaches_those_that_failed_until_then(database: Engine) -> None:
+    ids = [str(uuid.uuid4()) for _ in range(3)]
+    with database.begin() as connection:
+        for each in ids:
+            connection.execute(text("INSERT INTO text_messages (id, message) VALUES (:id, 'm')"), {"id": each})
+        connection.execute(text("DELETE FROM embedding_jobs"))
+        connection.execute(
+            text("""
+                INSERT INTO embedding_failures (message_id, content_hash, model, reason, attempts)
+                SELECT id, content_hash, 'm', 'r', 1 FROM text_messages
+            """)
+        )
+    with database.begin() as connection:
+        until = console_commands.now(connection)
+        assert console_commands.retry_failures(connection, [ids[0]], until=until, limit=10) == 1
+        assert console_commands.retry_failures(connection, None, until="2000-01-01", limit=10) == 0
+        assert console_commands.retry_failures(connection, None, until=until, limit=10) == 2
+        queued = connection.execute(text("SELECT sum(cardinality(message_ids)) FROM embedding_jobs")).scalar_one()
+    assert queued == 3
+
+
+def test_replaying_takes_the_record_from_the_log_where_the_table_has_a_part(pipeline: Pipeline) -> None:
+    """80 KB of an invalid record: more than the table keeps, so the bytes must come from Kafka."""
+    browser = requests.Session()
+    sent = pipeline.produce(b'{"text": 3, "padding": "' + b"x" * 80_000 + b'"}', headers=[("trace", b"abc")])
+    name = f"{pipeline.settings.kafka_topic}:{sent.partition}:{sent.offset}"
+    path = f"{pipeline.search_api}/console/dead-letters/{name.replace(':', '/')}"
+    eventually(lambda: browser.get(path, timeout=10).status_code == 200)
+    assert "of which the first" in browser.get(path, timeout=10).text
+    page = browser.get(f"{pipeline.search_api}/console/dead-letters", timeout=10)
+    begun = browser.post(
+        f"{pipeline.search_api}/console/dead-letters/replay",
+        data={"letter": name, "token": token_of(page)},
+        headers={"HX-Request": "true"},
+        timeout=10,
+    )
+    assert begun.status_code == 200
+    action = re.search(r"/console/actions/[0-9a-f-]+", begun.text)
+    assert action, begun.text
+
+    def done() -> bool:
+        return "1 record sent again" in browser.get(f"{pipeline.search_api}{action[0]}", timeout=10).text
+
+    eventually(done, timeout=30)
+
+
+def test_what_takes_many_pieces_is_done_whole_and_told_as_one(
+    settings: Settings, database: Engine, start: Callable[..., Running]
+) -> None:
+    """More than a task does at once (WRITE_PIECE, REPLAY_PIECE): it sends itself again under its own id."""
+    start("persist-worker")
+    note_letters(database, 5_500, "invalid-id")
+    note_letters(database, 250, "invalid-text", topic=settings.kafka_topic)
+    app = create_app("search", settings)
+    client = app.test_client()
+
+    def press(path: str, reason: str) -> str:
+        form = {"all": "yes", "reason": reason, "token": token_of(client.get("/console/dead-letters"))}
+        begun = client.post(path, data=form, headers={"HX-Request": "true"})
+        assert begun.status_code == 200, begun.text
+        action = re.search(r"/console/actions/[0-9a-f-]+", begun.text)
+        assert action, begun.text
+        return action[0]
+
+    dropping = press("/console/dead-letters/drop", "invalid-id")
+    eventually(lambda: "5,500 dead letters dropped." in client.get(dropping).text, timeout=60)
+    assert states(database) == {"dropped": 5_500, "open": 250}
+    replaying = press("/console/dead-letters/replay", "invalid-text")
+    eventually(lambda: "250 records sent again" in client.get(replaying).text, timeout=60)
+    consumer = KafkaConsumer(
+        settings.kafka_topic, **settings.kafka_client(), auto_offset_reset="earliest", consumer_timeout_ms=5_000
+    )
+    offsets = [int(dict(record.headers)["dead-letter-offset"]) for record in itertools.islice(consumer, 250)]
+    consumer.close()
+    assert sorted(offsets) == list(range(1, 251))
+    app.extensions["parts"].close()

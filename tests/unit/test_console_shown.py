@@ -1,0 +1,118 @@
+"""How the console shows bytes, hits, rates and freshness; no server is needed."""
+
+import pytest
+
+from api.console import shown, throughput
+from api.console.shown import Piece
+from api.console.state import facts
+from api.pipeline_numbers import numbers_in
+from tasks.numbers import CONSUMED, EMBEDDED, FRESHNESS, PERSISTED, Tally, field
+
+
+@pytest.mark.parametrize(
+    ("content", "pieces"),
+    [
+        (b"plain\ttext\n", [("plain\ttext\n", "")]),
+        (b"", []),
+        (b"a\xffb", [("a", ""), ("\\xff", "byte"), ("b", "")]),
+        (b"\xff\xfe", [("\\xff\\xfe", "byte")]),
+        ("a\u202eb".encode(), [("a", ""), ("U+202E", "hidden"), ("b", "")]),
+        (b"\x00\x1b", [("U+0000", "hidden"), ("U+001B", "hidden")]),
+        ("👩\u200d🚀".encode(), [("👩\u200d🚀", "")]),
+    ],
+)
+def test_bytes_are_shown_whatever_they_are(content: bytes, pieces: list[Piece]) -> None:
+    assert shown.record_bytes(content) == pieces
+
+
+def test_of_many_bytes_some_are_shown() -> None:
+    assert sum(len(text) for text, _ in shown.record_bytes(b"\xff" * 1_000_000, 100)) < 2_000
+    assert sum(len(text) for text, _ in shown.record_bytes(b"x" * 1_000_000, 100)) <= 400
+
+
+def text_of(pieces: list[Piece]) -> str:
+    return "".join(text for text, _ in pieces)
+
+
+def test_a_hit_marks_words_and_the_passage_that_is_a_part() -> None:
+    message = "before. " * 30 + "the cat sat here. " + "after. " * 30
+    pieces = shown.hit_text(message, "the cat sat here. ", {"cat"})
+    assert [piece for piece in pieces if piece[1] in ("word", "passage")] == [
+        ("the ", "passage"),
+        ("cat", "word"),
+        (" sat here. ", "passage"),
+    ]
+    assert [kind for _, kind in pieces] == ["around", "passage", "word", "passage", "around"]
+    assert pieces[0][0].startswith("…")
+    assert pieces[-1][0].endswith("…")
+
+
+def test_a_passage_that_is_all_of_the_message_is_not_marked() -> None:
+    assert shown.hit_text("the cat", "the cat", {"cat"}) == [("the ", ""), ("cat", "word")]
+
+
+def test_markup_stays_where_the_passage_is_not_in_the_message_to_the_letter() -> None:
+    message = "<b>x</b> " * 500 + "needle <script> " + "<b>y</b> " * 500
+    pieces = shown.hit_text(message, "x needle y", {"needle"})
+    assert "needle <script>" in text_of(pieces)
+    assert len(text_of(pieces)) < 1_000
+
+
+def test_what_fits_is_shown_once_and_to_the_letter() -> None:
+    assert text_of(shown.hit_text("a < b & c", "a < b & c", {"b", "c"})) == "a < b & c"
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(None, "–"), (0.0123, "12 ms"), (2.34, "2.3 s"), (600, "10 min"), (10_000, "3 h"), (10**6, "12 d")],
+)
+def test_seconds_for_people(number: float | None, said: str) -> None:
+    assert shown.seconds(number) == said
+
+
+@pytest.mark.parametrize(("number", "said"), [(0, "0"), (0.25, "0.2"), (12.6, "13"), (12_345.0, "12,345"), (None, "–")])
+def test_rates_for_people(number: float | None, said: str) -> None:
+    assert shown.rate(number) == said
+
+
+@pytest.mark.parametrize("timestamp", [10**18, -(10**18)])
+def test_a_time_that_no_calendar_has_is_none(timestamp: int) -> None:
+    assert shown.from_ms(timestamp) is None
+
+
+def test_rates_are_of_whole_spans_and_add_up_labels() -> None:
+    stored = {field(PERSISTED, ["stored"]): 60.0, field(PERSISTED, ["rejected"]): 40.0}
+    spans = [(0, {}), (5, {CONSUMED.name: 50.0}), (10, {CONSUMED.name: 150.0, **stored}), (15, {CONSUMED.name: 9e9})]
+    measured = throughput.measure(spans)
+    assert measured.times == [0, 5, 10]
+    assert measured.series["read"] == [0, 10, 30]
+    assert measured.now == {"read": 20, "stored": 10, "embedded": 0}
+    assert measured.median_freshness is None
+
+
+def test_freshness_lies_between_the_bounds_of_its_bucket() -> None:
+    tally = Tally()
+    tally.observe(FRESHNESS, [0.06] * 50 + [0.7] * 50)
+    taken = tally.take()
+    found = throughput.measure([(0, taken), (5, {})])
+    assert found.median_freshness == pytest.approx(0.1)
+    assert found.slow_freshness == pytest.approx(0.95)
+    tally.observe(FRESHNESS, [1e9])
+    assert throughput.measure([(0, tally.take()), (5, {})]).median_freshness == FRESHNESS.buckets[-1]
+
+
+def test_a_tally_keeps_what_could_not_be_delivered() -> None:
+    tally = Tally()
+    tally.add(EMBEDDED, 3)
+    taken = tally.take()
+    tally.add(EMBEDDED, 4)
+    tally.put_back(taken)
+    assert tally.take() == {"embedded_messages": 7}
+    assert tally.take() == {}
+
+
+def test_whatever_the_status_says_of_the_index_is_listed() -> None:
+    index = {"kind": "hnsw", "parts": [1, 2, 3], "building": True, "open": {"vectors": 5, "share": 0.5}, "x": None}
+    assert dict(numbers_in(index)) == {"parts": 3, "building": 1, "open.vectors": 5, "open.share": 0.5}
+    status = {"status": "up_to_date", "pending": 0, "index": index, "reembedding": {"done": 1, "total": 2}, "y": None}
+    assert [name for name, _ in facts(status)] == ["index", "reembedding"]
