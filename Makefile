@@ -9,7 +9,7 @@ TOOLS := .venv/bin/ruff
 # Further arguments: make test ARGS="tests/unit -k settings"
 ARGS ?=
 
-.PHONY: help install test lint types layers audit format migrate pins clean
+.PHONY: help install test bench chaos containers lint types layers audit format migrate pins clean
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -20,6 +20,18 @@ install: ## Install what is missing: Python packages, Kafka, the model, and what
 
 test: install ## Run all tests, on real parts on free ports, beside a running system
 	@$(PYTHON) -m pytest $(ARGS)
+
+# make chaos RUNS=10 SEED=7 BACKLOG=1000000; one test alone: make chaos ARGS="-k bridges"
+CHAOS_OPTIONS = $(foreach name,SEED RUNS RECORDS BACKLOG AWAY,$(if $($(name)),--$(shell tr A-Z a-z <<<$(name))=$($(name))))
+
+chaos: install ## Break every part under load, for a quarter of an hour: RUNS=, SEED=, BACKLOG=
+	@$(PYTHON) -m pytest tests/chaos -m chaos -s $(CHAOS_OPTIONS) $(ARGS)
+
+bench: install ## Measure it beside what people would use instead; ARGS="throughput --quick" is one case, small
+	@$(PYTHON) -m benchmarks $(ARGS)
+
+containers: install ## Build and run everything in containers, crash them, scale them: needs docker compose
+	@$(PYTHON) -m pytest tests/e2e/test_containers.py -m containers $(ARGS)
 
 lint: $(TOOLS) ## Check the code's style
 	@.venv/bin/ruff check .

@@ -54,7 +54,7 @@ def problem(file: Path) -> str | None:
         return "no heartbeat yet"
     except (OSError, ValueError) as error:
         return f"{file}: {error}"
-    if age < 0:
+    if age < -BEAT_SECONDS:
         return "no heartbeat since the machine was started"
     return None if age < STALE_SECONDS else f"no heartbeat for {age:.0f} s"
 

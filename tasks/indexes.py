@@ -1,15 +1,16 @@
-"""The clock of the search indexes. A task only looks whether something is due; a thread of the worker waits for
-PostgreSQL to build it, so the queue `persist` goes on meanwhile."""
+"""The clock of the search indexes. A task only wakes a thread that looks whether something is due; another one waits
+for PostgreSQL to build it, so the queue `persist` goes on meanwhile."""
 
 import logging
 import threading
 import time
 
+import psycopg2
 from sqlalchemy.exc import SQLAlchemyError
 
 import settings
 import tasks
-from db import index_plan, session, vector_index
+from db import index_plan, vector_index
 from tasks import resources
 from tasks.app import app
 from tasks.persist import reason
@@ -21,7 +22,7 @@ PAUSE_SECONDS = 30.0
 
 
 class Watch:
-    """What this process has seen of the vectors that come in, and the one thread that builds."""
+    """What this process has seen of the vectors that come in, and its two threads."""
 
     def __init__(self) -> None:
         self.last_id: int | None = None
@@ -29,7 +30,8 @@ class Watch:
         self.last_rate = self.rate = 0.0
         self.quiet_since = float("inf")
         self.not_before = float("-inf")
-        self.thread: threading.Thread | None = None
+        self.looking: threading.Thread | None = None
+        self.building: threading.Thread | None = None
 
     def see(self, last_id: int, now: float) -> bool:
         """Notes the highest id; returns whether the rate is known, which takes two looks at some distance."""
@@ -48,7 +50,7 @@ class Watch:
 
     @property
     def is_building(self) -> bool:
-        return self.thread is not None and self.thread.is_alive()
+        return self.building is not None and self.building.is_alive()
 
 
 watch = Watch()
@@ -56,11 +58,18 @@ watch = Watch()
 
 @app.task(name=tasks.TEND_INDEX, ignore_result=True, send_events=False)
 def tend_index() -> None:
+    """Has a thread look whether something is due; calls that piled up behind a backlog are one."""
+    if watch.looking is None or not watch.looking.is_alive():
+        watch.looking = threading.Thread(target=look, name="index look", daemon=True)
+        watch.looking.start()
+
+
+def look() -> None:
     """Starts what is due for the search indexes, one piece at a time, and breaks off what stands in the way."""
     config = settings.load()
     now = time.monotonic()
     try:
-        with resources.engine().begin() as connection:
+        with resources.side_engine().begin() as connection:
             if not watch.see(vector_index.last_id(connection), now):
                 return
             if watch.is_building or vector_index.is_building(connection):
@@ -70,13 +79,11 @@ def tend_index() -> None:
             quiet = now - watch.quiet_since
             if now < watch.not_before or not vector_index.is_due(connection, config, watch.rate, quiet):
                 return
-    except SQLAlchemyError as error:
-        if not session.is_outage(error):
-            raise
-        log.warning("no look at the indexes, database away: %s", reason(error))
+    except (SQLAlchemyError, psycopg2.Error) as error:
+        log.warning("no look at the indexes: %s", reason(error))
         return
-    watch.thread = threading.Thread(target=build, args=(config, watch.rate, quiet), name="index builder", daemon=True)
-    watch.thread.start()
+    watch.building = threading.Thread(target=build, args=(config, watch.rate, quiet), name="index builder", daemon=True)
+    watch.building.start()
 
 
 def build(config: settings.Settings, rate: float, quiet_seconds: float) -> None:

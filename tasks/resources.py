@@ -21,6 +21,12 @@ def engine() -> Engine:
 
 
 @cache
+def side_engine() -> Engine:
+    """For a thread beside the tasks, which must not wait for theirs, nor they for it."""
+    return session.connect_engine(settings.load().database_url(), "worker, aside")
+
+
+@cache
 def embedder() -> Embedder:
     """The provider of the settings. Raises ModelError when the stored vectors are of another model."""
     provider = load_provider(settings.load())

@@ -6,6 +6,7 @@ from io import BytesIO
 
 import pytest
 from flask.testing import FlaskClient
+from psycopg2 import OperationalError
 from werkzeug.test import TestResponse
 
 from api.app import create_app
@@ -220,7 +221,9 @@ def test_a_dead_database_is_503_with_retry_after(text: FlaskClient, search: Flas
     assert answer.status_code == 503
     assert answer.json is not None
     assert answer.json["status"] == "unavailable"
-    assert search.get("/?q=cat").status_code == 503
+    page = search.get("/?q=cat")  # the console comes all the same, and says what is away
+    assert page.status_code == 200
+    assert "PostgreSQL" in page.text
 
 
 def test_a_dead_kafka_is_503_with_the_id_to_post_again_with(text: FlaskClient) -> None:
@@ -259,6 +262,17 @@ def test_a_bug_is_500_without_a_trace(caplog: pytest.LogCaptureFixture) -> None:
     assert_problem(answer, 500)
     assert "secret" not in answer.text
     assert "a secret" in caplog.text
+
+
+def test_a_lost_connection_that_comes_as_it_is_is_503() -> None:
+    """A connection may break on its way back to the pool, and SQLAlchemy does not wrap that error."""
+    app = create_app("text", NOWHERE)
+
+    @app.get("/lost")
+    def lost() -> str:
+        raise OperationalError("PostgreSQL does not answer")
+
+    assert_problem(app.test_client().get("/lost"), 503)
 
 
 def test_every_answer_has_its_guards(text: FlaskClient) -> None:

@@ -1,0 +1,157 @@
+"""What every case is given: the servers, and the running of one contestant for one round."""
+
+import itertools
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from benchmarks import contestants, environments, publish, watch
+from benchmarks.contestants import Contestant, Round
+from benchmarks.processes import Meter, Running
+from benchmarks.servers import Servers
+from benchmarks.texts import Text
+from embedder import Embedder, load_provider
+from settings import Settings
+from stack.progress import say
+
+
+@dataclass
+class Live:
+    """A contestant that is running."""
+
+    contestant: Contestant
+    settings: Settings
+    running: list[Running]
+    connection: watch.Connection
+    meter: Meter
+    started_at: float
+    start: Callable[[str], Running]
+    warm: list[Text] = field(default_factory=list)
+
+    def problem(self) -> str | None:
+        """Why it cannot go on, or None."""
+        for each in self.running:
+            if not each.alive:
+                return f"{each.name} of {self.contestant.name} has ended:\n{each.log_tail()}"
+        return None
+
+    def wait_for_first(self, timeout: float = 120) -> int:
+        """Waits for the first vectors, and lets the meter begin there; returns how many there were by then."""
+        vectors = self.contestant.layout.vectors
+        deadline = time.monotonic() + timeout
+        while not watch.number(self.connection, f"SELECT count(*) FROM (SELECT FROM {vectors} LIMIT 1) AS first"):
+            if (ended := self.problem()) is not None or time.monotonic() > deadline:
+                raise watch.Unfinished(ended or f"{self.contestant.name}: no vector after {timeout:.0f} s")
+            time.sleep(0.05)
+        self.meter.restart()
+        return int(watch.number(self.connection, f"SELECT count(*) FROM {vectors}"))
+
+    def wait_for(self, expected: int, timeout: float) -> None:
+        watch.wait_until_visible(
+            self.connection,
+            self.contestant.layout,
+            expected,
+            timeout=timeout,
+            meter=self.meter,
+            alive=self.problem,
+        )
+
+    def warm_up(self, timeout: float = 120) -> None:
+        """Waits until it takes texts: sends one after the other until all of these are visible. They stay in `warm`."""
+        deadline = time.monotonic() + timeout
+        query = f"SELECT count(*) FROM {self.contestant.layout.vectors}"
+        while True:
+            text = Text(f"00000000-0000-4000-8000-{len(self.warm):012d}", f"text {len(self.warm)} to begin with")
+            publish.preload(self.settings, self.settings.kafka_topic, [text])
+            self.warm.append(text)
+            until = time.monotonic() + 2
+            while time.monotonic() < until:
+                if watch.number(self.connection, query) >= len(self.warm):
+                    return
+                time.sleep(0.05)
+            if (ended := self.problem()) is not None or time.monotonic() > deadline:
+                raise watch.Unfinished(ended or f"{self.contestant.name} took no text in {timeout:.0f} s")
+
+    def memory_mb(self, *, servers: bool = False) -> dict[str, float]:
+        own = {each.name for each in self.running}
+        return {name: size for name, size in self.meter.largest_mb.items() if servers or name in own}
+
+
+@dataclass
+class Bench:
+    servers: Servers
+    quick: bool = False
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def say(self, what: str) -> None:
+        say(what)
+
+    @contextmanager
+    def topic(self, texts: Sequence[Text], partitions: int = 4) -> Iterator[str]:
+        """A topic that holds these texts, for any number of consumer groups."""
+        name = f"texts-{next(self.numbers)}"
+        self.servers.create_topic(name, partitions)
+        if texts:
+            began = time.monotonic()
+            publish.preload(self.servers.settings, name, texts)
+            self.say(f"  {len(texts):,} texts are in Kafka after {time.monotonic() - began:.1f} s")
+        try:
+            yield name
+        finally:
+            self.servers.delete_topic(name)
+
+    @contextmanager
+    def live(
+        self,
+        contestant: Contestant,
+        topic: str,
+        *,
+        embedder: Embedder,
+        indexed: bool = False,
+        changes: Mapping[str, object] | None = None,
+    ) -> Iterator[Live]:
+        """Runs a contestant on a database, a broker's database and a consumer group of its own."""
+        settings = contestants.settings_for(self.servers, next(self.numbers), topic, **dict(changes or {}))
+        folder = Path(settings.data_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        this = Round(self.servers, settings, folder, embedder.dimensions, indexed)
+        self.servers.create_database(settings.database_name)
+        contestant.create_tables(this)
+        connection = self.servers.connect(settings.database_name)
+        running: list[Running] = []
+        try:
+            started_at = time.time()
+            for part in contestant.parts:
+                running.append(contestant.start(this, part))  # noqa: PERF401 - what has been started must be known
+            meter = Meter({**self.servers.pids, **{each.name: each.pid for each in running}})
+            yield Live(contestant, settings, running, connection, meter, started_at, partial(contestant.start, this))
+        finally:
+            for each in running:
+                each.ask_to_stop()
+            for each in running:
+                each.stop()
+            connection.close()
+            self.servers.drop_database(settings.database_name)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def install_peers(names: Sequence[str]) -> None:
+    """Installs what the peers need before anything is measured."""
+    for name in names:
+        environments.python(name)
+
+
+def provider(settings: Settings) -> Embedder:
+    return load_provider(settings)
+
+
+def turns(contestants_: Sequence[Contestant], runs: int) -> Iterator[tuple[int, Contestant]]:
+    """Every contestant in every round; each round begins with another one, so that none always goes first."""
+    for number in range(runs):
+        shift = number % len(contestants_)
+        for contestant in [*contestants_[shift:], *contestants_[:shift]]:
+            yield number + 1, contestant

@@ -1,0 +1,71 @@
+"""A backlog: whether a record costs the same at the end of it as at its beginning, and what memory each part takes."""
+
+import argparse
+
+from benchmarks import contestants, texts, watch
+from benchmarks.bench import Bench, turns
+from benchmarks.report import Outcome
+from embedder.hashing import HashingEmbedder
+
+ABOUT = "rate over a backlog of a million texts, and the memory of each part"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--every", type=int, default=100_000, help="records that one rate is taken over")
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--of", default="lean,shipped", help="some of lean,shipped")
+
+
+def quick(given: argparse.Namespace) -> None:
+    given.records, given.every = 30_000, 5_000
+
+
+def run(bench: Bench, given: argparse.Namespace) -> Outcome:
+    choices = {"lean": contestants.lean, "shipped": contestants.as_shipped}
+    outcome = Outcome("backlog", f"{given.records:,} texts, hashing embedder", vars(given))
+    embedder = HashingEmbedder()
+    sent = list(texts.made_up(given.records))
+    lines: dict[str, list[list[float]]] = {}
+    with bench.topic(sent) as topic:
+        for number, contestant in turns([choices[name]() for name in given.of.split(",")], given.runs):
+            with bench.live(contestant, topic, embedder=embedder) as live:
+                live.wait_for(given.records, 120 + given.records / 1_000)
+                live.meter.sample()
+                found = watch.commits(live.connection, contestant.layout)
+                watch.verify(live.connection, contestant.layout, sent, embedder)
+                rates = found.rates(given.every)
+                memory = live.memory_mb(servers=True)
+            outcome.add(
+                contestant.name,
+                **{
+                    "all /s": found.running_rate,
+                    "first /s": rates[0],
+                    "last /s": rates[-1],
+                    "least of average": min(rates) * len(rates) / sum(rates),
+                    "last of first": rates[-1] / rates[0],
+                    "MB": sum(live.memory_mb().values()),
+                },
+            )
+            outcome.add_memory(contestant.name, live.memory_mb())
+            lines[contestant.name] = [[(place + 1) * given.every, rate] for place, rate in enumerate(rates)]
+            outcome.details[f"{contestant.name}, round {number}"] = {
+                "rates": [round(rate) for rate in rates],
+                "largest megabytes": {name: round(size) for name, size in memory.items()},
+                "megabytes over time": [
+                    [round(at), {name: round(size) for name, size in sizes.items()}]
+                    for at, sizes in live.meter.series[:: max(1, len(live.meter.series) // 40)]
+                ],
+                "cpu seconds": {name: round(value, 1) for name, value in live.meter.spent.items()},
+            }
+            bench.say(f"  round {number}: {contestant.name}: {found.running_rate:,.0f}/s, last {rates[-1]:,.0f}/s")
+    outcome.notes.append(
+        "aim: the rate stays within 10 % from start to end; MB: the sum of the product's own processes"
+    )
+    outcome.plot = {
+        "title": "Rate over a backlog",
+        "x": "texts done",
+        "y": "texts a second",
+        "lines": lines,
+    }
+    return outcome

@@ -1,0 +1,133 @@
+"""Freshness: how long after a record was given to Kafka its vector is there to be found, at an even rate.
+
+What is asked is the table that searches read, every two milliseconds; and, of the whole pipeline, the search API.
+"""
+
+import argparse
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import requests
+
+from benchmarks import contestants, texts, watch
+from benchmarks.bench import Bench, Live, install_peers, provider, turns
+from benchmarks.publish import Pacer
+from benchmarks.report import Outcome, Ratio
+from benchmarks.texts import Text
+
+ABOUT = "milliseconds from Kafka to found, at 50 and at 500 texts a second"
+
+LOOK_SECONDS = 0.002
+PATIENCE_SECONDS = 30.0
+PROBE_EVERY_SECONDS = 0.5
+
+PLAN = ("hashing:50", "hashing:500", "minilm:50")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long texts are sent in a round")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--plan", default=",".join(PLAN), help="EMBEDDER:TEXTS A SECOND, some of them")
+    parser.add_argument("--of", default="lean,shipped,pathway", help="some of lean,shipped,pathway")
+
+
+def quick(given: argparse.Namespace) -> None:
+    given.seconds, given.runs = 5.0, 1
+
+
+def run(bench: Bench, given: argparse.Namespace) -> Outcome:
+    choices = {"lean": contestants.lean, "shipped": contestants.as_shipped, "pathway": contestants.pathway}
+    install_peers(["pathway"] if "pathway" in given.of.split(",") else [])
+    outcome = Outcome("freshness", "from the producer's call to a row that a search reads, in ms", vars(given))
+    entered = [choices[name]() for name in given.of.split(",")]
+    for plan in given.plan.split(","):
+        name, _, rate = plan.partition(":")
+        for number, contestant in turns(entered, given.runs):
+            changes: dict[str, object] = {"embedding_provider": name}
+            embedder = provider(replace(bench.servers.settings, embedding_provider=name))
+            sent = list(texts.made_up(int(float(rate) * given.seconds), seed=number))
+            with bench.topic([]) as topic, bench.live(contestant, topic, embedder=embedder, changes=changes) as live:
+                live.warm_up()
+                waits, searches = follow(live, sent, float(rate), contestant.name == "as shipped")
+            add(outcome, f"{contestant.name}, {name}, {rate}/s", waits)
+            if searches:
+                add(outcome, f"{contestant.name}, {name}, {rate}/s, by HTTP", searches)
+            bench.say(f"  round {number}: {contestant.name}, {plan}/s: p50 {np.percentile(waits, 50):.1f} ms")
+    outcome.ratios = [
+        Ratio("p50 ms", "like Pathway, hashing, 50/s", "Pathway, hashing, 50/s", "no more than 1"),
+        Ratio("p99 ms", "like Pathway, hashing, 50/s", "Pathway, hashing, 50/s", "no more than 1"),
+    ]
+    outcome.notes.append(
+        f"looked at every {LOOK_SECONDS * 1000:.0f} ms; 'by HTTP': a text every {PROBE_EVERY_SECONDS} s among the "
+        "others, searched for by POST /embeddings/search until it is found"
+    )
+    return outcome
+
+
+def add(outcome: Outcome, who: str, milliseconds: Sequence[float]) -> None:
+    p50, p95, p99 = np.percentile(milliseconds, [50, 95, 99])
+    outcome.add(
+        who, **{"p50 ms": float(p50), "p95 ms": float(p95), "p99 ms": float(p99), "most ms": float(max(milliseconds))}
+    )
+
+
+def follow(live: Live, sent: Sequence[Text], rate: float, searched: bool) -> tuple[list[float], list[float]]:
+    """Sends texts and watches for their vectors; the waits in ms, and those of the probes by HTTP."""
+    pacer = Pacer(live.settings, live.settings.kafka_topic, rate)
+    sender = threading.Thread(target=pacer.run, args=(sent,))
+    prober = Prober(live) if searched else None
+    if prober is not None:
+        prober.start()
+    sender.start()
+    seen: dict[str, float] = {}
+    deadline = time.monotonic() + len(sent) / rate + PATIENCE_SECONDS
+    layout = live.contestant.layout
+    query = f"""SELECT {layout.vector_id}::text FROM {layout.vectors}
+                WHERE {layout.vector_id} = ANY (%s::{watch.id_type(live.connection, layout)}[])"""
+    while len(seen) < len(sent):
+        waiting = [key for key in list(pacer.sent_at) if key not in seen][:1_000]
+        if waiting:
+            rows = watch.ask(live.connection, query, waiting)
+            now = time.time()
+            seen.update((str(row[0]), now) for row in rows)
+        if time.monotonic() > deadline:
+            raise watch.Unfinished(f"{len(sent) - len(seen)} of {len(sent)} texts were not seen")
+        time.sleep(LOOK_SECONDS)
+    sender.join()
+    pacer.close()
+    waits = [1000 * (seen[key] - at) for key, at in pacer.sent_at.items()]
+    return waits, prober.finish() if prober is not None else []
+
+
+class Prober(threading.Thread):
+    """Now and then sends a text of its own, and searches for it over HTTP until it is found."""
+
+    def __init__(self, live: Live) -> None:
+        super().__init__()
+        self.url = f"http://127.0.0.1:{live.settings.search_api_port}/embeddings/search"
+        self.pacer = Pacer(live.settings, live.settings.kafka_topic, 1)
+        self.stopping = threading.Event()
+        self.waits: list[float] = []
+
+    def run(self) -> None:
+        with requests.Session() as http:
+            http.trust_env = False
+            while not self.stopping.wait(PROBE_EVERY_SECONDS):
+                text = Text(str(uuid.uuid4()), f"probe {uuid.uuid4().hex} {uuid.uuid4().hex}")
+                began = time.time()
+                self.pacer.run([text])
+                while not self.stopping.is_set():
+                    answer = http.post(self.url, json={"query": text.text, "limit": 1}, timeout=10)
+                    if answer.ok and [hit["id"] for hit in answer.json()["results"]] == [text.id]:
+                        self.waits.append(1000 * (time.time() - began))
+                        break
+
+    def finish(self) -> list[float]:
+        self.stopping.set()
+        self.join()
+        self.pacer.close()
+        return self.waits

@@ -1,0 +1,250 @@
+"""Search: latency and rate by the number of rows, at rest and while texts come in; recall; plain SQL beside it.
+
+Rows get in by the product's own commands, with vectors that were embedded once and kept (`.local/bench/vectors`).
+"""
+
+import argparse
+import contextlib
+import json
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import requests
+
+from benchmarks import contestants, corpus, texts, watch
+from benchmarks.bench import Bench, Live, provider
+from benchmarks.contestants import HNSW
+from benchmarks.floors import table
+from benchmarks.publish import Pacer
+from benchmarks.report import Outcome, Ratio
+from benchmarks.texts import Text
+from embedder import Embedder
+
+ABOUT = "latency, rate and recall of searches, by rows, with and without texts coming in"
+
+LIMIT = 10
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rows", default="10000,50000,200000")
+    parser.add_argument("--queries", type=int, default=300, help="queries for each figure")
+    parser.add_argument("--clients", type=int, default=4, help="at once, for the rate")
+    parser.add_argument("--ingest", type=float, default=500.0, help="texts a second that come in meanwhile")
+    parser.add_argument(
+        "--embedder", default="minilm", choices=["minilm", "hashing"], help="hashing: quick, and without a meaning"
+    )
+    parser.add_argument("--noise", action="store_true", help="fill up with noisy copies of real vectors beyond 200,000")
+
+
+def quick(given: argparse.Namespace) -> None:
+    given.rows, given.queries, given.ingest, given.embedder = "5000", 50, 50.0, "hashing"
+
+
+def run(bench: Bench, given: argparse.Namespace) -> Outcome:
+    outcome = Outcome("search", f"the {LIMIT} nearest, {given.embedder}, POST /embeddings/search", vars(given))
+    embedder = provider(replace(bench.servers.settings, embedding_provider=given.embedder))
+    sizes = [int(size) for size in given.rows.split(",")]
+    everything, vectors = corpus.sentences(embedder, max(sizes) + given.queries, noise=given.noise)
+    queries, query_vectors = everything[: given.queries], vectors[: given.queries]
+    for size in sizes:
+        held, held_vectors = everything[given.queries :][:size], vectors[given.queries :][:size]
+        exact = nearest(query_vectors, held_vectors, LIMIT)
+        truth = [{held[place].id for place in row} for row in exact]
+        whole_pipeline(bench, outcome, given, embedder, held, held_vectors, queries, truth)
+        plain_sql(bench, outcome, held, held_vectors, query_vectors, truth)
+        outcome.ratios = [
+            *outcome.ratios,
+            Ratio("p50 ms", f"{len(held):,} rows, HTTP", f"{len(held):,} rows, plain SQL on HNSW", "1.5 + embedding"),
+        ]
+    began = time.perf_counter()
+    for each in queries:
+        embedder.embed([each.text])
+    outcome.add("embedding a query", **{"p50 ms": 1000 * (time.perf_counter() - began) / len(queries)})
+    outcome.notes.append(
+        f"recall@{LIMIT} against an exact search over the same vectors; rate with {given.clients} clients"
+    )
+    return outcome
+
+
+def nearest(queries: np.ndarray, vectors: np.ndarray, limit: int) -> np.ndarray:
+    """The places of the nearest vectors to each query, exactly. In portions, to bound the memory."""
+    found = []
+    for query in np.array_split(queries, max(1, len(queries) // 50)):
+        scores = query @ vectors.T
+        found.append(np.argpartition(-scores, min(limit, scores.shape[1] - 1), axis=1)[:, :limit])
+    return np.concatenate(found)
+
+
+def whole_pipeline(
+    bench: Bench,
+    outcome: Outcome,
+    given: argparse.Namespace,
+    embedder: Embedder,
+    held: Sequence[Text],
+    vectors: np.ndarray,
+    queries: Sequence[Text],
+    truth: Sequence[set[str]],
+) -> None:
+    changes: dict[str, object] = {"embedding_provider": given.embedder}
+    who = f"{len(held):,} rows, HTTP"
+    contestant = contestants.as_shipped()
+    with bench.topic([]) as topic, bench.live(contestant, topic, embedder=embedder, changes=changes) as live:
+        began = time.monotonic()
+        corpus.store(live.settings, embedder, held, vectors)
+        bench.say(f"  {len(held):,} rows are in the database after {time.monotonic() - began:.0f} s")
+        indexed_after = wait_until_settled(live)
+        asked = ask_all(live, queries)
+        outcome.add(
+            who,
+            **percentiles(asked.milliseconds),
+            **{
+                "searches /s": rate(live, queries, given.clients),
+                f"recall@{LIMIT}": recall(asked.found, truth),
+                "indexed after s": indexed_after,
+            },
+        )
+        with ingesting(live, given.ingest):
+            asked = ask_all(live, queries)
+            outcome.add(
+                f"{who}, {given.ingest:.0f}/s coming in",
+                **percentiles(asked.milliseconds),
+                **{
+                    "searches /s": rate(live, queries, given.clients),
+                    f"recall@{LIMIT}": recall_of_held(asked.found, truth, held),
+                },
+            )
+
+
+class Asked:
+    """The answers of a series of searches."""
+
+    def __init__(self) -> None:
+        self.milliseconds: list[float] = []
+        self.found: list[list[str]] = []
+
+
+def ask_all(live: Live, queries: Sequence[Text]) -> Asked:
+    """One search after the other, by one client that keeps its connection."""
+    asked = Asked()
+    url = f"http://127.0.0.1:{live.settings.search_api_port}/embeddings/search"
+    with requests.Session() as http:
+        http.trust_env = False
+        for each in queries:
+            began = time.perf_counter()
+            # More than the limit, so that what comes in meanwhile does not push the held ones out of the answer.
+            answer = http.post(url, json={"query": each.text, "limit": LIMIT}, timeout=30)
+            asked.milliseconds.append(1000 * (time.perf_counter() - began))
+            answer.raise_for_status()
+            asked.found.append([hit["id"] for hit in answer.json()["results"]])
+    return asked
+
+
+def rate(live: Live, queries: Sequence[Text], clients: int) -> float:
+    """Searches a second with so many clients at once."""
+    shares = [list(queries[number::clients]) for number in range(clients)]
+    threads = [threading.Thread(target=ask_all, args=(live, share)) for share in shares]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(queries) / (time.perf_counter() - began)
+
+
+def percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
+    p50, p95, p99 = np.percentile(milliseconds, [50, 95, 99])
+    return {"p50 ms": float(p50), "p95 ms": float(p95), "p99 ms": float(p99)}
+
+
+def recall(found: Sequence[Sequence[str]], truth: Sequence[set[str]]) -> float:
+    return sum(len(set(a) & b) for a, b in zip(found, truth, strict=True)) / sum(len(each) for each in truth)
+
+
+def recall_of_held(found: Sequence[Sequence[str]], truth: Sequence[set[str]], held: Sequence[Text]) -> float:
+    """Recall where new texts may stand among the answers: of the k held ones that were found, the k best count."""
+    known = {each.id for each in held}
+    kept = [[key for key in each if key in known] for each in found]
+    return sum(len(set(a) & b) for a, b in zip(kept, truth, strict=True)) / max(1, sum(map(len, kept)))
+
+
+@contextlib.contextmanager
+def ingesting(live: Live, per_second: float) -> Iterator[None]:
+    """Texts come in at an even rate until the block ends."""
+    stopping = threading.Event()
+
+    def send() -> None:
+        pacer = Pacer(live.settings, live.settings.kafka_topic, per_second)
+        number = 0
+        while not stopping.is_set():
+            pacer.run(list(texts.made_up(max(1, int(per_second)), seed=10_000 + number)))
+            number += 1
+        pacer.close()
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    time.sleep(2)
+    try:
+        yield
+    finally:
+        stopping.set()
+        sender.join()
+
+
+def wait_until_settled(live: Live, timeout: float = 1_800) -> float:
+    """Waits until the search API says that everything is indexed; returns the seconds that it took."""
+    url = f"http://127.0.0.1:{live.settings.search_api_port}/status"
+    began = time.monotonic()
+    with requests.Session() as http:
+        http.trust_env = False
+        while True:
+            with contextlib.suppress(requests.ConnectionError):
+                said = http.get(url, timeout=30).json()
+                if said.get("status") == "up_to_date" and settled(said):
+                    return time.monotonic() - began
+            if (ended := live.problem()) is not None or time.monotonic() - began > timeout:
+                raise watch.Unfinished(ended or f"the index is not complete after {timeout:.0f} s")
+            time.sleep(0.25)
+
+
+def settled(status: dict[str, object]) -> bool:
+    """Whether all vectors are where searches will find them for good, as /status tells."""
+    index = status.get("index")
+    return isinstance(index, dict) and bool(index.get("settled", True)) and not index.get("unindexed")
+
+
+def plain_sql(
+    bench: Bench,
+    outcome: Outcome,
+    held: Sequence[Text],
+    vectors: np.ndarray,
+    queries: np.ndarray,
+    truth: Sequence[set[str]],
+) -> None:
+    """The floor: one HNSW index over everything, built at the end, asked by SQL."""
+    from benchmarks import floors
+
+    with table(bench, "UUID", vectors.shape[1]) as connection, connection.cursor() as cursor:
+        floors.copy_into(cursor, held, vectors)
+        cursor.execute("SET maintenance_work_mem = '512MB'")
+        began = time.perf_counter()
+        cursor.execute(HNSW)
+        built = time.perf_counter() - began
+        cursor.execute("ANALYZE documents")
+        milliseconds, found = [], []
+        for vector in queries:
+            literal = json.dumps([round(float(number), 7) for number in vector])
+            began = time.perf_counter()
+            cursor.execute(
+                "SELECT key::text, message FROM documents ORDER BY embedding <=> %s::halfvec LIMIT %s", (literal, LIMIT)
+            )
+            found.append([str(uuid.UUID(row[0])) for row in cursor.fetchall()])
+            milliseconds.append(1000 * (time.perf_counter() - began))
+    outcome.add(
+        f"{len(held):,} rows, plain SQL on HNSW",
+        **percentiles(milliseconds),
+        **{f"recall@{LIMIT}": recall(found, truth), "indexed after s": built},
+    )

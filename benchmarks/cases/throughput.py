@@ -1,0 +1,125 @@
+"""Throughput without a model: a preloaded topic, and how fast its texts become visible vectors.
+
+The embedder is the hashing one, so that everything but the model is measured.
+"""
+
+import argparse
+import contextlib
+import math
+import time
+
+from benchmarks import contestants, floors, texts, watch
+from benchmarks.bench import Bench, install_peers, turns
+from benchmarks.contestants import Contestant
+from benchmarks.report import Outcome, Ratio
+from benchmarks.texts import Text
+from embedder import Embedder
+from embedder.hashing import HashingEmbedder
+
+ABOUT = "messages a second with a stub embedder, beside Pathway and a short script"
+
+CHOICES = {
+    "shipped": contestants.as_shipped,
+    "lean": contestants.lean,
+    "pathway": contestants.pathway,
+    "pathway2": lambda: contestants.pathway(threads=2, name="Pathway, 2 threads"),
+    "script": contestants.script,
+}
+
+SECONDS_A_RECORD = 1 / 400  # no contestant is allowed to be slower than that
+
+RATIOS = (
+    Ratio("running /s", "like Pathway", "Pathway", "1.2"),
+    Ratio("running /s", "as shipped", "Pathway", "1.0"),
+    Ratio("running /s", "as shipped", "30-line script", "6"),
+    Ratio("with start /s", "like Pathway", "Pathway"),
+)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--records", type=int, default=300_000)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--of", default="lean,shipped,pathway,pathway2,script", help=f"some of {','.join(CHOICES)}")
+    parser.add_argument("--script-records", type=int, default=50_000, help="the script gets no more than these")
+
+
+def quick(given: argparse.Namespace) -> None:
+    given.records, given.runs, given.script_records = 20_000, 1, 5_000
+
+
+def run(bench: Bench, given: argparse.Namespace) -> Outcome:
+    names = given.of.split(",")
+    install_peers([name for name, known in (("pathway", "pathway"), ("script", "script")) if known in given.of])
+    outcome = Outcome("throughput", f"{given.records:,} texts, hashing embedder, 4 partitions", vars(given))
+    embedder = HashingEmbedder()
+    sent = list(texts.made_up(given.records))
+    few = sent[: given.script_records]
+    entered = [CHOICES[name]() for name in names]
+    with contextlib.ExitStack() as stack:
+        topic = stack.enter_context(bench.topic(sent))
+        small = stack.enter_context(bench.topic(few)) if "script" in names and len(few) < len(sent) else topic
+        for number, contestant in turns(entered, given.runs):
+            share = (few, small) if contestant.name == "30-line script" else (sent, topic)
+            measure(bench, outcome, contestant, *share, embedder, number)
+    floors.copy_rate(bench, outcome, sent[:100_000], embedder)
+    outcome.ratios = RATIOS
+    outcome.details["contestants"] = {each.name: dict(each.about) for each in entered}
+    outcome.notes.append(
+        "with start: from the start of the processes to the last vector; running: from the first visible vector to the "
+        "last, without those of the first commit; CPU: seconds of its processes, and of the servers, for 100,000 texts "
+        "once running"
+    )
+    return outcome
+
+
+def measure(
+    bench: Bench,
+    outcome: Outcome,
+    contestant: Contestant,
+    sent: list[Text],
+    topic: str,
+    embedder: Embedder,
+    number: int,
+    *,
+    indexed: bool = False,
+    changes: dict[str, object] | None = None,
+) -> None:
+    """One round of one contestant; what is stored is compared with what was sent."""
+    with bench.live(contestant, topic, embedder=embedder, indexed=indexed, changes=changes) as live:
+        there = live.wait_for_first()
+        live.wait_for(len(sent), 60 + len(sent) * SECONDS_A_RECORD)
+        live.meter.sample()
+        found = watch.commits(live.connection, contestant.layout)
+        checked = watch.verify(live.connection, contestant.layout, sent, embedder)
+        spent = live.meter.spent
+        scale = 100_000 / (len(sent) - there) if there < len(sent) else math.nan
+        servers = sum(spent[name] for name in bench.servers.running)
+        outcome.add(
+            contestant.name,
+            **{
+                "with start /s": len(sent) / (found.last - live.started_at),
+                "running /s": found.running_rate,
+                "first vector s": found.first - live.started_at,
+                "CPU own s": (sum(spent.values()) - servers) * scale,
+                "CPU servers s": servers * scale,
+                "MB": sum(live.memory_mb().values()),
+            },
+        )
+        rounds = outcome.details.setdefault("rounds", [])
+        assert isinstance(rounds, list)
+        rounds.append(
+            {
+                "round": number,
+                "contestant": contestant.name,
+                "at": time.strftime("%H:%M:%S"),
+                "verified": checked,
+                "commits": len(found.at),
+                "rates by tenths": [round(rate) for rate in found.rates(max(1, len(sent) // 10))],
+                "cpu seconds a 100,000": {name: round(value * scale, 2) for name, value in spent.items()},
+                "megabytes": {name: round(value) for name, value in live.memory_mb(servers=True).items()},
+            }
+        )
+        bench.say(
+            f"  round {number}: {contestant.name}: {len(sent) / (found.last - live.started_at):,.0f}/s with start, "
+            f"{found.running_rate:,.0f}/s running"
+        )

@@ -1,0 +1,108 @@
+"""`python -m benchmarks.tables [JSON]`: puts the figures of a run into the docs, each page between its two marks.
+
+By default those of the reference run. So no figure there is typed by hand.
+"""
+
+import json
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import RESULTS, short
+from settings import ROOT
+
+DOCS = ROOT / "docs"
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+
+
+def cell(figure: Mapping[str, float] | None) -> str:
+    if not figure or "median" not in figure:
+        return ""
+    middle = short(figure["median"])
+    if figure["rounds"] == 1:
+        return middle
+    return f"{middle} ({short(figure['least'])} to {short(figure['most'])})"
+
+
+def row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def tables(run: Mapping[str, Any]) -> str:
+    """All cases of a run in Markdown, headed by where and how it was made."""
+    machine, versions = run["machine"], run["versions"]
+    lines = [
+        f"`{run['command']}`, {run['began'][:10]}, commit {versions['commit']}: {machine['cores']} cores "
+        f"({machine['processor']}), {machine['memory GB']} GB, load {machine['load at the start']:.1f} when it began. "
+        "Median, and in brackets the least and the most of the rounds.",
+        "",
+        "Versions: " + ", ".join(f"{name} {value}" for name, value in versions.items() if name != "commit") + ".",
+    ]
+    for case in run["cases"]:
+        figures: dict[str, dict[str, Any]] = case["figures"]
+        names = list(dict.fromkeys(name for values in figures.values() for name in values))
+        lines += ["", f"### {case['case']}: {case['title']}", "", row(["", *names]), row(["---"] * (len(names) + 1))]
+        lines += [row([who, *(cell(values.get(name)) for name in names)]) for who, values in figures.items()]
+        if case["ratios"]:
+            lines += ["", row(["ratio", "of", "found", "aim"]), row(["---"] * 4)]
+            lines += [
+                row([f"{each['of']} / {each['to']}", each["figure"], cell(each), each["aim"]])
+                for each in case["ratios"]
+            ]
+        lines += ["", *case["notes"]] if case["notes"] else []
+    return "\n".join(lines)
+
+
+def costs(run: Mapping[str, Any]) -> str:
+    """What one unit of each part costs, and how many that makes at three rates, in Markdown; from the cases throughput
+    (like Pathway) and minilm."""
+    spent = median_costs(run, "throughput", "like Pathway")
+    if not spent:
+        return "The run has no case `throughput`."
+    lines = [row(["part", "CPU seconds for 100,000 texts", "texts a second of one core"]), row(["---"] * 3)]
+    lines += [
+        row([part, short(seconds), short(100_000 / seconds) if seconds else ""]) for part, seconds in spent.items()
+    ]
+    model = next(
+        (case["figures"].get("floor: the model alone") for case in run["cases"] if case["case"] == "minilm"), None
+    )
+    rates = (10_000, 100_000, 1_000_000)
+    lines += ["", row(["cores at", *(f"{rate:,} texts/s" for rate in rates)]), row(["---"] * 4)]
+    lines += [row([part, *(short(rate * seconds / 100_000) for rate in rates)]) for part, seconds in spent.items()]
+    if model:
+        core = model["running /s"]["median"] / run["machine"]["cores"]
+        lines.append(row(["the model, MiniLM int8 on these cores", *(short(rate / core) for rate in rates)]))
+    return "\n".join(lines)
+
+
+def median_costs(run: Mapping[str, Any], case: str, contestant: str) -> dict[str, float]:
+    """By process, the median over the rounds of one contestant."""
+    rounds = [
+        each["cpu seconds a 100,000"]
+        for found in run["cases"]
+        if found["case"] == case
+        for each in found["details"].get("rounds", [])
+        if each["contestant"] == contestant
+    ]
+    return {part: statistics.median(each[part] for each in rounds) for part in rounds[0]} if rounds else {}
+
+
+def filled(page: str, content: str) -> str:
+    """The page with the content between its marks. Raises ValueError where it has none."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the page has no {BEGIN} ... {END}")
+    return f"{before}{BEGIN}\n{content}\n{END}{after}"
+
+
+def main(arguments: Sequence[str]) -> None:
+    run = json.loads((Path(arguments[0]) if arguments else RESULTS / "reference.json").read_text(encoding="utf-8"))
+    for page, content in ((DOCS / "performance.md", tables(run)), (DOCS / "scaling.md", costs(run))):
+        page.write_text(filled(page.read_text(encoding="utf-8"), content), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,182 @@
+"""Waiting until everything is visible, and when it became so; and whether what is there is what was sent."""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import psycopg2
+
+from benchmarks.contestants import Layout
+from benchmarks.processes import Meter
+from benchmarks.texts import Text
+from embedder import Embedder
+
+LOOK_SECONDS = 0.25
+# Less WAL than this in one look means that nobody is writing rows.
+QUIET_BYTES = 65_536
+COUNT_EVERY_SECONDS = 5.0
+SAMPLE_SECONDS = 1.0
+
+Connection = psycopg2.extensions.connection
+
+
+class Unfinished(RuntimeError):
+    """What was sent did not become visible in time, or is not what was sent."""
+
+
+def ask(connection: Connection, query: str, *values: object) -> list[tuple[object, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(query, values or None)
+        return list(cursor.fetchall())
+
+
+def number(connection: Connection, query: str, *values: object) -> float:
+    found = ask(connection, query, *values)[0][0]
+    return float(found) if isinstance(found, int | float) else float(str(found))
+
+
+def wait_until_visible(
+    connection: Connection,
+    layout: Layout,
+    expected: int,
+    *,
+    timeout: float,
+    meter: Meter | None = None,
+    alive: Callable[[], str | None] = lambda: None,
+) -> None:
+    """Waits for so many vectors, and hardly disturbs: rows are only counted when the server has gone quiet.
+
+    Raises Unfinished.
+    """
+    began = counted = sampled = time.monotonic()
+    position = 0.0
+    while True:
+        now = time.monotonic()
+        moved = number(connection, "SELECT pg_current_wal_insert_lsn() - '0/0'")
+        if moved - position < QUIET_BYTES or now - counted > COUNT_EVERY_SECONDS:
+            counted = now
+            count = number(connection, f"SELECT count(*) FROM {layout.vectors}")
+            if count >= expected:
+                return
+            if now - began > timeout:
+                raise Unfinished(f"only {count:.0f} of {expected} vectors after {timeout:.0f} s")
+        position = moved
+        if (ended := alive()) is not None:
+            raise Unfinished(ended)
+        if meter is not None and now - sampled > SAMPLE_SECONDS:
+            sampled = now
+            meter.sample()
+        time.sleep(LOOK_SECONDS)
+
+
+@dataclass(frozen=True)
+class Commits:
+    """When vectors became visible: times in seconds since 1970, in order, and how many rows each commit brought."""
+
+    at: Sequence[float]
+    rows: Sequence[int]
+
+    @property
+    def first(self) -> float:
+        return self.at[0]
+
+    @property
+    def last(self) -> float:
+        return self.at[-1]
+
+    @property
+    def total(self) -> int:
+        return sum(self.rows)
+
+    @property
+    def running_rate(self) -> float:
+        """Vectors a second from the first visible one to the last. Those of the first commit were made before it, so
+        they do not count."""
+        return (self.total - self.rows[0]) / (self.last - self.first) if len(self.at) > 1 else float("nan")
+
+    def rates(self, every: int) -> list[float]:
+        """Vectors a second for each `every` of them, in the order in which they came."""
+        reached = np.cumsum(self.rows)
+        marks = np.arange(0, self.total + 1, every)
+        times = np.interp(marks, np.concatenate(([0], reached)), np.concatenate(([self.first], self.at)))
+        return [float(every / span) for span in np.diff(times) if span > 0]
+
+    def longest_gap(self) -> float:
+        return float(np.diff(self.at).max()) if len(self.at) > 1 else 0.0
+
+
+def commits(connection: Connection, layout: Layout) -> Commits:
+    rows = ask(
+        connection,
+        f"""SELECT extract(epoch FROM at)::float8, count(*)
+            FROM (SELECT pg_xact_commit_timestamp(xmin) AS at FROM {layout.vectors})
+            AS commits GROUP BY 1 ORDER BY 1""",
+    )
+    return Commits([float(str(row[0])) for row in rows], [int(str(row[1])) for row in rows])
+
+
+def expected_checksum(texts: Sequence[Text]) -> int:
+    """What `stored_checksum` must give: the sum, modulo 2**64, of the first 8 bytes of md5(id and text)."""
+    return sum(int.from_bytes(hashlib.md5(f"{each.id} {each.text}".encode()).digest()[:8]) for each in texts) % 2**64
+
+
+def stored_checksum(connection: Connection, layout: Layout) -> int:
+    key = f"md5({layout.text_id}::text || ' ' || {layout.text_column})"
+    half = "('x' || substr({key}, {start}, 8))::bit(32)::bigint"
+    high, low = (half.format(key=key, start=start) for start in (1, 9))
+    found = ask(connection, f"SELECT sum({high}::numeric * 4294967296 + {low}) FROM {layout.texts}")
+    return int(str(found[0][0] or 0)) % 2**64
+
+
+def verify(
+    connection: Connection, layout: Layout, texts: Sequence[Text], embedder: Embedder | None, sample: int = 1_000
+) -> dict[str, object]:
+    """Counts and checksums of what is stored against what was sent. Raises Unfinished where they differ.
+
+    Each text is checked by the checksum, and a sample of vectors against the embedder's own: their cosine is at least
+    0.999 (a half float has 11 bits).
+    """
+    counted = {
+        "texts": int(number(connection, f"SELECT count(*) FROM {layout.texts}")),
+        "messages with a vector": int(
+            number(connection, f"SELECT count(DISTINCT {layout.vector_id}) FROM {layout.vectors}")
+        ),
+    }
+    for what, count in counted.items():
+        if count != len(texts):
+            raise Unfinished(f"{count} {what} where {len(texts)} were sent")
+    if stored_checksum(connection, layout) != expected_checksum(texts):
+        raise Unfinished("the texts are not those that were sent")
+    least = None
+    if embedder is not None:
+        step = max(1, len(texts) // sample)
+        chosen = {each.id: each.text for each in texts[::step] if len(embedder.passages(each.text)) == 1}
+        stored = {
+            str(row[0]): np.array([float(part) for part in str(row[1]).strip("[]").split(",")])
+            for row in ask(
+                connection,
+                f"""SELECT {layout.vector_id}::text, embedding::text FROM {layout.vectors}
+                    WHERE {layout.vector_id} = ANY (%s::{id_type(connection, layout)}[])""",
+                list(chosen),
+            )
+        }
+        own = embedder.embed(list(chosen.values()))
+        cosines = [
+            float(stored[key] @ vector / np.linalg.norm(stored[key])) for key, vector in zip(chosen, own, strict=True)
+        ]
+        least = round(min(cosines), 5)
+        if least < 0.999:
+            raise Unfinished(f"a stored vector has a cosine of only {least} with the text's own")
+    return {**counted, "checksum": "equal", "least cosine of sampled vectors": least}
+
+
+def id_type(connection: Connection, layout: Layout) -> str:
+    found = ask(
+        connection,
+        "SELECT format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s",
+        layout.vectors,
+        layout.vector_id,
+    )
+    return str(found[0][0])
