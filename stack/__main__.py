@@ -54,10 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     stop = commands.add_parser("stop", prog="./stop.sh", help="stop everything; data stays")
     stop.add_argument("--volumes", action="store_true", help="remove the data too")
     stop.add_argument("--yes", action="store_true", help="without asking")
-    stop.add_argument("--docker", action="store_true", help="what was started with --docker")
+    stop.add_argument("--docker", action="store_true", help="the containers, whoever started them")
     stop.set_defaults(call=_stop)
 
     status = commands.add_parser("status", prog="./status.sh", help="show the state of the parts")
+    status.add_argument("--docker", action="store_true", help="of the containers, whoever started them")
     status.set_defaults(call=_status)
 
     run = commands.add_parser("run", help="become one part (what the supervisor calls)")
@@ -76,16 +77,20 @@ def _install(settings: Settings, arguments: argparse.Namespace) -> int:
 def _start(settings: Settings, arguments: argparse.Namespace) -> int:
     if arguments.status:
         return _status(settings, arguments)
-    from stack import stop, supervisor, system
+    from stack import docker, stop, supervisor, system
     from stack.install import install
 
     hold = lock.take(
         _lock_file(settings), "another start or stop is under way here: wait for it, or end it with Ctrl-C"
     )
     if arguments.docker:
+        if supervisor.talk(settings) is not None:
+            raise StackError("it runs here without containers: ./stop.sh first")
         install(settings, local=False)
         _go_on_in_venv(hold)
         return _start_docker(settings, demo=not arguments.no_demo)
+    if docker.is_up(settings):
+        raise StackError("it runs in containers: ./stop.sh first, or ./start.sh --docker")
     known = system.read(settings)
     if supervisor.talk(settings) is not None:
         if known is not None and known.ready:
@@ -143,9 +148,10 @@ def _start_docker(settings: Settings, *, demo: bool) -> int:
 def _stop(settings: Settings, arguments: argparse.Namespace) -> int:
     from stack import docker, stop
 
-    if arguments.volumes and not arguments.yes and not _confirmed(settings, arguments.docker):
+    containers = arguments.docker or docker.is_up(settings)
+    if arguments.volumes and not arguments.yes and not _confirmed(settings, containers):
         return 2
-    if arguments.docker:
+    if containers:
         docker.down(settings, volumes=arguments.volumes)
         return 0
     hold = lock.take(
@@ -176,9 +182,10 @@ def _confirmed(settings: Settings, docker: bool) -> bool:
 
 
 def _status(settings: Settings, arguments: argparse.Namespace) -> int:
+    from stack import docker
     from stack.status import status
 
-    return status(settings)
+    return docker.status(settings) if arguments.docker or docker.is_up(settings) else status(settings)
 
 
 def _run(settings: Settings, arguments: argparse.Namespace) -> int:

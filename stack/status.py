@@ -65,13 +65,20 @@ def status(settings: Settings) -> int:
         else:
             say("Not running. ./start.sh starts it.")
         return 1
+    return show(found)
+
+
+def show(found: list[Line]) -> int:
+    """Prints lines; returns 0 when all of them run, else 1."""
     width = max(len(line.state) for line in found)
-    say(bold(f"{'part':<16} {'state':<{width}} {'pid':>8} {'restarts':>8}  port"))
+    names = max(16, *(len(line.name) for line in found))
+    say(bold(f"{'part':<{names}} {'state':<{width}} {'pid':>8} {'restarts':>8}  port"))
     for line in found:
         colour = green if line.runs else red
         address = ", ".join(_address(port) for port in line.ports)
         pid = str(line.pid) if line.pid else "-"
-        say(f"{line.name:<16} {colour(f'{line.state:<{width}}')} {pid:>8} {line.restarts:>8}  {address or dim('-')}")
+        state = colour(f"{line.state:<{width}}")
+        say(f"{line.name:<{names}} {state} {pid:>8} {line.restarts:>8}  {address or dim('-')}")
     return 0 if all(line.runs for line in found) else 1
 
 

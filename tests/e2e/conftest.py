@@ -84,3 +84,11 @@ def checkout() -> Iterator[Checkout]:
     yield copy
     copy.run("./stop.sh --volumes --yes")
     shutil.rmtree(above)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Building containers takes minutes: for those who ask for it by name (-m containers)."""
+    if "containers" not in (config.getoption("-m") or ""):
+        long = [item for item in items if item.get_closest_marker("containers")]
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=long)

@@ -120,6 +120,18 @@ def test_status(pipeline: Pipeline, stored: dict[str, str]) -> None:
     }
     assert status["status"] in ("up_to_date", "catching_up")
     assert status["embedded"] >= 3
+    assert set(status["index"]) == {
+        "kind",
+        "vectors",
+        "indexed",
+        "open",
+        "unindexed",
+        "settled",
+        "parts",
+        "building",
+    }
+    assert status["index"]["vectors"] >= 3
+    assert status["index"]["settled"], "so few vectors need no index"
 
 
 def test_health_checks_the_model_too(pipeline: Pipeline) -> None:

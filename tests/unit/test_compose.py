@@ -1,6 +1,12 @@
-"""The compose file: its services, the ports they are reached at, and that every setting reaches the containers."""
+"""The compose files and the image: services, ports, health, bounds, and that every setting and module gets in."""
 
+import ast
+import json
+import re
+import shutil
+import subprocess
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +16,9 @@ from settings import ROOT, Settings
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
+OWN = {name for name, service in SERVICES.items() if service["image"] == "text-pipeline"}
+LOOPS = {"bridge", "persist-worker", "embed-worker", "beat"}
+APIS = {"text-writer-service", "embedding-service"}
 
 # What only the parts that run without containers are told.
 LOCAL = {
@@ -41,8 +50,8 @@ def test_every_setting_reaches_the_containers() -> None:
 @pytest.mark.parametrize(
     ("service", "variable", "port", "inside"),
     [
-        ("text-writer-service", "TEXT_API_PORT", 5002, 5001),
-        ("embedding-service", "SEARCH_API_PORT", 5003, 5003),
+        ("gateway", "TEXT_API_PORT", 5002, 5001),
+        ("gateway", "SEARCH_API_PORT", 5003, 5003),
         ("postgres", "DATABASE_PORT", 5434, 5432),
         ("redis", "REDIS_PORT", 6379, 6379),
         ("flower", "FLOWER_PORT", 5555, 5555),
@@ -51,34 +60,137 @@ def test_every_setting_reaches_the_containers() -> None:
     ],
 )
 def test_ports(service: str, variable: str, port: int, inside: int) -> None:
-    assert SERVICES[service]["ports"] == [f"${{BIND_HOST:-127.0.0.1}}:${{{variable}:-{port}}}:{inside}"]
+    assert f"${{BIND_HOST:-127.0.0.1}}:${{{variable}:-{port}}}:{inside}" in SERVICES[service]["ports"]
     assert getattr(Settings(), variable.lower()) == port
 
 
+def test_nothing_listens_beyond_this_machine_by_default() -> None:
+    for service in SERVICES.values():
+        for port in service.get("ports", ()):
+            assert port.startswith("${BIND_HOST:-127.0.0.1}:")
+
+
+def test_the_gateway_hands_on_what_it_is_asked_for_to_the_api_that_listens_there() -> None:
+    gateway = (ROOT / "deploy/gateway/haproxy.cfg").read_text()
+    for name, port in (("text-writer-service", 5001), ("embedding-service", 5003)):
+        assert f"bind :{port}\n    default_backend {name}\n" in gateway
+        assert re.search(rf"server-template \S+ \d+ {name}:{port}\n", gateway)
+        assert f"--bind 0.0.0.0:{port} " in SERVICES[name]["command"]
+
+
 def test_everything_waits_for_the_migrations() -> None:
-    own = {name for name, service in SERVICES.items() if service["image"] == "text-pipeline"}
-    assert own == {
-        "migrate",
-        "bridge",
-        "persist-worker",
-        "embed-worker",
-        "beat",
-        "text-writer-service",
-        "embedding-service",
-        "flower",
-    }
-    for name in own - {"migrate"}:
-        assert SERVICES[name]["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
+    assert {"migrate", "flower"} | LOOPS | APIS == OWN
+    migrated = {"migrate": {"condition": "service_completed_successfully"}}
+    for name in OWN - {"migrate"} - APIS:
+        assert SERVICES[name]["depends_on"] == migrated
+    for name in APIS:  # so that one of them alone can be started, and is reached
+        assert SERVICES[name]["depends_on"] == migrated | {"gateway": {"condition": "service_healthy"}}
     assert set(SERVICES["migrate"]["depends_on"]) == {"kafka", "postgres", "redis"}
+    for each in SERVICES["migrate"]["depends_on"].values():
+        assert each == {"condition": "service_healthy"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_service_has_bounds_and_comes_back(name: str) -> None:
-    assert SERVICES[name]["mem_limit"]
-    assert SERVICES[name]["restart"] == ("on-failure:5" if name == "migrate" else "unless-stopped")
+    service = SERVICES[name]
+    assert service["mem_limit"]
+    assert service["pids_limit"]
+    assert service["logging"]["options"]["max-size"]
+    assert service["restart"] == ("on-failure:5" if name == "migrate" else "unless-stopped")
 
 
-def test_workers_can_be_scaled() -> None:
-    for name in ("bridge", "persist-worker", "embed-worker"):
+@pytest.mark.parametrize("name", OWN | {"gateway"})
+def test_our_own_containers_need_no_rights(name: str) -> None:
+    assert SERVICES[name]["read_only"] is True
+    assert SERVICES[name]["cap_drop"] == ["ALL"]
+    assert SERVICES[name]["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_health_is_asked_of_every_service_that_can_tell() -> None:
+    for name in LOOPS:
+        assert SERVICES[name]["healthcheck"]["test"] == ["CMD", "python", "-m", "tasks.heartbeat"]
+        assert SERVICES[name]["environment"]["HEARTBEAT_FILE"].startswith(SERVICES[name]["tmpfs"][0])
+    for name in SERVICES.keys() - LOOPS - {"migrate", "kafka-ui"}:  # the image of kafka-ui brings nothing to ask with
+        assert SERVICES[name]["healthcheck"]["test"]
+
+
+def test_workers_and_apis_can_be_scaled() -> None:
+    for name in {"bridge", "persist-worker", "embed-worker"} | APIS:
         assert "ports" not in SERVICES[name]
         assert "container_name" not in SERVICES[name]
+
+
+def test_images_of_others_have_a_version() -> None:
+    for name in SERVICES.keys() - OWN - {"gateway"}:
+        _, _, tag = SERVICES[name]["image"].partition(":")
+        assert tag
+        assert tag not in {"latest", "main"}
+
+
+def test_what_the_image_runs_is_in_it() -> None:
+    """Every module of this project that one in the image imports is let through by .dockerignore."""
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    let_through = {line[1:].removesuffix(".py") for line in lines if line.startswith("!") and "conf." not in line}
+    at_the_top = {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    needed = {
+        name
+        for part in let_through & at_the_top
+        for file in sources(ROOT / part)
+        for name in imported(file) & at_the_top
+    }
+    assert needed <= let_through
+
+
+def sources(part: Path) -> list[Path]:
+    return sorted(part.rglob("*.py")) if part.is_dir() else [part.with_suffix(".py")]
+
+
+def imported(file: Path) -> set[str]:
+    """The first names of what a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def composed(*files: str, **variables: str) -> dict[str, Any]:
+    """The services as compose itself understands them."""
+    docker = shutil.which("docker")
+    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True).returncode != 0:
+        pytest.skip("there is no docker compose here")
+    names = [argument for file in files for argument in ("-f", file)]
+    answer = subprocess.run(
+        [docker, "compose", "--env-file", "/dev/null", *names, "config", "--format", "json"],
+        cwd=ROOT,
+        env={"PATH": str(Path(docker).parent), "HOME": str(Path.home()), **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert answer.returncode == 0, answer.stderr
+    return dict(json.loads(answer.stdout)["services"])
+
+
+def test_compose_accepts_the_file() -> None:
+    services = composed("docker-compose.yml", KAFKA_PORT="19092")
+    assert set(services) == set(SERVICES)
+    kafka = services["kafka"]
+    assert [(port["host_ip"], port["published"], port["target"]) for port in kafka["ports"]] == [
+        ("127.0.0.1", "19092", 29092)
+    ]
+    assert kafka["environment"]["KAFKA_ADVERTISED_LISTENERS"] == "INTERNAL://kafka:9092,HOST://localhost:19092"
+
+
+def test_with_zookeeper_kafka_is_one_that_knows_it_and_keeps_data_of_its_own() -> None:
+    services = composed("docker-compose.yml", "docker-compose.zookeeper.yml")
+    assert set(services) == set(SERVICES) | {"zookeeper"}
+    kafka = services["kafka"]
+    assert kafka["image"] == "confluentinc/cp-kafka:7.9.1"
+    assert kafka["environment"]["KAFKA_ZOOKEEPER_CONNECT"] == "zookeeper:2181"
+    assert not {"KAFKA_PROCESS_ROLES", "CLUSTER_ID"} & set(kafka["environment"])
+    assert [volume["source"] for volume in kafka["volumes"]] == ["kafka-zookeeper-data"]
+    assert kafka["depends_on"]["zookeeper"]["condition"] == "service_healthy"
+    assert kafka["healthcheck"]["test"] == composed("docker-compose.yml")["kafka"]["healthcheck"]["test"]

@@ -1,0 +1,115 @@
+"""The indexes over texts and metadata: as the settings have them, made and dropped beside the writers."""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import ProgrammingError
+
+import settings as configuration
+from db import queries, text_index, vector_index
+from settings import Settings
+from tests.parts import eventually
+from tests.samples import ask, run
+
+
+def tend(settings: Settings, engine: Engine) -> None:
+    def done() -> bool:
+        vector_index.tend(settings, 0.0, 0.0)
+        with engine.connect() as connection:
+            return not vector_index.is_due(connection, settings, 0.0, 0.0)
+
+    eventually(done)
+
+
+def plan(engine: Engine, query: str) -> str:
+    with engine.connect() as connection:
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        return "\n".join(connection.execute(text(f"EXPLAIN {query}")).scalars())
+
+
+@pytest.fixture
+def language(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A process whose settings ask for German."""
+    monkeypatch.setenv("KEYWORD_LANGUAGE", "german")
+    configuration.load.cache_clear()
+    yield "german"
+    configuration.load.cache_clear()
+
+
+def add(engine: Engine, *texts: str) -> None:
+    for message in texts:
+        run(
+            engine,
+            "INSERT INTO text_messages (id, message, metadata) VALUES (CAST(:id AS uuid), :message, '{\"a\": 1}')",
+            id=str(uuid.uuid4()),
+            message=message,
+        )
+
+
+def keyword(engine: Engine, words: str, **narrowed: object) -> list[str]:
+    with engine.connect() as connection:
+        hits = queries.keyword(connection, words, limit=10, **narrowed)  # type: ignore[arg-type]
+    return [hit["message"] for hit in hits]
+
+
+def test_the_settings_say_which_indexes_there_are(database: Engine, settings: Settings) -> None:
+    def present() -> dict[str, bool]:
+        with database.connect() as connection:
+            return text_index.present(connection)
+
+    tend(settings, database)
+    assert present() == {"text_messages_words": True, "text_messages_metadata": True}
+    tend(replace(settings, keyword_index="off", metadata_index="off"), database)
+    assert present() == {}
+    tend(replace(settings, keyword_language="german"), database)
+    assert present() == {"text_messages_words_german": True, "text_messages_metadata": True}
+    tend(settings, database)
+    assert present() == {"text_messages_words": True, "text_messages_metadata": True}
+
+
+def test_a_half_built_index_is_built_again(database: Engine, settings: Settings) -> None:
+    tend(settings, database)
+    run(database, "UPDATE pg_index SET indisvalid = FALSE WHERE indexrelid = 'text_messages_metadata'::regclass")
+    with database.connect() as connection:
+        assert text_index.is_due(connection, settings)
+    tend(settings, database)
+    (found,) = ask(database, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'text_messages_metadata'::regclass")
+    assert found["indisvalid"]
+
+
+def test_the_queries_use_the_indexes(database: Engine, settings: Settings) -> None:
+    add(database, "running dogs")
+    tend(settings, database)
+    words = text_index.words("english", "m.message")
+    assert "text_messages_words" in plan(
+        database, f"SELECT FROM text_messages m WHERE {words} @@ websearch_to_tsquery('english', 'dog')"
+    )
+    assert "text_messages_metadata" in plan(
+        database, "SELECT FROM text_messages m WHERE m.metadata @> CAST('{\"a\": 1}' AS jsonb)"
+    )
+
+
+def test_words_are_found_in_the_language_of_the_settings(database: Engine, settings: Settings, language: str) -> None:
+    add(database, "Die Hunde bellen", "A dog was running")
+    tend(replace(settings, keyword_language=language), database)
+    assert keyword(database, "Hund") == ["Die Hunde bellen"]
+    assert keyword(database, "run") == []
+    with database.connect() as connection:
+        assert queries.newest(connection, limit=5, words="der Hund")["count"] == 1
+
+
+def test_without_an_index_the_same_is_found(database: Engine, settings: Settings) -> None:
+    add(database, "The dogs bark", "A cat")
+    tend(replace(settings, keyword_index="off", metadata_index="off"), database)
+    assert keyword(database, "dog", filter={"a": 1}) == ["The dogs bark"]
+    assert keyword(database, "dog", filter={"a": 2}) == []
+
+
+def test_an_unknown_language_stops_nothing_but_its_index(database: Engine, settings: Settings) -> None:
+    with pytest.raises(ProgrammingError, match="klingon"):
+        vector_index.tend(replace(settings, keyword_language="klingon"), 0.0, 0.0)
+    with database.connect() as connection:
+        assert text_index.present(connection) == {"text_messages_words": True}

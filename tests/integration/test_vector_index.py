@@ -1,0 +1,183 @@
+"""The index behind the writer on a real PostgreSQL: searches are right in each of its states, and in between."""
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sqlalchemy import Engine, text
+
+from db import commands, vector_index, vector_search
+from settings import Settings
+from tests.parts import eventually
+from tests.samples import ask, meanwhile, run
+from tests.vectors import AT_REST, Stored, indexes, plan, ranges, rest, seal, status
+
+
+@pytest.fixture
+def chosen(settings: Settings) -> Settings:
+    return replace(settings, index_seal_rows=200)
+
+
+@pytest.fixture
+def stored(database: Engine) -> Stored:
+    return Stored(database)
+
+
+def test_a_small_table_is_scanned(stored: Stored, chosen: Settings) -> None:
+    stored.add(199)
+    assert seal(chosen) is None
+    assert vector_index.tend(chosen, 0.0, AT_REST) is None
+    assert indexes(stored.engine) == []
+    assert stored.recall() == 1.0
+    found = status(chosen, stored.engine)
+    assert (found["kind"], found["vectors"], found["open"], found["unindexed"]) == ("exact", 199, 199, 0)
+    assert found["settled"]
+
+
+def test_searches_are_right_from_the_first_vector_to_one_index(stored: Stored, chosen: Settings) -> None:
+    stored.add(300)
+    assert status(chosen, stored.engine)["unindexed"] == 300
+    for size in (300, 250, 220):  # sealed one after the other
+        assert seal(chosen) is not None
+        assert seal(chosen) is None
+        assert stored.recall() >= 0.97
+        stored.add(size)
+        assert stored.recall() >= 0.97
+    found = status(chosen, stored.engine)
+    assert (found["kind"], found["vectors"], found["indexed"], found["open"]) == ("hnsw", 1_070, 850, 220)
+    assert len(ranges(stored.engine)) == 3
+    rest(chosen, stored.engine)
+    assert ranges(stored.engine) == [(1, 1_071)]
+    assert stored.recall() >= 0.97
+    found = status(chosen, stored.engine)
+    assert (found["indexed"], found["unindexed"], len(found["parts"])) == (1_070, 0, 1)  # type: ignore[arg-type]
+    assert "message_embeddings_part" in plan(stored.engine, "id >= 1 AND id < 1071")
+
+
+def test_what_was_merged_is_dropped_later(stored: Stored, chosen: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored.add(300)
+    seal(chosen)
+    stored.add(300)
+    rest(chosen, stored.engine)
+    seal(chosen)
+    assert len(indexes(stored.engine)) == 2, "a search may just have read the catalogue"
+    monkeypatch.setattr(vector_index, "RETIRE_SECONDS", 0.0)
+
+    def dropped() -> bool:
+        seal(chosen)  # nothing where the session of the builder before has not ended yet
+        return len(indexes(stored.engine)) == 1
+
+    eventually(dropped)
+    assert stored.recall() >= 0.97
+
+
+def test_a_search_that_read_the_catalogue_before_a_merge_finds_everything(stored: Stored, chosen: Settings) -> None:
+    stored.add(300)
+    seal(chosen)
+    stored.add(300)
+    seal(chosen)
+    before = ranges(stored.engine)
+    stored.add(50)
+    rest(chosen, stored.engine)
+    assert len(before) == 2
+    assert ranges(stored.engine) == [(1, 651)]
+    for name in indexes(stored.engine):  # the worst case: they are all gone
+        with stored.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text(f"DROP INDEX {name}"))
+    query = stored.points(1)[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vector_search, "ready_parts", lambda *_: before)
+        assert stored.search(query) == stored.nearest(query)
+
+
+def test_searches_beside_merges_miss_nothing(stored: Stored, chosen: Settings) -> None:
+    """Each search has as many hits as it asks for, with the nearest ones, while parts come and go."""
+    stored.add(400)
+    over = threading.Event()
+    recalls: list[float] = []
+
+    def ask_on() -> None:
+        rng = np.random.default_rng(9)
+        while not over.is_set() or not recalls:
+            query = stored.centres[rng.integers(0, 12)]
+            hits = stored.search(query / np.linalg.norm(query))
+            nearest = stored.nearest(query)
+            recalls.append(len(set(hits) & set(nearest)) / 10)
+
+    seal(chosen)
+    stored.add(400)
+    seal(chosen)
+    with meanwhile(ask_on):
+        try:
+            for _ in range(4):
+                rest(chosen, stored.engine)
+                run(stored.engine, "UPDATE vector_index_parts SET changed_at = changed_at - INTERVAL '1 hour'")
+                # Half of it is built again, as if the other half had been deleted since.
+                run(stored.engine, "UPDATE vector_index_parts SET built_rows = 10000 WHERE state = 'ready'")
+        finally:
+            over.set()
+    assert len(recalls) >= 3
+    assert np.mean(recalls) >= 0.97
+    assert min(recalls) >= 0.8
+
+
+def test_a_part_that_lost_most_of_its_rows_is_built_again_and_a_small_rest_needs_none(
+    stored: Stored, chosen: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_index, "COUNT_SECONDS", 0.0)
+    ids = stored.add(1_000)
+    rest(chosen, stored.engine)
+    (first,) = ask(stored.engine, "SELECT id, built_rows FROM vector_index_parts WHERE state = 'ready'")
+    assert first["built_rows"] == 1_000
+    stored.delete(ids[:700])
+    rest(chosen, stored.engine)
+    (second,) = ask(stored.engine, "SELECT id, built_rows FROM vector_index_parts WHERE state = 'ready'")
+    assert second["id"] != first["id"]
+    assert second["built_rows"] == 300
+    assert stored.recall() >= 0.97
+    stored.delete(ids[700:950])
+    rest(chosen, stored.engine)
+    assert ranges(stored.engine) == []
+    assert stored.recall() == 1.0
+
+
+def test_a_part_whose_index_somebody_dropped_is_slower_and_not_wrong(stored: Stored, chosen: Settings) -> None:
+    stored.add(300)
+    rest(chosen, stored.engine)
+    (name,) = indexes(stored.engine)
+    run(stored.engine, f"DROP INDEX {name}")
+    assert stored.recall() == 1.0
+    rest(chosen, stored.engine)
+    assert len(indexes(stored.engine)) == 1
+    assert ranges(stored.engine) == [(1, 301)]
+
+
+def test_the_index_is_switched_off_and_on(stored: Stored, chosen: Settings) -> None:
+    stored.add(300)
+    rest(chosen, stored.engine)
+    off = replace(chosen, vector_index="off")
+    with stored.engine.connect() as connection:
+        assert vector_index.is_due(connection, off, 0.0, AT_REST)
+    vector_index.tend(off, 0.0, AT_REST)
+    assert ranges(stored.engine) == []
+    assert stored.recall() == 1.0
+    found = status(off, stored.engine)
+    assert (found["kind"], found["vectors"], found["unindexed"], found["settled"]) == ("exact", 300, 0, True)
+    rest(chosen, stored.engine)
+    assert ranges(stored.engine) == [(1, 301)]
+
+
+def test_the_parts_of_a_model_that_is_no_more_are_dropped(
+    stored: Stored, chosen: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored.add(300)
+    rest(chosen, stored.engine)
+    with stored.engine.begin() as connection:
+        commands.switch_model(connection, "another-8", 8)
+    monkeypatch.setattr(vector_index, "COUNT_SECONDS", 0.0)
+    monkeypatch.setattr(vector_index, "RETIRE_SECONDS", 0.0)
+    seal(chosen)
+    seal(chosen)
+    assert indexes(stored.engine) == []
+    assert ask(stored.engine, "SELECT FROM vector_index_parts") == []

@@ -1,0 +1,172 @@
+"""The builder of the vector index: one at a time, killed, broken off, and in the way of a migration."""
+
+import threading
+from dataclasses import replace
+
+import psycopg2
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from db import schema, vector_index
+from db.index_plan import Range
+from settings import Settings
+from tests.parts import eventually
+from tests.samples import ask, meanwhile, run
+from tests.vectors import MODEL, Stored, indexes, ranges, rest, seal, status
+
+
+@pytest.fixture
+def chosen(settings: Settings) -> Settings:
+    return replace(settings, index_seal_rows=200)
+
+
+@pytest.fixture
+def stored(database: Engine) -> Stored:
+    return Stored(database)
+
+
+def test_two_builders_do_not_work_at_once(stored: Stored, chosen: Settings) -> None:
+    stored.add(300)
+    with vector_index.builder(chosen) as first:
+        assert first is not None
+        with stored.engine.connect() as connection:
+            assert vector_index.is_building(connection)
+        with vector_index.builder(chosen) as second:
+            assert second is None
+        assert seal(chosen) is None
+    with stored.engine.connect() as connection:
+        eventually(lambda: not vector_index.is_building(connection))
+    assert seal(chosen) is not None
+
+
+def held_build(stored: Stored, chosen: Settings) -> tuple[threading.Thread, list[BaseException]]:
+    """A build that PostgreSQL cannot finish, because somebody's transaction is older; returned once it waits."""
+    errors: list[BaseException] = []
+
+    def build() -> None:
+        try:
+            seal(chosen)
+        except DBAPIError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=build)
+    thread.start()
+    eventually(
+        lambda: ask(
+            stored.engine,
+            "SELECT FROM pg_stat_progress_create_index WHERE datname = current_database() AND phase LIKE 'waiting%'",
+        )
+    )
+    return thread, errors
+
+
+@pytest.fixture
+def old_snapshot(settings: Settings, stored: Stored) -> psycopg2.extensions.connection:
+    """A transaction with a snapshot, for which CREATE INDEX CONCURRENTLY waits."""
+    stored.add(300)
+    connection = psycopg2.connect(settings.database_url().replace("+psycopg2", ""))
+    with connection.cursor() as cursor:
+        cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM text_messages LIMIT 1")
+    return connection
+
+
+def test_a_build_that_died_is_found_and_done_again(
+    stored: Stored, chosen: Settings, old_snapshot: psycopg2.extensions.connection
+) -> None:
+    thread, errors = held_build(stored, chosen)
+    found = status(chosen, stored.engine)
+    building = found["building"]
+    assert isinstance(building, dict)
+    assert building["rows"] == 300
+    assert "waiting" in building["phase"]
+    stored.add(20)
+    assert stored.recall() == 1.0, "neither reads nor writes wait for it"
+    run(
+        stored.engine,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'index builder' AND datname = current_database()",
+    )
+    thread.join(20)
+    assert errors
+    (left,) = indexes(stored.engine)
+    assert ask(stored.engine, "SELECT state FROM vector_index_parts") == [{"state": "building"}]
+    assert stored.recall() == 1.0
+    with stored.engine.connect() as connection:
+        assert vector_index.disorder(connection)
+    old_snapshot.close()
+    assert seal(chosen) is not None
+    assert left not in indexes(stored.engine)
+    assert ranges(stored.engine) == [(1, 321)]
+    assert stored.recall() >= 0.97
+
+
+def test_a_build_whose_builder_died_at_its_end_is_taken_over(stored: Stored, chosen: Settings) -> None:
+    stored.add(300)
+    part = seal(chosen)
+    run(stored.engine, "UPDATE vector_index_parts SET state = 'building', built_rows = 0")
+    assert ranges(stored.engine) == []
+    assert seal(chosen) is None, "nothing is left to build"
+    assert ask(stored.engine, "SELECT id, state, built_rows FROM vector_index_parts") == [
+        {"id": part, "state": "ready", "built_rows": 300}
+    ]
+
+
+def test_a_merge_is_broken_off_when_too_much_comes_in(
+    stored: Stored, chosen: Settings, old_snapshot: psycopg2.extensions.connection
+) -> None:
+    with stored.engine.connect() as connection:
+        assert not vector_index.give_way(connection, chosen, 5_000.0), "there is nothing to break off"
+    thread, errors = held_build(stored, chosen)
+    with stored.engine.connect() as connection:
+        assert not vector_index.give_way(connection, chosen, 5_000.0), "the open part has to be sealed"
+    # The same range, as if a part had been there: then it is a merge, of so many rows that it takes long.
+    run(
+        stored.engine,
+        "INSERT INTO vector_index_parts (model, from_id, to_id, state) VALUES (:model, 1, 200, 'ready')",
+        model=MODEL,
+    )
+    run(stored.engine, "UPDATE vector_index_parts SET live_rows = 1000000 WHERE state = 'building'")
+    with stored.engine.begin() as connection:
+        assert vector_index.give_way(connection, chosen, 5_000.0)
+    thread.join(20)
+    assert vector_index.was_broken_off(errors[0])  # type: ignore[arg-type]
+    old_snapshot.close()
+    rest(chosen, stored.engine)
+    assert ranges(stored.engine) == [(1, 301)]
+
+
+def test_a_quote_in_the_name_of_a_model_is_part_of_it(database: Engine, chosen: Settings) -> None:
+    model = vector_index.Model("it's 100 % :new", 4, True)
+    with vector_index.builder(chosen) as connection:
+        assert connection is not None
+        vector_index.build(connection, model, Range(1, 100, 1), chosen, quiet=False)
+    (found,) = ask(
+        database,
+        "SELECT pg_get_expr(i.indpred, i.indrelid) AS said FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+        " WHERE c.relname LIKE 'message_embeddings_part_%'",
+    )
+    assert "it''s 100 % :new" in found["said"]
+
+
+def test_a_downgrade_takes_the_indexes_away_even_while_one_is_built(
+    stored: Stored, chosen: Settings, old_snapshot: psycopg2.extensions.connection
+) -> None:
+    thread, _ = held_build(stored, chosen)
+    stored.engine.dispose()
+    old_snapshot.rollback()
+    old_snapshot.close()
+    schema.downgrade(chosen, "0002")
+    thread.join(20)
+    assert not thread.is_alive()
+    assert indexes(stored.engine) == []
+    assert schema.upgrade(chosen) == schema.latest()
+    assert seal(chosen) is not None
+    assert stored.recall() >= 0.97
+
+
+def test_a_migration_waits_for_another_without_standing_in_its_way(settings: Settings, database: Engine) -> None:
+    """CREATE INDEX CONCURRENTLY waits for every older snapshot, so nobody may wait for it with one."""
+    schema.downgrade(settings, "0002")
+    with meanwhile(lambda: schema.upgrade(settings)):
+        assert schema.upgrade(settings) == schema.latest()

@@ -1,0 +1,161 @@
+"""What a search by meaning finds when there are indexes: filters, edits, deletions, and vectors in odd places."""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sqlalchemy import Engine, text
+
+from db import vector_search
+from settings import Settings
+from tests.samples import run
+from tests.vectors import MODEL, NOW, Stored, rest
+
+
+@pytest.fixture
+def chosen(settings: Settings) -> Settings:
+    return replace(settings, index_seal_rows=200)
+
+
+@pytest.fixture
+def stored(database: Engine) -> Stored:
+    return Stored(database)
+
+
+@pytest.mark.parametrize("matching", [1, 12, 60, 300])
+def test_a_filter_gives_as_many_as_match(
+    stored: Stored, chosen: Settings, monkeypatch: pytest.MonkeyPatch, matching: int
+) -> None:
+    stored.add(600)
+    rest(chosen, stored.engine)
+    stored.add(50)
+    chosen_by: dict[int, tuple[dict[str, object], Callable[[dict[str, int]], bool]]] = {
+        1: ({"filter": {"n": 77}}, lambda found: found["n"] == 77),
+        12: ({"filter": {"dozen": 5}}, lambda found: found["dozen"] == 5),
+        60: ({"filter": {"tenth": 3}}, lambda found: found["tenth"] == 3),
+        300: (
+            {"since": instant(NOW + 101), "until": instant(NOW + 401)},
+            lambda found: 101 <= found["n"] < 401,
+        ),
+    }
+    narrowed, passes = chosen_by[matching]
+    for few in (5_000, 30, 0):  # an exact pass over what matches, or the index
+        monkeypatch.setattr(vector_search, "FEW", few)
+        found = wanted = 0
+        for query in stored.points(5):
+            nearest = stored.nearest(query, 10, passes)
+            hits = stored.search(query, 10, **narrowed)
+            assert len(hits) == min(10, matching)
+            assert all(passes(stored.metadata[hit]) for hit in hits)
+            found, wanted = found + len(set(hits) & set(nearest)), wanted + len(nearest)
+        assert found / wanted >= (1.0 if few >= matching else 0.95)
+
+
+def instant(milliseconds: int) -> str:
+    return str(np.datetime64(milliseconds, "ms")) + "Z"
+
+
+def test_a_rare_match_far_away_is_found_where_the_index_gives_up(
+    stored: Stored, chosen: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored.add(800)
+    rest(chosen, stored.engine)
+    query = stored.points(1)[0]
+    farthest = stored.nearest(query, 800)[-5:]
+    run(
+        stored.engine,
+        "UPDATE text_messages SET metadata = '{\"far\": true}' WHERE id = ANY (CAST(:ids AS uuid[]))",
+        ids=farthest,
+    )
+    monkeypatch.setattr(vector_search, "FEW", 0)
+    with stored.engine.connect() as connection:
+        connection.execute(text("SET hnsw.max_scan_tuples = 50"))
+        hits = vector_search.semantic(connection, query.tolist(), MODEL, limit=10, filter={"far": True})
+        connection.execute(text("RESET hnsw.max_scan_tuples"))
+        connection.commit()
+    assert [str(hit["id"]) for hit in hits] == farthest
+
+
+def test_the_neighbours_of_a_message_leave_it_out(stored: Stored, chosen: Settings) -> None:
+    ids = stored.add(400)
+    rest(chosen, stored.engine)
+    assert stored.search(stored.vectors[ids[3]], 1) == [ids[3]]
+    hits = stored.search(stored.vectors[ids[3]], 10, without=ids[3])
+    assert len(hits) == 10
+    assert ids[3] not in hits
+
+
+def test_a_long_message_is_one_hit(stored: Stored, chosen: Settings) -> None:
+    ids = stored.add(400)
+    query = stored.vectors[ids[0]]
+    run(
+        stored.engine,
+        """
+        INSERT INTO message_embeddings (message_id, passage_number, passage_start, passage_end, content_hash, model,
+            embedding)
+        SELECT message_id, n, 0, 4, content_hash, model, embedding
+        FROM message_embeddings, generate_series(1, 150) AS n WHERE message_id = CAST(:id AS uuid)
+        """,
+        id=ids[0],
+    )
+    rest(chosen, stored.engine)
+    hits = stored.search(query)
+    assert hits[0] == ids[0]
+    assert len(set(hits) & set(stored.nearest(query))) >= 9
+
+
+def test_a_deleted_message_is_gone_and_an_edited_one_is_found_by_its_new_text(stored: Stored, chosen: Settings) -> None:
+    ids = stored.add(600)
+    rest(chosen, stored.engine)
+    query = stored.vectors[ids[7]]
+    assert stored.search(query, 1) == [ids[7]]
+    stored.add(1, [ids[7]])
+    assert ids[7] not in stored.search(query, 3)
+    assert stored.search(stored.vectors[ids[7]], 1) == [ids[7]]
+    stored.delete(ids[:7] + ids[8:100])
+    assert stored.recall() >= 0.97
+
+
+def test_an_index_full_of_what_was_deleted_still_gives_as_many_as_asked_for(stored: Stored, chosen: Settings) -> None:
+    ids = stored.add(1_000)
+    rest(chosen, stored.engine)
+    query = stored.vectors[ids[0]]
+    nearest = stored.nearest(query, 900)
+    stored.delete(nearest)
+    assert stored.search(query, 50) == stored.nearest(query, 50)
+    # Outdated ones too: they stay until the new text has its vector, but answer nothing.
+    left = stored.nearest(query, 60)
+    run(stored.engine, "UPDATE text_messages SET message = 'new' WHERE id = ANY (CAST(:ids AS uuid[]))", ids=left)
+    for each in left:
+        del stored.vectors[each]
+    assert sorted(stored.search(query, 100)) == sorted(stored.vectors)
+
+
+def test_a_vector_that_is_committed_late_is_found_in_the_part_that_its_id_lies_in(
+    stored: Stored, chosen: Settings
+) -> None:
+    stored.add(300)
+    query = stored.points(1)[0]
+    late = str(uuid.uuid4())
+    run(stored.engine, "INSERT INTO text_messages (id, message) VALUES (CAST(:id AS uuid), 'late')", id=late)
+    rest(chosen, stored.engine)
+    run(
+        stored.engine,
+        """
+        INSERT INTO message_embeddings (id, message_id, passage_start, passage_end, content_hash, model, embedding)
+        OVERRIDING SYSTEM VALUE
+        SELECT 150, id, 0, 4, content_hash, :model, CAST(:vector AS halfvec)
+        FROM text_messages WHERE message = 'late'
+        """,
+        model=MODEL,
+        vector=vector_search.literal(query.tolist()),
+    )
+    assert stored.search(query, 1) == [late]
+
+
+def test_gaps_between_parts_are_scanned() -> None:
+    assert vector_search.outside([(1, 10)]) == "(e.id >= 10)"
+    assert vector_search.outside([(1, 10), (10, 20)]) == "(e.id >= 20)"
+    assert vector_search.outside([(5, 10), (15, 20)]) == "(e.id >= 20 OR e.id < 5 OR e.id >= 10 AND e.id < 15)"

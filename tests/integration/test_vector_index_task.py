@@ -1,0 +1,61 @@
+"""The builder inside a running worker: it finds its work by itself, and the queue goes on beside it."""
+
+from collections.abc import Callable
+
+import psycopg2
+import pytest
+from sqlalchemy import Engine
+
+from settings import Settings
+from tasks.indexes import Watch
+from tests.parts import Running, eventually
+from tests.pipeline import Pipeline
+from tests.samples import ask
+from tests.vectors import MODEL, Stored, ranges
+
+
+@pytest.fixture
+def stored(database: Engine) -> Stored:
+    return Stored(database)
+
+
+def test_a_running_worker_builds_while_it_stores(
+    settings: Settings, stored: Stored, start: Callable[..., Running]
+) -> None:
+    stored.add(300)
+    # A transaction with a snapshot, for which CREATE INDEX CONCURRENTLY waits: the build takes as long as we like.
+    old = psycopg2.connect(settings.database_url().replace("+psycopg2", ""))
+    with old.cursor() as cursor:
+        cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM text_messages LIMIT 1")
+    start("bridge")
+    start("persist-worker", index_seal_rows=200)
+    start("beat")
+    eventually(lambda: ask(stored.engine, "SELECT FROM vector_index_parts WHERE state = 'building'"), timeout=60)
+    with Pipeline(settings, {}) as pipeline:
+        message = pipeline.send("stored beside a build")
+    query = "SELECT FROM text_messages WHERE id = CAST(:id AS uuid)"
+    eventually(lambda: len(ask(stored.engine, query, id=message)) == 1, timeout=30)
+    assert ranges(stored.engine) == []
+    old.close()
+    eventually(lambda: ranges(stored.engine) == [(1, 301)], timeout=60)
+    assert ask(stored.engine, "SELECT DISTINCT model FROM vector_index_parts") == [{"model": MODEL}]
+
+
+def test_the_rate_is_known_after_two_looks() -> None:
+    watch = Watch()
+    assert not watch.see(1_000, now=100.0)
+    assert watch.see(1_100, now=101.0)
+    assert (watch.rate, watch.quiet_since) == (100.0, 101.0)
+    assert watch.see(9_999, now=101.1), "too soon after the last one to tell anything"
+    assert watch.rate == 100.0
+
+
+def test_the_look_in_which_a_burst_ends_is_not_taken_for_a_slow_flow() -> None:
+    watch = Watch()
+    for last_id, now in ((0, 0.0), (7_000, 1.0), (7_500, 2.0)):
+        watch.see(last_id, now)
+    assert watch.rate == 7_000.0
+    watch.see(7_500, 3.0)
+    assert watch.rate == 500.0
+    watch.see(7_500, 4.0)
+    assert (watch.rate, watch.quiet_since) == (0.0, 2.0)

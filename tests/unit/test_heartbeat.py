@@ -1,0 +1,147 @@
+"""The heartbeat: a loop that goes round keeps it fresh, one that hangs does not, and the check says which it is."""
+
+import ast
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery.worker import state
+from kombu.exceptions import OperationalError
+
+import settings as configuration
+from settings import ROOT, Settings
+from tasks import heartbeat, pulse
+from tasks.app import app
+from tasks.clock import Clock
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    file = tmp_path / "heartbeat"
+    monkeypatch.setattr(configuration, "load", lambda: Settings(heartbeat_file=str(file)))
+    monkeypatch.setattr(heartbeat, "_next", float("-inf"))
+    return file
+
+
+def check(**variables: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if name != "HEARTBEAT_FILE"}
+    command = [sys.executable, "-m", "tasks.heartbeat"]
+    return subprocess.run(command, cwd=ROOT, env={**kept, **variables}, capture_output=True, text=True, timeout=60)
+
+
+def test_a_fresh_beat_is_health(file: Path) -> None:
+    heartbeat.beat()
+    answer = check(HEARTBEAT_FILE=str(file))
+    assert (answer.returncode, answer.stdout) == (0, "ok\n")
+
+
+def test_an_old_beat_is_none(file: Path) -> None:
+    heartbeat.write(file, time.monotonic() - heartbeat.STALE_SECONDS - 1)
+    answer = check(HEARTBEAT_FILE=str(file))
+    assert answer.returncode == 1
+    assert answer.stdout.startswith("no heartbeat for 6")
+
+
+def test_before_the_first_beat_there_is_no_health(file: Path) -> None:
+    assert heartbeat.problem(file) == "no heartbeat yet"
+
+
+def test_a_beat_of_before_the_machine_was_started_is_none(file: Path) -> None:
+    heartbeat.write(file, time.monotonic() + 1_000)
+    assert heartbeat.problem(file) == "no heartbeat since the machine was started"
+
+
+def test_the_check_wants_to_know_where(file: Path) -> None:
+    answer = check()
+    assert answer.returncode == 1
+    assert "HEARTBEAT_FILE" in answer.stdout
+
+
+def test_it_is_written_once_a_second_however_often_the_loop_goes_round(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[float] = []
+    monkeypatch.setattr(heartbeat, "write", lambda _file, now: written.append(now))
+    now = 1_000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for _ in range(50):
+        heartbeat.beat()
+        now += 0.1
+    assert len(written) == 5
+
+
+def test_a_full_disk_does_not_end_the_loop(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file.with_name("heartbeat.new").mkdir()  # no file can be written there
+    heartbeat.beat()
+    assert "no heartbeat written" in caplog.text
+
+
+def test_without_the_setting_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configuration, "load", Settings)
+    monkeypatch.setattr(heartbeat, "_next", float("-inf"))
+    monkeypatch.setattr(heartbeat, "write", lambda *_: pytest.fail("it wrote"))
+    heartbeat.beat()
+
+
+def test_a_task_that_hangs_stops_the_beats_of_its_worker(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging = SimpleNamespace(time_start=time.time() - pulse.HANGING_SECONDS - 1)
+    monkeypatch.setattr(state, "active_requests", [hanging])
+    pulse.pulse()
+    assert not file.exists()
+
+
+def test_tasks_that_work_or_wait_do_not(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = [SimpleNamespace(time_start=time.time() - 600), SimpleNamespace(time_start=None)]
+    monkeypatch.setattr(state, "active_requests", tasks)
+    pulse.pulse()
+    assert file.exists()
+
+
+def test_a_worker_beats_while_it_seeks_its_broker(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens at port 1; the second look between two attempts ends the seeking."""
+    connection = app.connection_for_read("redis://127.0.0.1:1/0")
+    looks = 0
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            raise SystemExit
+
+    seeking = pulse.Consumer.__new__(pulse.Consumer)
+    seeking.app, seeking.first_connection_attempt, seeking.broker_connection_retry_attempt = app, True, 0
+    monkeypatch.setattr("celery.worker.consumer.consumer.maybe_shutdown", look)
+    with pytest.raises((SystemExit, OperationalError)):
+        seeking.ensure_connected(connection)
+    assert looks == 2
+    assert heartbeat.problem(file) is None
+    assert "ensure_connection" not in vars(connection)
+
+
+def test_beat_beats_with_every_round_of_its_schedule(file: Path) -> None:
+    clock = Clock(app=app, lazy=True)
+    clock.tick(event_t=lambda *_: None, min=min, heappop=lambda heap: None, heappush=lambda *_: None)
+    assert heartbeat.problem(file) is None
+
+
+def test_workers_are_set_up_for_it() -> None:
+    assert "tasks.pulse:Pulse" in app.steps["worker"]
+    assert app.conf.worker_consumer == "tasks.pulse:Consumer"
+
+
+def test_the_loop_of_the_bridge_beats() -> None:
+    """In the very loop that polls, since anything beside it would beat on when that one hangs."""
+    tree = ast.parse((ROOT / "bridge/consumer.py").read_text())
+    loops = [node for node in ast.walk(tree) if isinstance(node, ast.While) and calls(node, "take_in")]
+    assert len(loops) == 1
+    assert calls(loops[0], "beat")
+
+
+def calls(node: ast.AST, name: str) -> bool:
+    called: list[Any] = [each.func for each in ast.walk(node) if isinstance(each, ast.Call)]
+    return any(isinstance(each, ast.Attribute) and each.attr == name for each in called)

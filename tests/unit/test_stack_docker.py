@@ -1,0 +1,70 @@
+"""What the scripts make of `docker compose ps`, and that they remember where the system runs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from settings import Settings
+from stack import docker
+
+BRIDGE = {"ID": "aa", "Name": "text-pipeline-bridge-1", "Project": "text-pipeline", "Service": "bridge"}
+MIGRATE = {"ID": "bb", "Name": "text-pipeline-migrate-1", "Project": "text-pipeline", "Service": "migrate"}
+
+
+@pytest.fixture(autouse=True)
+def details(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(docker, "_details", lambda ids: {"aa": (41, 2)})
+
+
+def lines(*containers: dict[str, Any]) -> list[tuple[str, str, bool]]:
+    return [(line.name, line.state, line.runs) for line in docker.lines(list(containers), Settings())]
+
+
+@pytest.mark.parametrize(
+    ("state", "said", "runs"),
+    [
+        ({"State": "running", "Health": "healthy"}, "running", True),
+        ({"State": "running", "Health": ""}, "running", True),  # it has no health check
+        ({"State": "running", "Health": "starting"}, "starting", False),
+        ({"State": "running", "Health": "unhealthy"}, "unhealthy", False),
+        ({"State": "exited", "ExitCode": 137}, "ended with 137", False),
+        ({"State": "exited", "ExitCode": 0}, "ended with 0", False),
+        ({"State": "created"}, "created", False),
+    ],
+)
+def test_a_part_is_well_when_it_runs_and_is_healthy(state: dict[str, Any], said: str, runs: bool) -> None:
+    assert lines(BRIDGE | state) == [("bridge-1", said, runs)]
+
+
+def test_migrations_that_ended_well_are_no_part_of_what_runs() -> None:
+    assert lines(MIGRATE | {"State": "exited", "ExitCode": 0}) == []
+    assert lines(MIGRATE | {"State": "exited", "ExitCode": 1}) == [("migrate-1", "ended with 1", False)]
+
+
+def test_a_line_has_pid_restarts_and_published_ports() -> None:
+    ports = [{"PublishedPort": 5002, "TargetPort": 5001}, {"PublishedPort": 0, "TargetPort": 5001}]
+    (line,) = docker.lines([BRIDGE | {"State": "running", "Publishers": ports}], Settings())
+    assert (line.pid, line.restarts, [port.number for port in line.ports]) == (41, 2, [5002])
+
+
+def test_both_forms_that_compose_prints_are_read() -> None:
+    assert docker._containers('{"ID": "aa"}\n{"ID": "bb"}\n') == [{"ID": "aa"}, {"ID": "bb"}]
+    assert docker._containers('[{"ID": "aa"}]') == [{"ID": "aa"}]
+    assert docker._containers("") == []
+
+
+def test_what_was_started_in_containers_is_remembered_until_they_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(data_dir=str(tmp_path / "data"))
+    monkeypatch.setattr("shutil.which", lambda _name: "/usr/bin/docker")
+    monkeypatch.setattr(docker, "_compose", lambda *_: None)
+    monkeypatch.setattr(docker, "_ask", lambda *_: "aa\n")
+    assert not docker.is_up(settings)
+    docker.up(settings)
+    assert docker.is_up(settings)
+    monkeypatch.setattr(docker, "_ask", lambda *_: "\n")  # ended by hand
+    assert not docker.is_up(settings)
+    monkeypatch.setattr(docker, "_ask", lambda *_: "aa\n")
+    assert not docker.is_up(settings)
