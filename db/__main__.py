@@ -1,9 +1,10 @@
-"""`python -m db`: the schema. Upgrade it, downgrade it, show its revision, or make all vectors anew.
+"""`python -m db`: the schema. Upgrade it, downgrade it, show its revision, or have vectors made once more.
 
 python -m db upgrade [REVISION]     run the migrations that are missing, and set up the read-only role
 python -m db downgrade REVISION     undo migrations down to REVISION ("base": all of them)
 python -m db current                show the revision
 python -m db reembed                make the chosen provider's model the active one and embed every message again
+python -m db retry-failed           embed once more what is marked as failed
 """
 
 import argparse
@@ -24,6 +25,7 @@ def main() -> int:
     downgrade.add_argument("revision")
     commands.add_parser("current", help="show the revision")
     commands.add_parser("reembed", help="embed every message again with the chosen provider's model")
+    commands.add_parser("retry-failed", help="embed once more the messages that are marked as failed")
     given = parser.parse_args()
     try:
         chosen = configuration.load()
@@ -33,8 +35,10 @@ def main() -> int:
             print(f"database: revision {schema.downgrade(chosen, given.revision)}")
         elif given.command == "current":
             print(f"database: revision {schema.current(chosen)}")
-        else:
+        elif given.command == "reembed":
             print(f"embedding {schema.reembed(chosen)} messages again")
+        else:
+            print(f"trying {schema.retry_failed(chosen)} messages again")
     except (schema.UnusableDatabase, configuration.InvalidSetting) as error:
         print(f"db: {error}", file=sys.stderr)
         return 1

@@ -145,3 +145,12 @@ def reembed(settings: Settings) -> int:
         queued = commands.switch_model(connection, provider.model, provider.dimensions)
     engine.dispose()
     return queued
+
+
+def retry_failed(settings: Settings) -> int:
+    """Queues every message whose embedding has failed once more; returns how many."""
+    engine = session.connect_engine(settings.database_url(), "retry-failed")
+    with engine.begin() as connection:
+        queued = commands.retry_failures(connection)
+    engine.dispose()
+    return queued

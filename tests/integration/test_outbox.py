@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine, text
 
-from db import commands, queries, vector_search
+from db import commands, queries, schema, vector_search
 from db.commands import Job
+from settings import Settings
 from tests.samples import (
     LEASE,
     MODEL,
@@ -339,15 +340,16 @@ class TestFailures:
         assert found is not None
         return str(found["embedding"])
 
-    def test_a_failure_is_kept_with_its_reason_and_can_be_retried(self, database: Engine, message: str) -> None:
+    def test_a_failure_is_kept_with_its_reason_and_can_be_retried(
+        self, settings: Settings, database: Engine, message: str
+    ) -> None:
         self.fail(database, message, "one")
         assert self.state(database, message) == "failed"
         kept = ask(database, "SELECT reason, attempts, model FROM embedding_failures")
         assert kept == [{"reason": "the model said no", "attempts": 1, "model": MODEL}]
         assert job_ids(database) == []
-        with database.begin() as connection:
-            assert commands.retry_failures(connection) == 1
-            assert commands.retry_failures(connection) == 0
+        assert schema.retry_failed(settings) == 1
+        assert schema.retry_failed(settings) == 0
         assert self.state(database, message) == "pending"
         assert queued(database) == [message]
 

@@ -179,6 +179,23 @@ def test_any_key_with_any_headers(key: bytes | None, headers: Headers) -> None:
     assert (outcome.replayed is None) == (outcome.version == (AT.timestamp, AT.partition, AT.offset))
 
 
+def near(number: int) -> st.SearchStrategy[int]:
+    return st.integers(number - 2, number + 2) | st.integers()
+
+
+@unhurried
+@given(near(AT.timestamp), near(AT.partition), near(AT.offset))
+def test_whatever_replay_headers_claim_a_record_gets_no_later_version(
+    timestamp: int, partition: int, offset: int
+) -> None:
+    claimed = {"topic": AT.topic, "partition": partition, "offset": offset, "timestamp": timestamp}
+    headers: Headers = [(f"dead-letter-{name}", str(value).encode()) for name, value in claimed.items()]
+    outcome = checked(b'{"text": "x"}', None, headers)
+    assert isinstance(outcome, Record)
+    assert outcome.version <= (AT.timestamp, AT.partition, AT.offset)
+    assert (outcome.replayed is None) == (outcome.version == (AT.timestamp, AT.partition, AT.offset))
+
+
 @unhurried
 @given(st.text(alphabet=[chr(c) for c in range(sys.maxunicode + 1) if chr(c).isspace()], max_size=MAX))
 def test_white_space_of_any_kind_is_no_text(text: str) -> None:
