@@ -42,6 +42,5 @@ RUN python -c "import api.wsgi, bridge.__main__, clients.rest, db.__main__, task
     from tasks.app import app; app.loader.import_default_modules()"
 # By number: Kubernetes cannot see that a name is not root.
 USER 10001
-VOLUME /data
 HEALTHCHECK --interval=15s --timeout=10s --start-period=180s --retries=3 CMD ["python", "-m", "tasks.heartbeat"]
 CMD ["python", "-m", "bridge"]

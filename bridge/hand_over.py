@@ -9,6 +9,7 @@ import logging
 import random
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,6 +33,9 @@ LEASE_GROWTH = 2.0
 LEASE_MOST_SECONDS = 60.0
 QUEUE_FACTOR = 4
 LETTER_SECONDS = 1.0
+OVERTAKEN_SECONDS = 2.0
+OVERTAKEN_BY = 4  # times the workers that may be at it, and some
+FINISHED_KEPT = 256
 
 
 class SentTask:
@@ -45,6 +49,7 @@ class SentTask:
         self.lease = lease
         self.due = 0.0
         self.published: float | None = None
+        self.order = 0
         self.seen: bytes | None = None
 
 
@@ -83,6 +88,8 @@ class HandOvers:
         self.under_way: list[HandOver] = []
         self.broker_away_until = 0.0
         self.kafka_away_until = 0.0
+        self.published = 0
+        self.finished: deque[int] = deque(maxlen=FINISHED_KEPT)  # the orders of the tasks that finished last
 
     @property
     def count(self) -> int:
@@ -127,6 +134,8 @@ class HandOvers:
             self.app.send_task(task.name, args=[task.argument], task_id=task.id, argsrepr=task.about, kwargsrepr="{}")
             task.published = time.monotonic()
             task.due = task.published + task.lease
+            self.published += 1
+            task.order = self.published
         except BROKER_ERRORS as error:
             log.warning("broker away, tasks will be sent again: %s", error)
             self.broker_away_until = task.due = time.monotonic() + UNSENT_SECONDS * random.uniform(1, 2)
@@ -185,6 +194,7 @@ class HandOvers:
         result = self.app.backend.decode_result(answer)
         if result["status"] == states.SUCCESS:
             hand_over.sent.remove(task)
+            self.finished.append(task.order)
             if task.name == tasks.PERSIST_TEXT:
                 self.bury_rejected(hand_over, result["result"]["rejected"])
             return True
@@ -210,14 +220,19 @@ class HandOvers:
                 self.produce(letter)
 
     def renew(self) -> None:
-        """Sends again what nobody has finished within its lease, each time with a longer one.
+        """Sends again what was overtaken, and what nobody has finished within its lease, each time with a longer one.
 
-        Not while the queue is long: then the task most likely waits in it, and copies would only make it longer. A lost
-        one among them is sent again after LEASE_MOST_SECONDS all the same, unless the queue is out of all proportion
-        because nobody works on it.
+        The latter not while the queue is long: then the task most likely waits in it, and copies would only make it
+        longer. A lost one among them is sent again after LEASE_MOST_SECONDS all the same, unless the queue is out of
+        all proportion because nobody works on it.
         """
         now = time.monotonic()
-        due = [task for hand_over in self.under_way for task in hand_over.sent if now > task.due]
+        sent = [task for hand_over in self.under_way for task in hand_over.sent]
+        for task in sent:
+            if self.is_overtaken(task, now):
+                log.warning("%s %s was overtaken by those sent after it, sent again", task.name, task.about)
+                self.publish(task)
+        due = [task for task in sent if now > task.due]
         if not due:
             return
         try:
@@ -233,6 +248,15 @@ class HandOvers:
                 log.warning("%s %s not finished within its lease, sent again", task.name, task.about)
                 task.lease = min(task.lease * LEASE_GROWTH, LEASE_MOST_SECONDS)
             self.publish(task)
+
+    def is_overtaken(self, task: SentTask, now: float) -> bool:
+        """Whether so many tasks that were sent later are finished that this one must be lost: queues keep the order.
+
+        One that told of a try of its own is not: it went to the end of the queue.
+        """
+        if task.published is None or task.seen is not None or now - task.published < OVERTAKEN_SECONDS:
+            return False
+        return sum(order > task.order for order in self.finished) >= OVERTAKEN_BY * (self.settings.persist_workers + 2)
 
     def drop_results(self, ids: Sequence[str]) -> None:
         """Results that were read are of no more use; those that are left behind expire (result_expires)."""

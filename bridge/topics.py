@@ -45,7 +45,14 @@ def wanted(settings: Settings) -> dict[str, dict[str, object]]:
 
 def create(settings: Settings) -> list[str]:
     """Creates what is absent and returns its names. Raises KafkaError when Kafka cannot be reached or refuses."""
-    admin = KafkaAdminClient(**settings.kafka_client(), client_id="topics", request_timeout_ms=10_000)
+    # The default back-off grows to half a minute, and a bridge that starts during an outage waits in here.
+    admin = KafkaAdminClient(
+        **settings.kafka_client(),
+        client_id="topics",
+        request_timeout_ms=10_000,
+        reconnect_backoff_max_ms=500,
+        bootstrap_timeout_ms=5_000,
+    )
     created = []
     try:
         present = set(admin.list_topics())

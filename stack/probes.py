@@ -128,11 +128,12 @@ def celery_node(settings: Settings, name: str) -> str | None:
     """Pings the node `name@this host` through the broker."""
     app = _celery(settings.redis_address)
     from kombu.exceptions import OperationalError
+    from redis import RedisError
 
     node = f"{name}@{socket.gethostname()}"
     try:
         answers = app.control.ping(destination=[node], timeout=1.0)
-    except (OperationalError, OSError) as error:
+    except (OperationalError, RedisError, OSError) as error:
         return f"the broker does not answer ({_one_line(error)})"
     return None if answers else f"{node} does not answer a ping"
 

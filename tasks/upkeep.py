@@ -45,9 +45,12 @@ def sweep() -> int:
                 seconds=config.embed_lease_seconds,
                 small=SMALL,
             )
-        # What came in bulk stands back behind what somebody may be waiting for.
-        send([job for job in waiting if job[1] <= SMALL], config.embed_batch_max, priority=0)
-        send([job for job in waiting if job[1] > SMALL], config.embed_batch_max, priority=BULK_PRIORITY)
+        # What came in bulk stands back behind what somebody may be waiting for; but for the oldest of it, a task each
+        # time, or a steady flow would keep the jobs of a worker that died waiting for ever.
+        small = batches([job for job in waiting if job[1] <= SMALL], config.embed_batch_max)
+        oldest, *bulk = batches([job for job in waiting if job[1] > SMALL], config.embed_batch_max) or [([], 0)]
+        send(small + ([oldest] if oldest[0] else []), priority=0)
+        send(bulk, priority=BULK_PRIORITY)
         forget_deletions(config.kafka_retention_ms)
     except SQLAlchemyError as error:
         if not session.is_outage(error):
@@ -60,8 +63,9 @@ def sweep() -> int:
     return sum(messages for _, messages in waiting)
 
 
-def send(jobs: list[tuple[int, int]], most: int, priority: int) -> None:
-    for ids, messages in batches(jobs, most):
+def send(tasks_: list[tuple[list[int], int]], priority: int) -> None:
+    """Sends a task for each of these (job ids, number of their messages)."""
+    for ids, messages in tasks_:
         app.send_task(
             tasks.EMBED_TEXT,
             args=[ids],

@@ -198,7 +198,7 @@ def as_bytes(value: memoryview | None) -> bytes | None:
 
 
 def letters_topic(system: System, expected: Expected) -> list[str]:
-    """At least one copy of each bad record with its bytes unchanged, and nothing else. The ends' number is `copies`."""
+    """At least one copy of each bad record with its bytes unchanged, and nothing else."""
     lines = []
     missing = dict(expected.bad)
     for letter in log_reader.read_log(system.settings, system.settings.dead_letter_topic):

@@ -10,7 +10,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import tempfile
 import threading
 import time
@@ -32,7 +31,7 @@ from stack.places import LOCAL
 from stack.processes import Identity, marked
 from stack.record import Record, next_record
 from tests.chaos.plan import CHILD, GROUP
-from tests.parts import RUNNING, Running, eventually, free_ports, stop_all
+from tests.parts import RUNNING, Running, free_ports, stop_all
 
 SERVERS = ("kafka", "postgres", "valkey")
 PIPELINE = ("persist-worker", "embed-worker", "beat", "text-api", "search-api")
@@ -296,13 +295,3 @@ def running_system(
 
 def bridge_names(count: int) -> list[str]:
     return ["bridge"] if count == 1 else [f"bridge-{number}" for number in range(count)]
-
-
-def wait_for_port(port: int, timeout: float) -> None:
-    """Until somebody listens there; lighter than asking for the part's health."""
-
-    def listening() -> bool:
-        with socket.socket() as trial:
-            return trial.connect_ex(("127.0.0.1", port)) == 0
-
-    eventually(listening, timeout, 0.02)

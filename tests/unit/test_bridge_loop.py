@@ -106,3 +106,27 @@ def test_sending_a_task_subscribes_to_nothing(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(app.backend, "result_consumer", SimpleNamespace(consume_from=subscribed.append))
     app.backend.on_task_call(None, "an id")
     assert subscribed == []
+
+
+def test_a_task_that_many_later_ones_have_overtaken_is_sent_again_at_once(
+    hand_overs: HandOvers, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hand_over, "queue_length", lambda _name: 16)
+    task = overdue(hand_overs, time.monotonic())
+    task.published, task.due, task.order = time.monotonic() - 3, time.monotonic() + 7, 5
+    hand_overs.finished.extend(range(6, 17))
+    hand_overs.renew()
+    assert sent == [], "11 may have been in the hands of others"
+    hand_overs.finished.append(17)
+    hand_overs.renew()
+    assert sent == ["tasks.persist_text"]
+    hand_overs.renew()
+    assert sent == ["tasks.persist_text"], "it is the last in the queue now"
+
+
+def test_a_task_that_tries_again_was_not_overtaken(hand_overs: HandOvers, sent: list[str]) -> None:
+    task = overdue(hand_overs, time.monotonic())
+    task.published, task.due, task.seen = time.monotonic() - 3, time.monotonic() + 7, b"RETRY"
+    hand_overs.finished.extend(range(1, 100))
+    hand_overs.renew()
+    assert sent == []
