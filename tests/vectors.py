@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from db import commands, vector_index, vector_search
 from db.commands import Vectors
@@ -136,12 +136,14 @@ def indexes(engine: Engine) -> list[str]:
 
 
 def plan(engine: Engine, condition: str) -> str:
+    """How PostgreSQL finds the nearest under this condition, with what db.vector_search sets for its search."""
     query = "[" + ",".join("1" * DIMENSIONS) + "]"
-    rows = ask(
-        engine,
-        f"""
-        EXPLAIN SELECT message_id FROM message_embeddings WHERE model = '{MODEL}' AND {condition}
-        ORDER BY embedding::halfvec({DIMENSIONS}) <=> CAST('{query}' AS halfvec({DIMENSIONS})) LIMIT 5
-        """,
-    )
-    return "\n".join(row["QUERY PLAN"] for row in rows)
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL enable_sort = off"))
+        rows = connection.execute(
+            text(f"""
+                EXPLAIN SELECT message_id FROM message_embeddings WHERE model = '{MODEL}' AND {condition}
+                ORDER BY embedding::halfvec({DIMENSIONS}) <=> CAST('{query}' AS halfvec({DIMENSIONS})) LIMIT 5
+            """)
+        )
+        return "\n".join(rows.scalars())
