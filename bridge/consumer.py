@@ -105,8 +105,7 @@ class Bridge:
         self.hand_overs = hand_overs
         self.offsets = Offsets()
         self.positions = Positions(consumer, settings.kafka_topic, self.forget)
-        group, topic = settings.kafka_group_id, settings.kafka_topic
-        self.steering = Steering(hand_overs.app.backend.client, group, topic, consumer, self.forget)
+        self.steering = Steering(hand_overs.app.backend.client, settings.kafka_group_id, self.positions)
         self.rebalances = Rebalances()
         self.gathered: list[ConsumerRecord] = []
         self.gathered_bytes = 0
@@ -123,7 +122,7 @@ class Bridge:
         self.consumer.subscribe([self.settings.kafka_topic], listener=self.rebalances)
         while not self.stopping:
             heartbeat.beat()
-            self.steering.look(self.positions.topic_id)
+            self.steering.look()
             self.take_in()
             self.hand_over_gathered()
             self.collect()

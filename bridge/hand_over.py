@@ -50,6 +50,7 @@ class SentTask:
         self.due = 0.0
         self.published: float | None = None
         self.order = 0
+        self.overtaken = False
         self.seen: bytes | None = None
 
 
@@ -231,6 +232,7 @@ class HandOvers:
         for task in sent:
             if self.is_overtaken(task, now):
                 log.warning("%s %s was overtaken by those sent after it, sent again", task.name, task.about)
+                task.overtaken = True
                 self.publish(task)
         due = [task for task in sent if now > task.due]
         if not due:
@@ -252,9 +254,12 @@ class HandOvers:
     def is_overtaken(self, task: SentTask, now: float) -> bool:
         """Whether so many tasks that were sent later are finished that this one must be lost: queues keep the order.
 
-        One that told of a try of its own is not: it went to the end of the queue.
+        One that told of a try of its own is not: it went to the end of the queue. Nor is one that was overtaken before:
+        it most likely waits for rows that somebody else has locked, and each copy would keep another worker waiting.
         """
-        if task.published is None or task.seen is not None or now - task.published < OVERTAKEN_SECONDS:
+        if task.overtaken or task.published is None or task.seen is not None:
+            return False
+        if now - task.published < OVERTAKEN_SECONDS:
             return False
         return sum(order > task.order for order in self.finished) >= OVERTAKEN_BY * (self.settings.persist_workers + 2)
 

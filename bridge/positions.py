@@ -112,10 +112,22 @@ class Positions:
 
     def truncated(self, part: TopicPartition, divergent: Any) -> None:
         log.error("%s/%d: Kafka has lost records that were read already", part.topic, part.partition)
-        self.restart({part})
-        if divergent is not None:
-            for mine in self.mine([part]):
-                self.consumer.seek(mine, divergent.offset)
+        if divergent is None:
+            self.restart({part})
+        elif self.mine([part]):
+            self.go_back(part, divergent.offset)
+
+    def go_back(self, part: TopicPartition, wished: int) -> int | None:
+        """Reads a partition of ours again from the wished offset, or from the committed one where that is earlier: what
+        lies between may be in nobody's hand but ours. Returns where it goes on, None for the beginning. Raises
+        KafkaError."""
+        committed = self.consumer.committed(part, timeout_ms=ASK_MS)
+        self.forget({part})
+        if committed is None:
+            self.consumer.seek_to_beginning(part)
+            return None
+        self.consumer.seek(part, min(wished, committed))
+        return min(wished, int(committed))
 
     def restart(self, parts: set[TopicPartition]) -> None:
         """Reads partitions from their beginning; that makes no row twice, and no newer row older."""

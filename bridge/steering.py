@@ -7,12 +7,12 @@ twice a second. With Redis away the bridges stay as they are; a Redis that was e
 import json
 import logging
 import time
-from collections.abc import Callable
 
 import redis
-from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
+
+from bridge.positions import Positions
 
 log = logging.getLogger(__name__)
 
@@ -33,26 +33,17 @@ def answer_field(request: str, partition: int) -> str:
 
 
 class Steering:
-    """One bridge's view of the wishes. `forget` is told of partitions whose records are read anew."""
+    """One bridge's view of the wishes."""
 
-    def __init__(
-        self,
-        client: redis.Redis,
-        group: str,
-        topic: str,
-        consumer: KafkaConsumer,
-        forget: Callable[[set[TopicPartition]], None],
-    ) -> None:
+    def __init__(self, client: redis.Redis, group: str, positions: Positions) -> None:
         self.client = client
         self.key = key(group)
-        self.topic = topic
-        self.consumer = consumer
-        self.forget = forget
+        self.positions = positions
         self.paused = False
         self.rewound: set[tuple[str, int]] = set()
         self.next_look = 0.0
 
-    def look(self, topic_id: str) -> None:
+    def look(self) -> None:
         """Reads the wishes where it is time to, and does what is new."""
         now = time.monotonic()
         if now < self.next_look:
@@ -67,27 +58,28 @@ class Steering:
             log.warning("intake paused by command" if self.paused else "intake goes on")
         if REWIND in wishes:
             try:
-                self.rewind(json.loads(wishes[REWIND]), topic_id)
+                self.rewind(json.loads(wishes[REWIND]))
             except (ValueError, KeyError, TypeError) as error:
                 log.error("a wish that cannot be read was left alone: %s", error)
             except (KafkaError, redis.RedisError, OSError) as error:
                 log.warning("not rewound yet: %s", error)
 
-    def rewind(self, wish: dict[str, object], topic_id: str) -> None:
+    def rewind(self, wish: dict[str, object]) -> None:
         """Reads the partitions that are ours from the wished offsets; committed at once, so that a crash keeps it."""
         request, offsets = str(wish["id"]), dict(wish["offsets"])  # type: ignore[call-overload]
-        mine = {part.partition: part for part in self.consumer.assignment() if part.topic == self.topic}
-        for number, offset in ((int(number), int(offset)) for number, offset in offsets.items()):
-            if number not in mine:
+        wished = {int(number): int(offset) for number, offset in offsets.items()}
+        consumer = self.positions.consumer
+        for part in consumer.assignment() - self.positions.unchecked:
+            if part.partition not in wished:
                 continue
-            if (request, number) not in self.rewound:
-                part = mine[number]
-                self.forget({part})
-                self.consumer.seek(part, offset)
-                self.consumer.commit({part: OffsetAndMetadata(offset, topic_id, -1)}, timeout_ms=COMMIT_MS)
-                self.rewound.add((request, number))
-                log.warning("%s/%d is read again from offset %d, by command", part.topic, number, offset)
-            self.client.hset(self.key, answer_field(request, number), str(offset))
+            if (request, part.partition) not in self.rewound:
+                offset = self.positions.go_back(part, wished[part.partition])
+                if offset is not None:
+                    again = OffsetAndMetadata(offset, self.positions.topic_id, -1)
+                    consumer.commit({part: again}, timeout_ms=COMMIT_MS)
+                self.rewound.add((request, part.partition))
+                log.warning("%s/%d is read again from offset %d, by command", part.topic, part.partition, offset or 0)
+            self.client.hset(self.key, answer_field(request, part.partition), str(offsets[str(part.partition)]))
 
 
 def _text(value: object) -> str:

@@ -172,9 +172,10 @@ def show_lag(given: argparse.Namespace, settings: Settings) -> int:
 
 
 def dead_letters(given: argparse.Namespace, settings: Settings) -> int:
-    from clients import replay  # it brings SQLAlchemy, which would make every other command wait
+    from clients import drop, letter, replay  # they bring SQLAlchemy, which would make every other command wait
 
-    return replay.list_letters(given, settings) if given.action == "list" else replay.replay(given, settings)
+    actions = {"list": replay.list_letters, "show": letter.show, "replay": replay.replay, "drop": drop.drop}
+    return actions[given.action](given, settings)
 
 
 def pause(given: argparse.Namespace, settings: Settings) -> int:
@@ -189,7 +190,8 @@ def pause(given: argparse.Namespace, settings: Settings) -> int:
 def rewind(given: argparse.Namespace, settings: Settings) -> int:
     with connect.admin(settings) as admin, connect.consumer(settings) as reader:
         partitions = connect.partitions(admin, settings.kafka_topic)
-        wished = steering.earliest_of(reader, partitions, since=given.to_time, offsets=dict(given.to_offset))
+        commits = steering.committed(settings, admin, partitions)
+        wished = steering.earliest_of(reader, partitions, commits, since=given.to_time, offsets=dict(given.to_offset))
         ends = reader.end_offsets(partitions)
         records = sum(max(0, ends[part] - wished[part.partition]) for part in partitions if part.partition in wished)
         question = f"Read {records:,} records of {settings.kafka_topic} again? [y/N] "

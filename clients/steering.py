@@ -40,11 +40,27 @@ def pause(settings: Settings, *, paused: bool) -> None:
         client.close()
 
 
+Commits = dict[int, OffsetAndMetadata]
+
+
+def committed(settings: Settings, admin: KafkaAdminClient, partitions: list[TopicPartition]) -> Commits:
+    """What the bridges have committed, by partition; one of which nothing was ever read is missing."""
+    group = settings.kafka_group_id
+    found = admin.list_group_offsets({group: partitions}).get(group, {})
+    return {part.partition: place for part, place in found.items() if place.offset >= 0}
+
+
 def earliest_of(
-    consumer: KafkaConsumer, partitions: list[TopicPartition], *, since: datetime | None, offsets: dict[int, int]
+    consumer: KafkaConsumer,
+    partitions: list[TopicPartition],
+    commits: Commits,
+    *,
+    since: datetime | None,
+    offsets: dict[int, int],
 ) -> dict[int, int]:
     """The offset of each partition from which to read again: those given, or the first record at or after `since`, or
-    the beginning. Raises CommandFailed for a partition or offset that is not in the log."""
+    the beginning; never one behind the commit, since what was not read yet is not skipped. Raises CommandFailed for a
+    partition or offset that is not in the log."""
     begins = consumer.beginning_offsets(partitions)
     ends = consumer.end_offsets(partitions)
     if offsets:
@@ -55,12 +71,18 @@ def earliest_of(
             first, last = begins[by_number[number]], ends[by_number[number]]
             if not first <= offset <= last:
                 raise CommandFailed(f"partition {number} holds offsets {first} to {last - 1}, not {offset}")
-        return offsets
-    if since is not None:
+        wished = offsets
+    elif since is not None:
         at = int(since.timestamp() * 1000)
         found = consumer.offsets_for_times(dict.fromkeys(partitions, at))
-        return {part.partition: found[part].offset if found[part] else ends[part] for part in partitions}
-    return {part.partition: begins[part] for part in partitions}
+        wished = {part.partition: found[part].offset if found[part] else ends[part] for part in partitions}
+    else:
+        return {part.partition: begins[part] for part in partitions}
+    first_of = {part.partition: begins[part] for part in partitions}
+    return {
+        number: min(offset, commits[number].offset) if number in commits else first_of[number]
+        for number, offset in wished.items()
+    }
 
 
 def rewind(settings: Settings, admin: KafkaAdminClient, offsets: dict[int, int]) -> None:
@@ -106,7 +128,13 @@ def is_running(settings: Settings, admin: KafkaAdminClient) -> bool:
 
 
 def set_in_kafka(settings: Settings, admin: KafkaAdminClient, offsets: dict[int, int]) -> None:
-    new = {TopicPartition(settings.kafka_topic, part): OffsetAndMetadata(at, "", -1) for part, at in offsets.items()}
+    """Sets the group's offsets; what says which topic of this name they belong to stays with them."""
+    parts = {number: TopicPartition(settings.kafka_topic, number) for number in offsets}
+    commits = committed(settings, admin, list(parts.values()))
+    new = {
+        parts[number]: OffsetAndMetadata(at, commits[number].metadata if number in commits else "", -1)
+        for number, at in offsets.items()
+    }
     refused = {
         part.partition: error
         for part, error in admin.alter_group_offsets(settings.kafka_group_id, new).items()

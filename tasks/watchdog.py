@@ -12,11 +12,10 @@ import threading
 import time
 from typing import Any
 
-import redis
 from celery import bootsteps
 from celery.worker import state
 
-import settings
+from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +23,6 @@ LOOK_SECONDS = 5.0
 STALLED_SECONDS = 30.0
 # Celery's soft shutdown ends well before; a main process that hangs in it is killed.
 MERCY_SECONDS = 15.0
-PRIORITIES = (0, 3, 6, 9)  # Celery's on Redis: each is a list of its own
 
 
 class Stall:
@@ -56,12 +54,13 @@ class Watchdog(bootsteps.StartStopStep):  # type: ignore[misc]
         self.ended.set()
 
     def watch(self, worker: Any) -> None:
-        client = redis.Redis.from_url(settings.load().redis_address, socket_timeout=5, socket_connect_timeout=5)
         stall = Stall()
         while not self.ended.wait(LOOK_SECONDS):
             try:
-                waiting = length(client, consumed(worker))
-            except (redis.RedisError, OSError):
+                waiting = sum(
+                    queue_length(queue, priority) for queue in consumed(worker) for priority in (0, BULK_PRIORITY)
+                )
+            except BROKER_ERRORS:
                 waiting = 0  # no stall then: nobody could take anything
             busy = bool(state.active_requests or state.reserved_requests)
             taken = sum(state.total_count.values())
@@ -72,9 +71,8 @@ class Watchdog(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def end(self, worker: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
-        if not self.ended.wait(MERCY_SECONDS):
-            log.critical("stalled in its shutdown too: killed")
-        time.sleep(MERCY_SECONDS)
+        time.sleep(MERCY_SECONDS)  # a shutdown that works ends this process, and its thread, well before
+        log.critical("stalled in its shutdown too: killed")
         for process in getattr(getattr(worker.pool, "_pool", None), "_pool", ()):
             os.kill(process.pid, signal.SIGKILL)
         os._exit(1)
@@ -84,11 +82,3 @@ def consumed(worker: Any) -> list[str]:
     """The queues that the worker means to consume: one that was cancelled by hand does not count."""
     consumer = getattr(worker.consumer, "task_consumer", None)
     return [queue.name for queue in consumer.queues] if consumer is not None else []
-
-
-def length(client: redis.Redis, queues: list[str]) -> int:
-    with client.pipeline(transaction=False) as pipeline:
-        for queue in queues:
-            for priority in PRIORITIES:
-                pipeline.llen(f"{queue}\x06\x16{priority}" if priority else queue)
-        return sum(pipeline.execute())

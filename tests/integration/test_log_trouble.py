@@ -10,6 +10,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 
 import pytest
+import redis
 from kafka import KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
@@ -172,7 +173,24 @@ def test_rewinding_while_no_bridge_runs(
     told = json.loads(steer(settings, "rewind", "--to-offset", "0:5", "--json", "--yes"))
     assert told == {"records": 15, "offsets": {"0": 5}}
     assert committed(settings) == {0: 5}
-    assert json.loads(steer(settings, "rewind", "--to-time", datetime.now(UTC).isoformat(), "--json"))["records"] == 0
+    now = datetime.now(UTC).isoformat()
+    told = json.loads(steer(settings, "rewind", "--to-time", now, "--json"))
+    assert (told["offsets"]["0"], committed(settings)) == (5, {0: 5}), "what was not read yet is never skipped"
+
+
+def test_rewinding_skips_nothing_that_is_not_durable_yet(
+    settings: Settings, database: Engine, producer: KafkaProducer, start: Start, broker: redis.Redis
+) -> None:
+    bridge = start("bridge")
+    send(producer, settings, 0, 20)
+    eventually(lambda: broker.llen("persist") > 0)
+    steer(settings, "rewind", "--to-offset", "0:15", "--yes")
+    bridge.kill()
+    broker.flushdb()
+    start("persist-worker")
+    start("bridge")
+    eventually(lambda: numbers(database) == set(range(20)))
+    eventually(lambda: committed(settings) == {0: 20})
 
 
 def test_pause_and_resume(

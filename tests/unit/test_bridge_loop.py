@@ -122,6 +122,10 @@ def test_a_task_that_many_later_ones_have_overtaken_is_sent_again_at_once(
     assert sent == ["tasks.persist_text"]
     hand_overs.renew()
     assert sent == ["tasks.persist_text"], "it is the last in the queue now"
+    task.published = time.monotonic() - 3
+    hand_overs.finished.extend(range(100, 200))
+    hand_overs.renew()
+    assert sent == ["tasks.persist_text"], "a second time it is not lost but slow, until its lease has run out"
 
 
 def test_a_task_that_tries_again_was_not_overtaken(hand_overs: HandOvers, sent: list[str]) -> None:
