@@ -1,13 +1,18 @@
-"""The embedding model of the search API: loaded in the background, so that the API answers its health meanwhile."""
+"""The embedding model of the search API: loaded in the background, so that the API answers its health meanwhile, and
+again when the database's active model is another one (db.reembedding)."""
 
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy.exc import SQLAlchemyError
 
-from api.problems import Unavailable
+from api.problems import Unavailable, first_line
+from db import providers
+from db.providers import StoredModel
 from embedder import Embedder, load_provider
 from settings import Settings
 
@@ -19,16 +24,26 @@ BEING_LOADED = "it is being loaded"
 
 
 class Model:
-    """The provider of the settings. Safe for threads; one of them loads it."""
+    """The active model's provider: that of the settings, or the one that was chosen instead by command.
 
-    def __init__(self, settings: Settings) -> None:
+    `stored` asks the database for a model: the active one, or one by its name. Safe for threads; one of them loads.
+    """
+
+    def __init__(
+        self, settings: Settings, stored: Callable[[str | None], StoredModel | None] = lambda _name: None
+    ) -> None:
         self.settings = settings
+        self._stored = stored
+        self._next: Embedder | None = None
+        self._prepared: str | None = None
         self._lock = threading.Lock()
         self._embedder: Embedder | None = None
         self._failure: str | None = None
         self._finished = threading.Event()
         self._loading = False
         self._failed_at = 0.0
+        self._loaded_at = 0.0
+        self._loaded_for: str | None = None
 
     def load(self) -> None:
         """Begins to load the model where that is not under way, done, or has only just failed. Returns at once."""
@@ -43,16 +58,65 @@ class Model:
     def _load(self) -> None:
         embedder, failure = None, None
         try:
-            embedder = load_provider(self.settings)
+            embedder = self._provider()
             embedder.embed(["warm up"])
         except Exception as error:  # whatever a model's library raises, /health and the log say it
             log.error("the model cannot be loaded", exc_info=error)
             embedder, failure = None, f"{type(error).__name__}: {error}"
         with self._lock:
             self._embedder, self._failure = embedder, failure
-            self._failed_at = time.monotonic()
+            self._next = self._prepared = None
+            self._failed_at = self._loaded_at = time.monotonic()
             self._loading = False
         self._finished.set()
+
+    def _provider(self) -> Embedder:
+        try:
+            stored = self._stored(None)
+        except SQLAlchemyError as error:
+            log.warning("which model is the active one is not known: %s", first_line(error))
+            stored = None
+        if stored is not None and self._next is not None and self._next.model == stored.name:
+            return self._next
+        chosen, said = providers.settings_for(self.settings, stored)
+        if said is not None:
+            log.warning("%s", said)
+        return load_provider(chosen)
+
+    def prepare(self, name: str) -> None:
+        """Begins to load a model that will soon be the active one. Returns at once."""
+        with self._lock:
+            if self._prepared == name:
+                return
+            self._prepared = name
+        threading.Thread(target=self._prepare, args=(name,), name="load the next model", daemon=True).start()
+
+    def _prepare(self, name: str) -> None:
+        try:
+            stored = self._stored(name)
+            if stored is None or stored.settings is None:
+                return
+            embedder = load_provider(providers.with_recorded(self.settings, stored.settings))
+            embedder.embed(["warm up"])
+        except Exception as error:  # whatever a model's library raises: it is tried again when it is needed
+            log.warning("the model %s, which is to be the next one, cannot be loaded", name, exc_info=error)
+        else:
+            self._next = embedder
+
+    def follow(self, active: str | None) -> None:
+        """Sees to it that the provider is that of the active model; waits a little for it. Raises Unavailable."""
+        with self._lock:
+            if self._embedder is None or active is None or self._embedder.model == active:
+                return
+            just_tried = time.monotonic() - self._loaded_at < AGAIN_SECONDS and self._loaded_for == active
+            if not self._loading and not just_tried:
+                self._loading = True
+                self._loaded_for = active
+                self._finished.clear()
+                threading.Thread(target=self._load, name="load the model", daemon=True).start()
+        mismatch = self.mismatch(active) if self._finished.wait(WAIT_SECONDS) else BEING_LOADED
+        if mismatch is not None:
+            raise Unavailable(f"{mismatch}; mode keyword works meanwhile")
 
     def problem(self) -> str | None:
         """Why there is no model yet, or None when there is one."""

@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks import texts
 from benchmarks.texts import Text
-from db import commands, session
-from db.commands import Vectors
+from db import commands, outbox, session
+from db.outbox import Vectors
 from embedder import Embedder
 from records import Record
 from settings import Settings
@@ -59,7 +59,7 @@ def store(settings: Settings, embedder: Embedder, held: Sequence[Text], vectors:
     """Stores texts with their vectors, as persist_text and embed_text do; the workers' own part in it is left out."""
     engine = session.connect_engine(settings.database_url(), "benchmark", timeout_ms=0)
     with engine.begin() as connection:
-        commands.register_model(connection, embedder.model, embedder.dimensions)
+        outbox.register_model(connection, embedder.model, embedder.dimensions)
     for first in range(0, len(held), PORTION):
         part = held[first : first + PORTION]
         records = [
@@ -69,7 +69,7 @@ def store(settings: Settings, embedder: Embedder, held: Sequence[Text], vectors:
         lease = str(uuid.uuid4())
         with engine.begin() as connection:
             stored = commands.persist(connection, records, reserved_seconds=60)
-            jobs = commands.claim_jobs(connection, stored.jobs, lease, 60)
+            jobs = outbox.claim_jobs(connection, stored.jobs, lease, 60)
         rows = Vectors(
             [uuid.UUID(each.id).bytes for each in part],
             [hashlib.md5(each.text.encode()).digest() for each in part],
@@ -78,5 +78,5 @@ def store(settings: Settings, embedder: Embedder, held: Sequence[Text], vectors:
             vectors[first : first + len(part)],
         )
         with engine.begin() as connection:
-            commands.store_embeddings(connection, jobs, lease, embedder.model, rows)
+            outbox.store_embeddings(connection, jobs, lease, embedder.model, rows)
     engine.dispose()

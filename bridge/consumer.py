@@ -28,6 +28,7 @@ from tasks import heartbeat, numbers
 log = logging.getLogger(__name__)
 
 BUSY_POLL_MS = 5  # while work is under way: its results are looked at so often
+FULL_WAIT_MS = 10  # while the window is full: nothing can be taken in before a result, and each look at them costs
 IDLE_POLL_MS = 200
 REJOIN_POLL_MS = 2_000  # a rebalance is waited for; see `rejoining`
 COMMIT_SECONDS = 0.1
@@ -122,7 +123,7 @@ class Bridge:
         self.consumer.subscribe([self.settings.kafka_topic], listener=self.rebalances)
         while not self.stopping:
             heartbeat.beat()
-            self.steering.look()
+            self.steering.look(self.is_at_rest)
             self.take_in()
             self.hand_over_gathered()
             self.collect()
@@ -142,6 +143,10 @@ class Bridge:
         # One poll may fill several hand-overs: each costs the client more than the records that it brings.
         free = self.settings.bridge_window - self.hand_overs.count
         self.gather(self.poll(timeout, max(1, free * self.settings.bridge_batch_max - len(self.gathered))))
+
+    def is_at_rest(self) -> bool:
+        """Whether all that was taken has had its effect, and is committed."""
+        return not (self.gathered or self.hand_overs.count or self.offsets.committable())
 
     def has_no_room(self) -> bool:
         return (
@@ -188,7 +193,7 @@ class Bridge:
             stray = self.poll(REJOIN_POLL_MS if rejoining(self.consumer) else 0)
             self.gather(stray)  # of a partition that was assigned in this very call
             self.full_since = now - PAUSE_AFTER_SECONDS / 2
-        time.sleep(BUSY_POLL_MS / 1000)
+        time.sleep(FULL_WAIT_MS / 1000)
 
     def forget_revoked(self) -> None:
         while not self.rebalances.revoked.empty():

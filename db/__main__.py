@@ -1,9 +1,9 @@
-"""`python -m db`: the schema. Upgrade it, downgrade it, show its revision, or have vectors made once more.
+"""`python -m db`: the schema. Upgrade it, downgrade it, show its revision, or have vectors made anew.
 
 python -m db upgrade [REVISION]     run the migrations that are missing, and set up the read-only role
 python -m db downgrade REVISION     undo migrations down to REVISION ("base": all of them)
 python -m db current                show the revision
-python -m db reembed                make the chosen provider's model the active one and embed every message again
+python -m db reembed [--provider P] change the embedding model while everything runs (--help says more)
 python -m db retry-failed           embed once more what is marked as failed
 """
 
@@ -13,7 +13,7 @@ import sys
 from sqlalchemy.exc import SQLAlchemyError
 
 import settings as configuration
-from db import schema, session
+from db import reembed_command, schema, session
 
 
 def main() -> int:
@@ -24,7 +24,7 @@ def main() -> int:
     downgrade = commands.add_parser("downgrade", help="undo migrations")
     downgrade.add_argument("revision")
     commands.add_parser("current", help="show the revision")
-    commands.add_parser("reembed", help="embed every message again with the chosen provider's model")
+    reembed_command.add_to(commands)
     commands.add_parser("retry-failed", help="embed once more the messages that are marked as failed")
     given = parser.parse_args()
     try:
@@ -36,7 +36,7 @@ def main() -> int:
         elif given.command == "current":
             print(f"database: revision {schema.current(chosen)}")
         elif given.command == "reembed":
-            print(f"embedding {schema.reembed(chosen)} messages again")
+            return reembed_command.run(given, chosen)
         else:
             print(f"trying {schema.retry_failed(chosen)} messages again")
     except (schema.UnusableDatabase, configuration.InvalidSetting) as error:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, text
 
 from db.commands import array
-from db.queries import Row
+from db.queries import ACTIVE, Row
 
 
 def now(connection: Connection) -> str:
@@ -86,10 +86,12 @@ def retry_failures(connection: Connection, message_ids: Sequence[str] | None, *,
         connection.execute(
             text(f"""
                 WITH chosen AS (
-                    SELECT message_id FROM embedding_failures
-                    WHERE failed_at <= :until ::timestamptz AND {chosen} ORDER BY message_id LIMIT :limit FOR UPDATE
+                    SELECT message_id, model FROM embedding_failures
+                    WHERE model = coalesce({ACTIVE}, model) AND failed_at <= :until ::timestamptz AND {chosen}
+                    ORDER BY message_id LIMIT :limit FOR UPDATE
                 ), gone AS (
-                    DELETE FROM embedding_failures f USING chosen WHERE f.message_id = chosen.message_id
+                    DELETE FROM embedding_failures f USING chosen
+                    WHERE f.message_id = chosen.message_id AND f.model = chosen.model
                     RETURNING f.message_id
                 )
                 SELECT count(*), queue_embedding(array_agg(message_id)) FROM gone

@@ -10,7 +10,7 @@ from typing import Any
 import simplejson
 from sqlalchemy import Connection, text
 
-from db.queries import InvalidCursor, Row
+from db.queries import ACTIVE, InvalidCursor, Row
 
 PREVIEW_BYTES = 600
 PREVIEW_CHARS = 300
@@ -106,7 +106,8 @@ def failure_page(connection: Connection, *, limit: int, cursor: str | None = Non
                 to_json(f.failed_at) #>> '{{}}' AS failed_at, left(m.message, :preview) AS message,
                 length(m.message) AS characters
             FROM embedding_failures f JOIN text_messages m ON m.id = f.message_id
-            WHERE {where} ORDER BY f.failed_at DESC, f.message_id::text DESC LIMIT :limit
+            WHERE f.model = coalesce({ACTIVE}, f.model) AND {where}
+            ORDER BY f.failed_at DESC, f.message_id::text DESC LIMIT :limit
         """),
         values,
     )

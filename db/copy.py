@@ -1,20 +1,62 @@
-"""Vectors in PostgreSQL's binary COPY format, built by numpy in one go: about 20 times as fast as text.
+"""Messages and vectors in PostgreSQL's binary COPY format; those of vectors are built by numpy in one go, about 20
+times as fast as text.
 
-Formats: https://www.postgresql.org/docs/18/sql-copy.html ("Binary Format") and pgvector's halfvec_recv (int16
-dimensions, int16 zero, then big-endian half floats).
+Formats: https://www.postgresql.org/docs/18/sql-copy.html ("Binary Format"), and the types' receive functions:
+timestamptz is microseconds since 2000, jsonb a version byte and text, halfvec int16 dimensions, int16 zero, and
+big-endian half floats.
 """
 
+import struct
+from collections.abc import Iterable
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from records import Record
+
 if TYPE_CHECKING:
-    from db.commands import Vectors
+    from db.outbox import Vectors
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
 COLUMNS = 7
+MESSAGE_COLUMNS = 8
+
+_length = struct.Struct(">i").pack
+_id = struct.Struct(">hi16s").pack
+_numbers = struct.Struct(">iqiqiiiq").pack
+_NULL = _length(-1)
+_JSONB = b"\x01"
+EPOCH_2000_MS = 946_684_800_000
+
+
+def id_bytes(message_id: str) -> bytes:
+    """The 16 bytes of a UUID in its usual form; several times as fast as uuid.UUID."""
+    return bytes.fromhex(message_id.replace("-", ""))
+
+
+def message_rows(texts: Iterable[tuple[Record, int]]) -> BytesIO:
+    """Rows (id, source_id, message, metadata, created_at, version_timestamp, version_partition, version_offset) of
+    records with the ms at which each was created. Raises UnicodeEncodeError (a ValueError) and struct.error."""
+    parts = [HEADER]
+    for record, created in texts:
+        parts += (
+            _id(MESSAGE_COLUMNS, 16, id_bytes(record.id)),
+            *_text(record.source_id),
+            *_text(record.message),
+            *_text(record.metadata, _JSONB),
+            _numbers(8, (created - EPOCH_2000_MS) * 1000, 8, record.timestamp, 4, record.partition, 8, record.offset),
+        )
+    parts.append(TRAILER)
+    return BytesIO(b"".join(parts))
+
+
+def _text(value: str | None, before: bytes = b"") -> tuple[bytes, ...]:
+    if value is None:
+        return (_NULL,)
+    encoded = before + value.encode()
+    return (_length(len(encoded)), encoded)
 
 
 def vector_rows(vectors: "Vectors", model: str) -> BytesIO:

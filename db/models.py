@@ -81,6 +81,10 @@ class EmbeddingModel(Base):
     dimensions: Mapped[int]
     active: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)
+    settings: Mapped[dict[str, str] | None] = mapped_column(JSONB)  # that make its provider, without secrets
+    instead_of: Mapped[list[object]] = mapped_column(JSONB, server_default="[]")  # settings that it has replaced
+    followed_by: Mapped[str | None] = mapped_column(Text)  # the model whose vectors are made too, of the active row
+    follow_now: Mapped[bool] = mapped_column(server_default=text("false"))
     __table_args__ = (Index("embedding_models_one_active", "active", unique=True, postgresql_where=text("active")),)
 
 
@@ -136,6 +140,7 @@ class EmbeddingJob(Base):
     lease: Mapped[uuid.UUID | None] = mapped_column(UUID)
     available_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)
     created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)
+    model: Mapped[str | None] = mapped_column(Text)  # none: the active one, whichever that is
     __table_args__ = (Index("embedding_jobs_available", "available_at"),)
 
 
@@ -145,7 +150,25 @@ class EmbeddingFailure(Base):
     __tablename__ = "embedding_failures"
     message_id: Mapped[uuid.UUID] = mapped_column(UUID, primary_key=True)
     content_hash: Mapped[uuid.UUID] = mapped_column(UUID)
-    model: Mapped[str] = mapped_column(Text)
+    model: Mapped[str] = mapped_column(Text, primary_key=True)
     reason: Mapped[str] = mapped_column(Text)
     attempts: Mapped[int]
     failed_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)
+
+
+class Reembedding(Base):
+    """The change to another model: one row while there is one, and after it for as long as the old vectors are kept."""
+
+    __tablename__ = "reembedding"
+    id: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    state: Mapped[str] = mapped_column(Text)
+    model: Mapped[str] = mapped_column(Text)
+    old_model: Mapped[str | None] = mapped_column(Text)
+    undoing: Mapped[bool] = mapped_column(server_default=text("false"))
+    scanned_to: Mapped[uuid.UUID | None] = mapped_column(UUID)
+    scanned: Mapped[bool] = mapped_column(server_default=text("false"))
+    problem: Mapped[str | None] = mapped_column(Text)
+    problem_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    started_at: Mapped[datetime] = mapped_column(Timestamp, server_default=CLOCK)
+    changed_at: Mapped[datetime] = mapped_column(Timestamp, server_default=CLOCK)
+    __table_args__ = (CheckConstraint("id", name="reembedding_id_check"),)

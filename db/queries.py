@@ -14,7 +14,7 @@ import simplejson
 from sqlalchemy import Connection, text
 
 import settings
-from db import text_index, vector_index
+from db import reembedding_status, text_index, vector_index
 
 Row = dict[str, Any]
 
@@ -30,7 +30,7 @@ MESSAGE = f"""
         WHEN EXISTS (SELECT FROM message_embeddings e WHERE e.message_id = m.id AND e.model = {ACTIVE}
                      AND e.content_hash = m.content_hash) THEN 'ready'
         WHEN EXISTS (SELECT FROM embedding_failures f WHERE f.message_id = m.id
-                     AND f.content_hash = m.content_hash) THEN 'failed'
+                     AND f.model = coalesce({ACTIVE}, f.model) AND f.content_hash = m.content_hash) THEN 'failed'
         ELSE 'pending'
     END AS embedding"""
 
@@ -132,9 +132,9 @@ def counts(connection: Connection) -> Row:
                 SELECT (SELECT count(*) FROM text_messages) AS messages,
                     (SELECT count(*) FROM message_embeddings WHERE passage_number = 0 AND model = {ACTIVE})
                         AS embeddings,
-                    (SELECT coalesce(sum(cardinality(message_ids)), 0)::bigint FROM embedding_jobs WHERE NOT deleted)
-                        AS pending,
-                    (SELECT count(*) FROM embedding_failures) AS failed,
+                    (SELECT coalesce(sum(cardinality(message_ids)), 0)::bigint FROM embedding_jobs
+                     WHERE NOT deleted AND model IS NULL) AS pending,
+                    (SELECT count(*) FROM embedding_failures WHERE model = coalesce({ACTIVE}, model)) AS failed,
                     (SELECT count(*) FROM dead_letters WHERE state = 'open') AS dead_letters
             """)
         )
@@ -162,11 +162,15 @@ def per_minute(connection: Connection) -> list[Row]:
 
 
 def status(connection: Connection) -> Row:
-    """{"status", "model", "dimensions", "embedded", "pending", "failed", "oldest_pending_seconds", "index"}."""
+    """{"status", "model", "dimensions", "embedded", "pending", "failed", "oldest_pending_seconds", "index",
+    "reembedding"}: the change to another model (db.reembedding), or None."""
     found = counts(connection)
     model = connection.execute(text("SELECT name, dimensions FROM embedding_models WHERE active")).one_or_none()
     oldest = connection.execute(
-        text("SELECT extract(epoch FROM clock_timestamp() - min(created_at)) FROM embedding_jobs WHERE NOT deleted")
+        text("""
+            SELECT extract(epoch FROM clock_timestamp() - min(created_at)) FROM embedding_jobs
+            WHERE NOT deleted AND model IS NULL
+        """)
     ).scalar_one()
     return {
         "status": "catching_up" if found["pending"] else "up_to_date",
@@ -177,12 +181,21 @@ def status(connection: Connection) -> Row:
         "failed": found["failed"],
         "oldest_pending_seconds": round(float(oldest), 3) if oldest is not None else None,
         "index": vector_index.status(connection, settings.load()),
+        "reembedding": reembedding_status.status(connection),
     }
 
 
 def active_model(connection: Connection) -> str | None:
     """The name of the model whose vectors answer searches; None before the first worker has started."""
     return connection.execute(text("SELECT name FROM embedding_models WHERE active")).scalar_one_or_none()
+
+
+def models_in_use(connection: Connection) -> tuple[str | None, str | None]:
+    """The active model, and the one that is about to take its place."""
+    row = connection.execute(
+        text("SELECT name, CASE WHEN follow_now THEN followed_by END FROM embedding_models WHERE active")
+    ).one_or_none()
+    return (row[0], row[1]) if row else (None, None)
 
 
 HIT = """m.id::text AS id, m.source_id, m.message, m.metadata, to_json(m.created_at) #>> '{}' AS created_at"""
@@ -261,16 +274,18 @@ def first_vector(connection: Connection, message_id: str, model: str) -> list[fl
     return [float(number) for number in row.strip("[]").split(",")] if row is not None else None
 
 
-def dead_letters(connection: Connection, *, state: str | None = "open", limit: int = 100) -> list[Row]:
-    """Dead letters, newest first, without their bytes: coordinates, reason, detail, state, times. None: any state."""
+def dead_letters(
+    connection: Connection, *, state: str | None = "open", reason: str | None = None, limit: int = 100
+) -> list[Row]:
+    """Dead letters, newest first, without their bytes: coordinates, reason, detail, state, times. None: any of it."""
     rows = connection.execute(
         text(f"""
             SELECT topic, partition, "offset", timestamp, reason, detail, state, value_bytes,
                 to_json(created_at) #>> '{{}}' AS created_at FROM dead_letters
-            {"WHERE state = :state" if state else ""}
+            WHERE {"state = :state" if state else "TRUE"} {"AND reason = :reason" if reason else ""}
             ORDER BY dead_letters.created_at DESC, topic, partition, "offset" LIMIT :limit
         """),
-        {"state": state, "limit": limit},
+        {"state": state, "reason": reason, "limit": limit},
     )
     return [dict(row) for row in rows.mappings()]
 

@@ -1,5 +1,6 @@
 """Bringing a database to a revision: its checks, the Alembic migrations and the read-only role of the APIs."""
 
+import logging
 import time
 from pathlib import Path
 
@@ -9,13 +10,20 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from psycopg2 import sql
-from sqlalchemy import Connection, text
+from psycopg2.errors import LockNotAvailable
+from sqlalchemy import Connection, event, text
+from sqlalchemy.exc import OperationalError
 
-from db import commands, session
+from db import outbox, session
 from settings import Settings
 
 PGVECTOR = (0, 8)
 MIGRATION_LOCK = 7_263_511_901
+# Everybody who comes while a migration waits for a table waits as long; the pause lets them through.
+LOCK_MS = 1_000
+LOCK_PAUSE_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
 
 
 class UnusableDatabase(RuntimeError):
@@ -71,14 +79,14 @@ def migrate(settings: Settings, revision: str, direction: object) -> str:
     engine = session.connect_engine(settings.database_url(), "migrate", timeout_ms=0)
     try:
         with engine.connect() as connection:
-            # A migration waits for whoever uses the table, and is waited for: no lock time-out here.
+            # What builds an index beside its users waits for them as long as it takes, and nobody waits for it.
             connection.execute(text("SET lock_timeout = 0"))
             wait_for_turn(connection)
             try:
                 check(connection)
                 connection.commit()
-                direction(configuration(connection), revision)  # type: ignore[operator]
-                connection.commit()
+                while not migrated(connection, revision, direction):
+                    time.sleep(LOCK_PAUSE_SECONDS)
                 grant_reader(connection, settings)
                 connection.commit()
                 return str(MigrationContext.configure(connection).get_current_revision() or "base")
@@ -90,6 +98,28 @@ def migrate(settings: Settings, revision: str, direction: object) -> str:
                 connection.commit()
     finally:
         engine.dispose()
+
+
+def migrated(connection: Connection, revision: str, direction: object) -> bool:
+    """One try; says whether it came to its end. A statement that waits for a table lets everybody else wait behind it,
+    so it gives up after a moment and is tried again: what was done by then, migration by migration, stays."""
+
+    def bound_waits(begun: Connection) -> None:  # without an effect where no transaction is: see above
+        begun.connection.cursor().execute(f"SET LOCAL lock_timeout = {LOCK_MS}")
+
+    event.listen(connection, "begin", bound_waits)
+    try:
+        direction(configuration(connection), revision)  # type: ignore[operator]
+        connection.commit()
+    except OperationalError as error:
+        if not isinstance(error.orig, LockNotAvailable):
+            raise
+        connection.rollback()
+        log.warning("somebody uses a table that the migration has to alter: it is tried again")
+        return False
+    finally:
+        event.remove(connection, "begin", bound_waits)
+    return True
 
 
 def wait_for_turn(connection: Connection) -> None:
@@ -135,22 +165,10 @@ def grant_reader(connection: Connection, settings: Settings) -> None:
         cursor.execute(sql.SQL(grant).format(**values))
 
 
-def reembed(settings: Settings) -> int:
-    """Makes the chosen provider's model the active one and queues every message for it; returns how many."""
-    from embedder import load_provider
-
-    provider = load_provider(settings)
-    engine = session.connect_engine(settings.database_url(), "reembed", timeout_ms=0)
-    with engine.begin() as connection:
-        queued = commands.switch_model(connection, provider.model, provider.dimensions)
-    engine.dispose()
-    return queued
-
-
 def retry_failed(settings: Settings) -> int:
     """Queues every message whose embedding has failed once more; returns how many."""
     engine = session.connect_engine(settings.database_url(), "retry-failed")
     with engine.begin() as connection:
-        queued = commands.retry_failures(connection)
+        queued = outbox.retry_failures(connection)
     engine.dispose()
     return queued

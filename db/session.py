@@ -69,6 +69,7 @@ def connect_engine(
         pool_timeout=10,
         pool_pre_ping=True,  # a connection that a restart of the server has closed is replaced before it is used
         pool_use_lifo=True,
+        hide_parameters=True,  # they are texts, and an error that is logged would quote them
         connect_args={
             "application_name": name,
             "connection_factory": BoundedConnection,

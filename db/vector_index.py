@@ -52,6 +52,7 @@ def models(connection: Connection, settings: Settings) -> list[Model]:
         text("""
             SELECT name, dimensions, active FROM embedding_models
             WHERE dimensions <= :most AND (active OR name IN (
+                SELECT followed_by FROM embedding_models WHERE active UNION ALL
                 SELECT model FROM (SELECT model FROM message_embeddings ORDER BY id DESC LIMIT :newest) AS newest))
             ORDER BY active DESC, name
         """),

@@ -1,35 +1,29 @@
 """The Celery application: `celery -A tasks.app worker -Q persist`. All its settings are in celeryconfig.py."""
 
-import logging
 import os
+import sys
 from typing import Any
 
 from billiard import pool
-from celery import Celery
-from celery.signals import after_setup_logger, celeryd_init
+from celery.signals import celeryd_init, worker_process_init
 
-from tasks import transport
+import settings
+from tasks import celery_logs, tracing, transport
 
 transport.install()
 # A process of a worker that ends waits so long (30 s by default) until its last result has been read, which a main
 # process that is ending itself does no more. The task was done, and may be done again.
 pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 10  # times 0.1 s
 
-app = Celery("text-pipeline")
+app = celery_logs.Application("text-pipeline")
 app.config_from_object("celeryconfig")
 app.steps["worker"].add("tasks.pulse:Pulse")
 app.steps["worker"].add("tasks.watchdog:Watchdog")
 
-# They write two lines for each task, and the sweep alone is one a second. Flower shows the tasks; LOG_LEVEL=DEBUG the
-# lines.
-CHATTY = ("celery.beat", "celery.app.trace", "celery.worker.strategy")
 
-
-@after_setup_logger.connect
-def hush(loglevel: int | None = None, **_: object) -> None:
-    if loglevel is None or loglevel > logging.DEBUG:
-        for name in CHATTY:
-            logging.getLogger(name).setLevel(logging.WARNING)
+@worker_process_init.connect
+def trace_tasks(**_: object) -> None:
+    tracing.watch_worker(settings.load())
 
 
 @celeryd_init.connect
@@ -40,3 +34,8 @@ def name_by_queue(instance: Any = None, options: dict[str, Any] | None = None, *
     name, _at, host = instance.hostname.partition("@")
     if name == "celery" and queue and "," not in queue:
         instance.hostname = f"{queue}@{host}.{os.getpid()}"
+    celery_logs.begin(instance)
+    try:
+        tracing.is_on(settings.load())
+    except settings.InvalidSetting as error:
+        sys.exit(f"{instance.hostname}: {error}")

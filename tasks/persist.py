@@ -1,6 +1,7 @@
 """Storing records, and noting dead letters. A task here is idempotent: it may run twice, late, or after a newer one."""
 
 import logging
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ import settings
 import tasks
 from db import commands, session
 from records import DeadLetter, Record
-from tasks import resources
+from tasks import logs, resources
 from tasks.app import app
 from tasks.broker import BROKER_ERRORS, queue_length
 
@@ -33,9 +34,18 @@ class Outcome:
     """What became of the records of a batch: what was written, which the database refused, and which are locked."""
 
     jobs: list[int] = field(default_factory=list)
-    ids: set[str] = field(default_factory=set)
+    texts: dict[str, str] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
     locked: list[int] = field(default_factory=list)
+
+
+class Expecting(threading.local):
+    """What the next batch most likely brings: new messages, if the last one did; else edits, or records once more."""
+
+    new = True
+
+
+expecting = Expecting()
 
 
 @app.task(bind=True, name=tasks.PERSIST_TEXT, max_retries=None)
@@ -49,7 +59,8 @@ def persist_text(
     it retries itself, `waiting` are the places of those that are still to be stored, since somebody's transaction held
     their rows, and `rejected` what was refused before.
     """
-    batch = {place: read(records[place]) for place in (range(len(records)) if waiting is None else waiting)}
+    places = range(len(records)) if waiting is None else waiting
+    batch = {place: Record._make(records[place]) for place in places}
     chained = embed_queue_has_room()
     reserved = settings.load().embed_lease_seconds if chained else None
     outcome = Outcome(rejected=list(rejected or []))
@@ -60,21 +71,12 @@ def persist_text(
         raise retry(self, outage, **kwargs) from outage
     finally:
         if outcome.jobs:  # also of a batch that was stored in part
-            winners = [record for record, _ in commands.latest(batch.values())[0]]
-            texts = {record.id: str(record.message) for record in winners if record.id in outcome.ids}
-            chain_embedding(outcome.jobs, texts)
+            chain_embedding(outcome.jobs, outcome.texts)
+    logs.each(log, "stored", batch.values(), settings.load().kafka_topic, only=outcome.texts)
     if outcome.locked:
         locked = Outage(f"{len(outcome.locked)} rows are locked by somebody's transaction")
         raise retry(self, locked, waiting=outcome.locked, rejected=outcome.rejected)
-    return {"stored": len(outcome.ids), "rejected": outcome.rejected}
-
-
-def read(fields: list[Any]) -> Record:
-    record = Record(*fields)
-    if record.replayed is None:
-        return record
-    topic, partition, offset = record.replayed
-    return record._replace(replayed=(topic, partition, offset))
+    return {"stored": len(outcome.texts), "rejected": outcome.rejected}
 
 
 def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None, row_lock_ms: int) -> None:
@@ -85,7 +87,11 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
     try:
         with resources.engine().begin() as connection:
             stored = commands.persist(
-                connection, list(batch.values()), reserved_seconds=reserved, row_lock_ms=row_lock_ms
+                connection,
+                list(batch.values()),
+                reserved_seconds=reserved,
+                row_lock_ms=row_lock_ms,
+                expect_new=expecting.new,
             )
     except commands.RowsLocked:
         if len(batch) == 1:
@@ -96,12 +102,14 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
             raise Outage(reason(error)) from error
         if len(batch) == 1:
             ((place, record),) = batch.items()
-            log.warning("rejected by the database: partition %d offset %d", record.partition, record.offset)
+            at = {"partition": record.partition, "offset": record.offset, "id": record.id}
+            log.warning("rejected by the database: partition %(partition)d offset %(offset)d", at, extra=at)
             outcome.rejected.append((place, reason(error)))
             return
     else:
+        expecting.new = stored.all_new
         outcome.jobs += stored.jobs
-        outcome.ids |= stored.ids
+        outcome.texts |= stored.texts
         return
     places = sorted(batch)
     middle = len(places) // 2

@@ -1,10 +1,12 @@
 """The heartbeat of Celery's parts: of a worker's event loop, and of beat's.
 
-A worker beats from a timer of its event loop; while the broker is away that loop stands still, and the attempts to
+A worker beats from a timer of its event loop. One that works itself (`--pool solo`) stands still there while it has a
+task, so a thread beats then, and only then. While the broker is away that loop stands still, and the attempts to
 reconnect beat instead, because a restart would mend nothing then. A task that goes on and on stops the beats: its
 process hangs.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -36,13 +38,28 @@ class Pulse(bootsteps.StartStopStep):  # type: ignore[misc]
     requires = {"celery.worker.components:Timer"}  # noqa: RUF012 - Celery's own form
     timer: Any = None
 
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        self.ended = threading.Event()
+
     def include_if(self, worker: Any) -> bool:
         return bool(settings.load().heartbeat_file)
 
     def start(self, worker: Any) -> None:
         self.timer = worker.timer.call_repeatedly(heartbeat.BEAT_SECONDS, pulse, priority=10)
+        if worker.pool_cls.__module__.endswith(".solo"):
+            threading.Thread(target=self.beat_at_work, name="pulse", daemon=True).start()
+
+    def beat_at_work(self) -> None:
+        while not self.ended.wait(heartbeat.BEAT_SECONDS):
+            try:
+                if state.active_requests:
+                    pulse()
+            except RuntimeError:
+                pass  # a task began or ended in that very moment; the next look comes
 
     def stop(self, worker: Any) -> None:
+        self.ended.set()
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None

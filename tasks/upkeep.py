@@ -7,8 +7,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import settings
 import tasks
-from db import commands, session
-from tasks import resources
+from db import commands, outbox, session
+from tasks import reembedding, resources
 from tasks.app import app
 from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
 from tasks.persist import reason
@@ -33,13 +33,14 @@ def sweep() -> int:
     if time.monotonic() - _swept_at < SWEEP_AGAIN_SECONDS:
         return 0
     _swept_at = time.monotonic()
+    reembedding.wake()
     config = settings.load()
     try:
         room = config.embed_queue_max - queue_length("embed") - queue_length("embed", BULK_PRIORITY)
         if room < config.embed_queue_max / 2:
             return 0
         with resources.engine().begin() as connection:
-            waiting = commands.take_waiting_jobs(
+            waiting = outbox.take_waiting_jobs(
                 connection,
                 messages=room * config.embed_batch_max,
                 seconds=config.embed_lease_seconds,

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Engine, text
 
-from db import commands
-from db.commands import Stored, Vectors
+from db import commands, outbox
+from db.commands import Stored
+from db.outbox import Vectors
 from records import DeadLetter, Record
 from tests.parts import eventually
 
@@ -37,9 +38,11 @@ def a_dead_letter(offset: int = 0, *, reason: str = "invalid-json", again: bool 
     return DeadLetter("texts", 0, offset, 1_700_000_000_000, reason, "why", "a2V5", "eyI=", 2, headers, again)
 
 
-def persist(engine: Engine, *records: Record, reserved_seconds: float | None = None) -> Stored:
+def persist(
+    engine: Engine, *records: Record, reserved_seconds: float | None = None, expect_new: bool = False
+) -> Stored:
     with engine.begin() as connection:
-        return commands.persist(connection, records, reserved_seconds=reserved_seconds)
+        return commands.persist(connection, records, reserved_seconds=reserved_seconds, expect_new=expect_new)
 
 
 def run(engine: Engine, statement: str, **values: object) -> None:
@@ -85,9 +88,9 @@ def embed(engine: Engine, texts: dict[str, str], lease: str = LEASE) -> None:
     """Does what a worker does for all jobs that are there, with the texts that it is told."""
     jobs = [job["id"] for job in ask(engine, "SELECT id FROM embedding_jobs")]
     with engine.begin() as connection:
-        claimed = commands.claim_jobs(connection, jobs, lease, 60)
+        claimed = outbox.claim_jobs(connection, jobs, lease, 60)
     with engine.begin() as connection:
-        commands.store_embeddings(connection, claimed, lease, MODEL, vectors_of(texts))
+        outbox.store_embeddings(connection, claimed, lease, MODEL, vectors_of(texts))
 
 
 def embedded(engine: Engine) -> set[str]:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from sqlalchemy import Engine, text
 
-from db import commands, vector_index, vector_search
-from db.commands import Vectors
+from db import commands, outbox, vector_index, vector_search
 from db.index_plan import QUIET_SECONDS
+from db.outbox import Vectors
 from records import Record
 from settings import Settings
 from tests.parts import eventually
@@ -32,7 +32,7 @@ class Stored:
         self.metadata: dict[str, dict[str, int]] = {}
         self.offset = 0
         with engine.begin() as connection:
-            commands.register_model(connection, MODEL, DIMENSIONS)
+            outbox.register_model(connection, MODEL, DIMENSIONS)
 
     def points(self, count: int) -> np.ndarray:
         points = self.centres[self.rng.integers(0, 12, count)] + 0.5 * self.rng.normal(size=(count, DIMENSIONS))
@@ -58,7 +58,7 @@ class Stored:
             records.append(Record(message_id, None, texts[-1], metadata, NOW + self.offset, 0, self.offset, None))
         with self.engine.begin() as connection:
             made = commands.persist(connection, records, reserved_seconds=60)
-            jobs = commands.claim_jobs(connection, made.jobs, LEASE, 60)
+            jobs = outbox.claim_jobs(connection, made.jobs, LEASE, 60)
         rows = Vectors(
             [uuid.UUID(each).bytes for each in ids],
             [content_hash(each) for each in texts],
@@ -67,7 +67,7 @@ class Stored:
             points,
         )
         with self.engine.begin() as connection:
-            commands.store_embeddings(connection, jobs, LEASE, MODEL, rows)
+            outbox.store_embeddings(connection, jobs, LEASE, MODEL, rows)
 
     def delete(self, ids: Sequence[str]) -> None:
         run(self.engine, "DELETE FROM text_messages WHERE id = ANY (CAST(:ids AS uuid[]))", ids=list(ids))

@@ -117,7 +117,9 @@ def test_status(pipeline: Pipeline, stored: dict[str, str]) -> None:
         "failed",
         "oldest_pending_seconds",
         "index",
+        "reembedding",
     }
+    assert status["reembedding"] is None
     assert status["status"] in ("up_to_date", "catching_up")
     assert status["embedded"] >= 3
     assert set(status["index"]) == {

@@ -33,7 +33,7 @@ def version(engine: Engine, message_id: str) -> tuple[int, int, int]:
 
 def test_a_record_is_stored(database: Engine) -> None:
     record = a_record("Hello", FIRST, source_id="test-123", metadata='{"n": 1.10}')
-    assert persist(database, record).ids == {record.id}
+    assert persist(database, record).texts.keys() == {record.id}
     found = row(database, record.id)
     assert found is not None
     assert (found["message"], found["source_id"], str(found["metadata"]["n"])) == ("Hello", "test-123", "1.10")
@@ -96,8 +96,8 @@ def test_replaying_the_log_changes_no_row(database: Engine) -> None:
         persist(database, record)
     before = ask(database, "SELECT xmin, ctid, * FROM text_messages")
     for batch in ([each] for each in log):
-        assert persist(database, *batch).ids == set()
-    assert persist(database, *log).ids == set()
+        assert persist(database, *batch).texts == {}
+    assert persist(database, *log).texts == {}
     assert ask(database, "SELECT xmin, ctid, * FROM text_messages") == before
 
 
@@ -179,7 +179,7 @@ class TestDeletions:
     def test_a_text_later_than_the_tombstone_comes_back(self, database: Engine) -> None:
         message_id = str(uuid.uuid4())
         persist(database, a_record(None, SECOND, id=message_id))
-        assert persist(database, a_record("again", THIRD, id=message_id)).ids == {message_id}
+        assert persist(database, a_record("again", THIRD, id=message_id)).texts.keys() == {message_id}
         assert version(database, message_id) == THIRD
 
     def test_a_delete_by_hand_is_remembered_with_the_version_of_the_row(self, database: Engine) -> None:
@@ -187,15 +187,15 @@ class TestDeletions:
         persist(database, record)
         run(database, "DELETE FROM text_messages WHERE id = CAST(:id AS uuid)", id=record.id)
         assert deletion(database, record.id) == SECOND
-        assert persist(database, record).ids == set()
+        assert persist(database, record).texts == {}
         assert row(database, record.id) is None
-        assert persist(database, record._replace(offset=record.offset + 1)).ids == {record.id}
+        assert persist(database, record._replace(offset=record.offset + 1)).texts.keys() == {record.id}
 
     def test_a_truncate_by_hand_is_a_delete_of_every_row(self, database: Engine) -> None:
         records = [a_record(f"text {number}", (1_700_000_000_000, 0, number)) for number in range(3)]
         persist(database, *records)
         run(database, "TRUNCATE text_messages")
-        assert persist(database, *records).ids == set()
+        assert persist(database, *records).texts == {}
         assert ask(database, "SELECT id FROM text_messages") == []
 
     def test_a_row_typed_for_a_deleted_id_outlives_a_replay(self, database: Engine) -> None:
@@ -309,7 +309,7 @@ class TestAtTheSameTime:
                 wait_until_blocked(database)
                 connection.commit()
         assert row(database, record.id) is None
-        assert stored[0].ids == set()
+        assert stored[0].texts == {}
         assert deletion(database, record.id) == FIRST
 
     def test_a_delete_by_hand_and_a_later_record(self, database: Engine) -> None:

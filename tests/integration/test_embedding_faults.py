@@ -10,11 +10,11 @@ import pytest
 from numpy.typing import NDArray
 from sqlalchemy import Engine
 
-from db import commands
+from db import outbox
 from embedder import EmbedderUnavailable
 from embedder.hashing import HashingEmbedder
 from settings import Settings
-from tasks import embed, resources
+from tasks import embed, resources, vectors
 from tests.parts import eventually
 from tests.samples import OTHER_LEASE, a_record, ask, embedded, meanwhile, persist, run
 
@@ -57,7 +57,7 @@ def fickle(settings: Settings, database: Engine, monkeypatch: pytest.MonkeyPatch
     """The worker's resources in this process: the test's database, and the fickle embedder."""
     made = Fickle()
     with database.begin() as connection:
-        commands.register_model(connection, made.model, made.dimensions)
+        outbox.register_model(connection, made.model, made.dimensions)
     monkeypatch.setattr(resources, "engine", lambda: database)
     monkeypatch.setattr(resources, "embedder", lambda: made)
     monkeypatch.setattr("settings.load", lambda: settings)
@@ -78,7 +78,7 @@ def test_a_text_that_cannot_be_split_fails_alone(database: Engine, fickle: Fickl
 
 
 def test_a_provider_that_goes_away_half_way_keeps_what_it_has_done(database: Engine, fickle: Fickle) -> None:
-    long = "word " * (embed.PORTION_CHARS // 10 + 100)
+    long = "word " * (vectors.PORTION_CHARS // 10 + 100)
     records = [a_record(f"{number} {long}") for number in range(5)]
     persist(database, *records)
     fickle.away_from_call = 3
@@ -118,7 +118,7 @@ def test_a_lease_is_renewed_while_the_model_is_slow(
         first = expires()
         eventually(lambda: (expires() - first).total_seconds() > 1.0)
         with database.begin() as connection:
-            assert commands.claim_jobs(connection, [job], OTHER_LEASE, 60) == []
+            assert outbox.claim_jobs(connection, [job], OTHER_LEASE, 60) == []
         fickle.gate.set()
     assert len(embedded(database)) == 1
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine, text
 
-from db import commands, queries, schema, vector_search
-from db.commands import Job
+from db import commands, outbox, queries, schema, vector_search
+from db.outbox import Job
 from settings import Settings
 from tests.samples import (
     LEASE,
@@ -42,12 +42,12 @@ def job_ids(engine: Engine) -> list[int]:
 
 def claim(engine: Engine, jobs: list[int], lease: str = LEASE, seconds: float = 60) -> list[Job]:
     with engine.begin() as connection:
-        return commands.claim_jobs(connection, jobs, lease, seconds)
+        return outbox.claim_jobs(connection, jobs, lease, seconds)
 
 
 def store(engine: Engine, jobs: list[Job], texts: dict[str, str], lease: str = LEASE) -> None:
     with engine.begin() as connection:
-        commands.store_embeddings(connection, jobs, lease, MODEL, vectors_of(texts))
+        outbox.store_embeddings(connection, jobs, lease, MODEL, vectors_of(texts))
 
 
 @pytest.fixture
@@ -125,20 +125,20 @@ class TestPersisting:
         records = [a_record(f"text {number}", (1, 0, number)) for number in range(700)]
         stored = persist(database, *records, reserved_seconds=60)
         assert sorted([*before, *stored.jobs]) == job_ids(database)
-        assert stored.ids == {record.id for record in records}
+        assert stored.texts.keys() == {record.id for record in records}
         with database.begin() as connection:
-            waiting = commands.take_waiting_jobs(connection, messages=10_000, seconds=60, small=50)
+            waiting = outbox.take_waiting_jobs(connection, messages=10_000, seconds=60, small=50)
         assert [job for job, _ in waiting] == before
 
     def test_unreserved_jobs_wait_for_the_sweep(self, database: Engine) -> None:
         assert persist(database, a_record("one")).jobs == []
         with database.begin() as connection:
-            assert len(commands.take_waiting_jobs(connection, messages=100, seconds=60, small=50)) == 1
+            assert len(outbox.take_waiting_jobs(connection, messages=100, seconds=60, small=50)) == 1
 
     def test_the_reservation_ends(self, database: Engine) -> None:
         persist(database, a_record("one"), reserved_seconds=0.001)
         with database.begin() as connection:
-            assert len(commands.take_waiting_jobs(connection, messages=100, seconds=60, small=50)) == 1
+            assert len(outbox.take_waiting_jobs(connection, messages=100, seconds=60, small=50)) == 1
 
     def test_rows_typed_on_the_same_connection_later_are_not_collected(self, database: Engine) -> None:
         with database.connect() as connection:
@@ -146,7 +146,7 @@ class TestPersisting:
             connection.commit()
             connection.execute(text("INSERT INTO text_messages (id, message) VALUES (gen_random_uuid(), 'typed')"))
             connection.commit()
-            assert len(commands.take_waiting_jobs(connection, messages=100, seconds=60, small=50)) == 1
+            assert len(outbox.take_waiting_jobs(connection, messages=100, seconds=60, small=50)) == 1
 
 
 class TestClaims:
@@ -166,7 +166,7 @@ class TestClaims:
 
     def test_a_job_that_somebody_is_just_claiming_is_not_waited_for(self, database: Engine, message: str) -> None:
         with database.connect() as connection:
-            assert len(commands.claim_jobs(connection, job_ids(database), LEASE, 60)) == 1
+            assert len(outbox.claim_jobs(connection, job_ids(database), LEASE, 60)) == 1
             assert claim(database, job_ids(database), OTHER_LEASE) == []
             connection.rollback()
 
@@ -181,10 +181,10 @@ class TestClaims:
         jobs = job_ids(database)
         claim(database, jobs)
         with database.begin() as connection:
-            commands.release_jobs(connection, jobs, OTHER_LEASE, seconds=0, refund=refund)
+            outbox.release_jobs(connection, jobs, OTHER_LEASE, seconds=0, refund=refund)
         assert claim(database, jobs, OTHER_LEASE) == [], "released by somebody who had no lease"
         with database.begin() as connection:
-            commands.release_jobs(connection, jobs, LEASE, seconds=0, refund=refund)
+            outbox.release_jobs(connection, jobs, LEASE, seconds=0, refund=refund)
         assert [job.attempts for job in claim(database, jobs, OTHER_LEASE)] == [attempts + 1]
 
     def test_the_sweep_takes_the_oldest_up_to_its_measure(self, database: Engine) -> None:
@@ -192,15 +192,15 @@ class TestClaims:
             persist(database, *(a_record(f"text {start + number}", (1, 0, number)) for number in range(10)))
         jobs = job_ids(database)
         with database.begin() as connection:
-            assert commands.take_waiting_jobs(connection, messages=25, seconds=60, small=50) == [
+            assert outbox.take_waiting_jobs(connection, messages=25, seconds=60, small=50) == [
                 (job, 10) for job in jobs[:3]
             ]
         with database.begin() as connection:
-            assert commands.take_waiting_jobs(connection, messages=100, seconds=60, small=50) == [
+            assert outbox.take_waiting_jobs(connection, messages=100, seconds=60, small=50) == [
                 (job, 10) for job in jobs[3:]
             ]
         with database.begin() as connection:
-            assert commands.take_waiting_jobs(connection, messages=100, seconds=60, small=50) == []
+            assert outbox.take_waiting_jobs(connection, messages=100, seconds=60, small=50) == []
         assert len(claim(database, jobs)) == 5, "what the sweep has reserved is there for whom it sends"
 
     def test_a_job_is_halved_until_each_message_is_alone(self, database: Engine) -> None:
@@ -212,8 +212,8 @@ class TestClaims:
                 sizes.add(len(job.message_ids))
                 if len(job.message_ids) > 1:
                     with database.begin() as connection:
-                        commands.split_job(connection, job, OTHER_LEASE)  # not its owner: nothing happens
-                        commands.split_job(connection, job, LEASE)
+                        outbox.split_job(connection, job, OTHER_LEASE)  # not its owner: nothing happens
+                        outbox.split_job(connection, job, LEASE)
         assert sizes == {5, 2, 3, 1}
         assert [len(job.message_ids) for job in claim(database, job_ids(database))] == [1] * 5
         assert queued(database) == sorted(record.id for record in records)
@@ -252,7 +252,7 @@ class TestStoring:
     ) -> None:
         claimed = claim(database, job_ids(database))
         with database.connect() as connection:
-            commands.store_embeddings(connection, claimed, LEASE, MODEL, vectors_of({message: "one"}))
+            outbox.store_embeddings(connection, claimed, LEASE, MODEL, vectors_of({message: "one"}))
             run(database, "UPDATE text_messages SET message = 'two'")
             connection.commit()
         assert embedded(database) == set()
@@ -280,25 +280,25 @@ class TestStoring:
     def test_who_has_lost_the_lease_writes_nothing(self, database: Engine, message: str) -> None:
         slow = claim(database, job_ids(database), LEASE, 0.001)
         quick = claim(database, job_ids(database), OTHER_LEASE)
-        with pytest.raises(commands.LeaseLost):
+        with pytest.raises(outbox.LeaseLost):
             store(database, slow, {message: "one"})
         assert embedded(database) == set()
         store(database, quick, {message: "one"}, OTHER_LEASE)
         assert embedded(database) == {message}
-        with pytest.raises(commands.LeaseLost):
+        with pytest.raises(outbox.LeaseLost):
             store(database, quick, {message: "one"}, OTHER_LEASE)
 
     def test_of_two_workers_with_the_same_message_the_second_replaces_what_the_first_wrote(
         self, database: Engine, message: str
     ) -> None:
         with database.begin() as connection:
-            commands.register_model(connection, MODEL, 4)
+            outbox.register_model(connection, MODEL, 4)
         run(database, "SELECT queue_embedding(array_agg(id)) FROM text_messages")
         first, second = job_ids(database)
         ours, theirs = claim(database, [first]), claim(database, [second], OTHER_LEASE)
 
         with database.connect() as connection:
-            commands.store_embeddings(connection, ours, LEASE, MODEL, vectors_of({message: "one"}))
+            outbox.store_embeddings(connection, ours, LEASE, MODEL, vectors_of({message: "one"}))
             with meanwhile(lambda: store(database, theirs, {message: "one"}, OTHER_LEASE)):
                 wait_until_blocked(database)
                 connection.commit()
@@ -308,7 +308,7 @@ class TestStoring:
     def test_the_second_look_at_a_deletion_clears_what_a_slow_worker_left(self, database: Engine, message: str) -> None:
         claimed = claim(database, job_ids(database))
         with database.connect() as connection:
-            commands.store_embeddings(connection, claimed, LEASE, MODEL, vectors_of({message: "one"}))
+            outbox.store_embeddings(connection, claimed, LEASE, MODEL, vectors_of({message: "one"}))
             run(database, "DELETE FROM text_messages")
             connection.commit()
         assert len(ask(database, "SELECT FROM message_embeddings")) == 1, "the race that this test is about"
@@ -318,10 +318,10 @@ class TestStoring:
 
     def test_halves_are_as_the_model_gave_them(self, database: Engine, message: str) -> None:
         numbers = np.array([[0.1, -65504, 6e-8, 0]], dtype=np.float32)
-        vectors = commands.Vectors([uuid.UUID(message).bytes], [content_hash("one")], [0], [(0, 3)], numbers)
+        vectors = outbox.Vectors([uuid.UUID(message).bytes], [content_hash("one")], [0], [(0, 3)], numbers)
         claimed = claim(database, job_ids(database))
         with database.begin() as connection:
-            commands.store_embeddings(connection, claimed, LEASE, "modèle", vectors)
+            outbox.store_embeddings(connection, claimed, LEASE, "modèle", vectors)
         found = ask(database, "SELECT embedding::real[] AS vector, model FROM message_embeddings")
         assert np.array_equal(np.array(found[0]["vector"], dtype=np.float16), numbers[0].astype(np.float16))
         assert found[0]["model"] == "modèle"
@@ -332,7 +332,7 @@ class TestFailures:
         claimed = claim(engine, job_ids(engine))
         failure = (message_id, str(uuid.UUID(bytes=content_hash(message))), "the model said no")
         with engine.begin() as connection:
-            commands.store_embeddings(connection, claimed, LEASE, MODEL, commands.no_vectors(), [failure])
+            outbox.store_embeddings(connection, claimed, LEASE, MODEL, outbox.no_vectors(), [failure])
 
     def state(self, engine: Engine, message_id: str) -> str:
         with engine.connect() as connection:
@@ -368,20 +368,9 @@ class TestFailures:
 class TestModels:
     def test_the_first_model_is_the_active_one(self, database: Engine) -> None:
         with database.begin() as connection:
-            assert commands.register_model(connection, "first", 4) == "first"
-            assert commands.register_model(connection, "first", 4) == "first"
-            assert commands.register_model(connection, "second", 8) == "first"
-
-    def test_switching_queues_every_message_and_drops_the_other_vectors(self, database: Engine, ready: str) -> None:
-        with database.begin() as connection:
-            commands.register_model(connection, MODEL, 4)
-            assert commands.switch_model(connection, "second", 8) == 1
-            assert queries.active_model(connection) == "second"
-        assert ask(database, "SELECT FROM message_embeddings") == []
-        assert queued(database) == [ready]
-        with database.begin() as connection:
-            commands.switch_model(connection, MODEL, 4)
-            assert queries.active_model(connection) == MODEL
+            assert outbox.register_model(connection, "first", 4) == "first"
+            assert outbox.register_model(connection, "first", 4) == "first"
+            assert outbox.register_model(connection, "second", 8) == "first"
 
 
 def test_an_older_embedding_that_ends_late_leaves_the_vector_of_the_newer_text_alone(database: Engine) -> None:
@@ -389,12 +378,12 @@ def test_an_older_embedding_that_ends_late_leaves_the_vector_of_the_newer_text_a
     persist(database, record)
     (old_job,) = [job["id"] for job in ask(database, "SELECT id FROM embedding_jobs")]
     with database.begin() as connection:
-        claimed = commands.claim_jobs(connection, [old_job], LEASE, 60)
+        claimed = outbox.claim_jobs(connection, [old_job], LEASE, 60)
     newer = record._replace(message="second", offset=1)
     persist(database, newer)
     embed(database, {record.id: "second"}, OTHER_LEASE)
     with database.begin() as connection:
-        commands.store_embeddings(connection, claimed, LEASE, MODEL, vectors_of({record.id: "first"}))
+        outbox.store_embeddings(connection, claimed, LEASE, MODEL, vectors_of({record.id: "first"}))
     assert embedded(database) == {record.id}
 
 
@@ -420,8 +409,8 @@ def test_a_split_job_stays_what_it_was(database: Engine) -> None:
     run(database, "UPDATE embedding_jobs SET available_at = now()")
     (job,) = [each["id"] for each in ask(database, "SELECT id FROM embedding_jobs WHERE deleted")]
     with database.begin() as connection:
-        (claimed,) = commands.claim_jobs(connection, [job], LEASE, 60)
-        commands.split_job(connection, claimed, LEASE)
+        (claimed,) = outbox.claim_jobs(connection, [job], LEASE, 60)
+        outbox.split_job(connection, claimed, LEASE)
     halves = ask(database, "SELECT deleted, cardinality(message_ids) AS size FROM embedding_jobs WHERE deleted")
     assert halves == [{"deleted": True, "size": 2}] * 2
 
@@ -433,7 +422,7 @@ def test_small_jobs_are_taken_before_what_came_in_bulk(database: Engine) -> None
     )
     persist(database, a_record("typed by hand"))
     with database.begin() as connection:
-        taken = commands.take_waiting_jobs(connection, messages=400, seconds=60, small=50)
+        taken = outbox.take_waiting_jobs(connection, messages=400, seconds=60, small=50)
     assert [size for _, size in taken] == [500, 1]
 
 
@@ -448,8 +437,8 @@ def test_vectors_of_a_model_that_was_switched_off_are_not_stored(database: Engin
     record = a_record("text")
     persist(database, record)
     with database.begin() as connection:
-        commands.register_model(connection, "another", 4)
-    with pytest.raises(commands.ModelSwitched):
+        outbox.register_model(connection, "another", 4)
+    with pytest.raises(outbox.ModelSwitched):
         embed(database, {record.id: "text"})
     assert len(ask(database, "SELECT id FROM embedding_jobs")) == 1
 

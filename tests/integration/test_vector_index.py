@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine, text
 
-from db import commands, vector_index, vector_search
+from db import vector_index, vector_search
 from settings import Settings
 from tests.parts import eventually
 from tests.samples import ask, meanwhile, run
@@ -173,8 +173,8 @@ def test_the_parts_of_a_model_that_is_no_more_are_dropped(
 ) -> None:
     stored.add(300)
     rest(chosen, stored.engine)
-    with stored.engine.begin() as connection:
-        commands.switch_model(connection, "another-8", 8)
+    run(stored.engine, "UPDATE embedding_models SET active = FALSE")
+    run(stored.engine, "DELETE FROM message_embeddings")
     monkeypatch.setattr(vector_index, "COUNT_SECONDS", 0.0)
     monkeypatch.setattr(vector_index, "RETIRE_SECONDS", 0.0)
     seal(chosen)

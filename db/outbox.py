@@ -1,0 +1,436 @@
+"""The outbox and what comes of it: claiming embedding jobs, storing vectors and failures, and which model is active.
+
+Each function runs in the caller's transaction and never commits. Jobs are queued by the triggers, whoever writes a
+message.
+"""
+
+import json
+import uuid
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import psycopg2
+from numpy.typing import NDArray
+from sqlalchemy import Connection, text
+
+from db.commands import array
+from db.copy import id_bytes, vector_rows
+
+# Messages in a job of a model that is not the active one.
+SECOND_JOB = 100
+
+
+class LeaseLost(Exception):
+    """Somebody else has taken the work over; what was done with the lease must not be written."""
+
+
+class ModelSwitched(Exception):
+    """Another model has become the active one; vectors of this one are not wanted any more."""
+
+
+class Following(NamedTuple):
+    """Jobs that make the vectors of another model, too, for messages that have just got those of the active one."""
+
+    model: str
+    jobs: list[int]
+
+
+class Active(NamedTuple):
+    """The active model, as far as whoever stores vectors has to know it (db.reembedding)."""
+
+    name: str
+    followed_by: str | None
+    follow_now: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """A claimed row of the outbox: it is ours until its lease has run out."""
+
+    id: int
+    message_ids: list[str]
+    deleted: bool
+    attempts: int
+
+
+class Left(NamedTuple):
+    """Messages of claimed jobs that could not be tried yet, and after how many seconds they may be."""
+
+    message_ids: frozenset[str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors of n passages: n message ids (16 bytes each), content hashes (16 bytes), passage numbers and character
+    spans, and the (n, dimensions) float array."""
+
+    message_ids: Sequence[bytes]
+    content_hashes: Sequence[bytes]
+    numbers: Sequence[int]
+    spans: Sequence[tuple[int, int]]
+    embeddings: NDArray[np.float32]
+
+    def only(self, keep: Sequence[int]) -> "Vectors":
+        return Vectors(
+            [self.message_ids[i] for i in keep],
+            [self.content_hashes[i] for i in keep],
+            [self.numbers[i] for i in keep],
+            [self.spans[i] for i in keep],
+            self.embeddings[list(keep)],
+        )
+
+
+def no_vectors() -> Vectors:
+    return Vectors([], [], [], [], np.empty((0, 0), dtype=np.float32))
+
+
+def claim_jobs(
+    connection: Connection, jobs: Sequence[int], lease: str, seconds: float, *, counts: bool = True
+) -> list[Job]:
+    """Takes those of the jobs that nobody else holds, for `seconds`; claiming again with the same lease extends it.
+
+    Without `counts` it is no new attempt, whoever held the lease meanwhile: the last one ended in an outage.
+    """
+    # A lease need not survive a crash of the server: the job is then simply free again.
+    connection.execute(text("SET LOCAL synchronous_commit = off"))
+    rows = connection.execute(
+        text("""
+            UPDATE embedding_jobs SET lease = :lease ::uuid,
+                attempts = attempts + (:counts AND lease IS DISTINCT FROM :lease ::uuid)::int,
+                available_at = clock_timestamp() + make_interval(secs => :seconds)
+            WHERE id IN (
+                SELECT id FROM embedding_jobs
+                WHERE id = ANY (:jobs ::bigint[])
+                    AND (lease IS NULL OR lease = :lease ::uuid OR available_at <= clock_timestamp()
+                        OR available_at > clock_timestamp() + INTERVAL '1 hour')
+                FOR UPDATE SKIP LOCKED)
+            RETURNING id, message_ids::text[], deleted, attempts
+        """),
+        {"jobs": array(jobs), "lease": lease, "seconds": seconds, "counts": counts},
+    )
+    return [Job(*row) for row in rows]
+
+
+def release_jobs(connection: Connection, jobs: Sequence[int], lease: str, *, seconds: float, refund: bool) -> None:
+    """Gives jobs back, to be taken from `seconds` on; with `refund` the attempt does not count, for it was an
+    outage."""
+    connection.execute(
+        text("""
+            UPDATE embedding_jobs SET lease = NULL, attempts = attempts - :refund,
+                available_at = clock_timestamp() + make_interval(secs => :seconds)
+            WHERE id = ANY (:jobs ::bigint[]) AND lease = :lease ::uuid
+        """),
+        {"jobs": array(jobs), "lease": lease, "seconds": seconds, "refund": int(refund)},
+    )
+
+
+def split_job(connection: Connection, job: Job, lease: str) -> None:
+    """Replaces a job by two of half its messages each, so that the one that cannot pass ends up alone."""
+    middle = len(job.message_ids) // 2
+    for half in (job.message_ids[:middle], job.message_ids[middle:]):
+        connection.execute(
+            text("""
+                INSERT INTO embedding_jobs (message_ids, deleted, created_at, model)
+                SELECT :half ::uuid[], deleted, created_at, model FROM embedding_jobs
+                WHERE id = :id AND lease = :lease ::uuid
+            """),
+            {"half": half, "id": job.id, "lease": lease},
+        )
+    connection.execute(
+        text("DELETE FROM embedding_jobs WHERE id = :id AND lease = :lease ::uuid"), {"id": job.id, "lease": lease}
+    )
+
+
+def take_waiting_jobs(connection: Connection, *, messages: int, seconds: float, small: int) -> list[tuple[int, int]]:
+    """Reserves jobs that wait for somebody, for `seconds`: (job id, number of its messages) pairs with at most about
+    `messages` messages together. Jobs of at most `small` messages come first, then the oldest.
+    Those of a model that is not the active one are for db.second_set."""
+    connection.execute(text("SET LOCAL synchronous_commit = off"))
+    rows = connection.execute(
+        text("""
+            WITH waiting AS (
+                SELECT id, cardinality(message_ids) AS size FROM embedding_jobs
+                WHERE model IS NULL AND (available_at <= clock_timestamp()
+                    -- No lease is so long: the server's clock was set back.
+                    OR available_at > clock_timestamp() + INTERVAL '1 hour')
+                ORDER BY cardinality(message_ids) > :small, id LIMIT :messages FOR UPDATE SKIP LOCKED
+            ), chosen AS (
+                SELECT id FROM (SELECT id, sum(size) OVER (ORDER BY size > :small, id) - size AS before FROM waiting)
+                    AS running
+                WHERE before < :messages
+            )
+            UPDATE embedding_jobs j SET lease = NULL,
+                available_at = clock_timestamp() + make_interval(secs => :seconds)
+            FROM chosen WHERE j.id = chosen.id
+            RETURNING j.id, cardinality(j.message_ids)
+        """),
+        {"messages": messages, "seconds": seconds, "small": small},
+    )
+    return sorted((row[0], row[1]) for row in rows)
+
+
+def store_embeddings(
+    connection: Connection,
+    jobs: Sequence[Job],
+    lease: str,
+    model: str,
+    vectors: Vectors,
+    failures: Sequence[tuple[str, str, str]] = (),
+    *,
+    left: Left | None = None,
+) -> Following | None:
+    """Finishes jobs: vectors whose message still has the text they were made of replace the older ones; the rest is let
+    go. `failures` are (message id, content hash, reason); `left` are messages that stay queued, as not yet tried.
+
+    Where another model's vectors are made beside those of the active one, jobs for these messages are queued in the
+    same transaction, so none is missed; they are returned where they should not wait.
+
+    A job that somebody else has taken over is left to them, with its messages. Raises LeaseLost when all were, and
+    psycopg2's UniqueViolation when another worker writes vectors of the same message at this moment: do it again in a
+    new transaction.
+    """
+    # A crash of the server takes the vectors back together with the end of their jobs: it may be waited for less.
+    # And no plan reads whole tables, which it would take for small ones until they have been analysed.
+    connection.execute(
+        text("""SELECT set_config('synchronous_commit', 'off', true), set_config('enable_hashjoin', 'off', true),
+                       set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true)""")
+    )
+    left = left or Left(frozenset(), 0.0)
+    kept = finish_jobs(connection, jobs, lease, left)
+    if not kept and jobs:
+        raise LeaseLost
+    if left.message_ids or len(kept) != len(jobs):
+        ours = {message_id for job in kept for message_id in job.message_ids} - left.message_ids
+        vectors = vectors.only(
+            [place for place, found in enumerate(vectors.message_ids) if str(uuid.UUID(bytes=found)) in ours]
+        )
+        failures = [failure for failure in failures if failure[0] in ours]
+        jobs = [replace(job, message_ids=[found for found in job.message_ids if found in ours]) for job in kept]
+    active = lock_active(connection)
+    if active is None and len(vectors.message_ids):  # the tables were made anew under a running worker
+        active = Active(register_model(connection, model, vectors.embeddings.shape[1]), None, False)
+    is_second = active is not None and model == active.followed_by
+    if active is not None and model != active.name and not is_second:
+        raise ModelSwitched(active.name)
+    ids = {message_id for job in jobs for message_id in job.message_ids}
+    current = current_hashes(connection, ids, vectors)
+    keep = [
+        place
+        for place, message_id in enumerate(vectors.message_ids)
+        if current.get(message_id) == vectors.content_hashes[place]
+    ]
+    outdated = set(vectors.message_ids) & current.keys()
+    if len(keep) != len(vectors.message_ids):
+        vectors = vectors.only(keep)
+    written = set(vectors.message_ids)
+    connection.execute(
+        text("DELETE FROM embedding_failures WHERE message_id = ANY (:ids ::uuid[]) AND model = :model"),
+        {"ids": array(ids), "model": model},
+    )
+    others = (
+        [message_id for message_id in ids if id_bytes(message_id) not in written] if len(written) < len(ids) else []
+    )
+    if others:
+        delete_outdated(connection, model, others, [])
+    if not is_second:  # what was edited follows when the active model's vector is there
+        requeue_outdated(connection, model, outdated - written)
+    if keep:
+        # Mostly nothing is there yet, so that is tried first.
+        try:
+            with connection.begin_nested():
+                copy(connection, model, vectors)
+        except psycopg2.errors.UniqueViolation:
+            replaced = {uuid.UUID(bytes=found) for found in written}
+            delete_outdated(connection, model, replaced, replaced)
+            copy(connection, model, vectors)
+    for message_id, content_hash, reason in failures:
+        if current.get(uuid.UUID(message_id).bytes) == uuid.UUID(content_hash).bytes:
+            record_failure(connection, message_id, content_hash, model, reason, max(job.attempts for job in jobs))
+    if active is None or active.followed_by is None or is_second:
+        return None
+    following = queue_for(
+        connection, active.followed_by, [found for job in jobs if not job.deleted for found in job.message_ids]
+    )
+    return Following(active.followed_by, following) if active.follow_now and following else None
+
+
+def lock_active(connection: Connection) -> Active | None:
+    """The active model, which stays what it is until the transaction ends."""
+    for _ in range(2):  # where it was switched while we waited for its row, that row is not the one any more
+        row = connection.execute(
+            text("SELECT name, followed_by, follow_now FROM embedding_models WHERE active FOR SHARE")
+        ).one_or_none()
+        if row is not None:
+            return Active(*row)
+    return None
+
+
+def queue_for(connection: Connection, model: str, message_ids: Sequence[str]) -> list[int]:
+    """Queues messages for a model that is not the active one, in jobs so small that a task of one delays nobody."""
+    rows = connection.execute(
+        text("""
+            INSERT INTO embedding_jobs (message_ids, model)
+            SELECT array_agg(id), :model
+            FROM (SELECT id, (place - 1) / :size AS part
+                  FROM unnest(:ids ::uuid[]) WITH ORDINALITY AS numbered (id, place)) AS cut
+            GROUP BY part RETURNING id
+        """),
+        {"ids": array(message_ids), "model": model, "size": SECOND_JOB},
+    )
+    return list(rows.scalars())
+
+
+def current_hashes(connection: Connection, ids: Collection[str], vectors: Vectors) -> dict[bytes, bytes]:
+    """The content hash of each message that is there, by id, both of 16 bytes; for messages without a vector it may be
+    missing."""
+    made = dict(zip(vectors.message_ids, vectors.content_hashes, strict=True))
+    if len(made) == len(ids):
+        # The common case, in one number: all are still what they were.
+        same = connection.execute(
+            text("""
+                SELECT count(*) FROM unnest(:ids ::uuid[], :hashes ::uuid[]) AS made (id, content_hash)
+                JOIN text_messages m ON m.id = made.id AND m.content_hash = made.content_hash
+            """),
+            {"ids": array(found.hex() for found in made), "hashes": array(found.hex() for found in made.values())},
+        ).scalar_one()
+        if same == len(made):
+            return made
+    rows = connection.execute(
+        text("SELECT id::text, content_hash::text FROM text_messages WHERE id = ANY (:ids ::uuid[])"),
+        {"ids": array(ids)},
+    )
+    return {uuid.UUID(row[0]).bytes: uuid.UUID(row[1]).bytes for row in rows}
+
+
+def delete_outdated(connection: Connection, model: str, ids: Iterable[object], replaced: Iterable[object]) -> None:
+    """Deletes vectors of these messages that are not of their present text, whatever model's, or whose message is to be
+    replaced.
+
+    A message that was edited meanwhile may have the vector of its new text already: that one stays.
+    """
+    connection.execute(
+        text("""
+            DELETE FROM message_embeddings e
+            WHERE e.message_id = ANY (:ids ::uuid[]) AND (
+                e.model = :model AND e.message_id = ANY (:replaced ::uuid[])
+                OR NOT EXISTS (SELECT FROM text_messages m
+                               WHERE m.id = e.message_id AND m.content_hash = e.content_hash))
+        """),
+        {"ids": array(ids), "model": model, "replaced": array(replaced)},
+    )
+
+
+def copy(connection: Connection, model: str, vectors: Vectors) -> None:
+    cursor = connection.connection.cursor()
+    cursor.copy_expert(
+        """COPY message_embeddings
+           (message_id, passage_number, passage_start, passage_end, content_hash, model, embedding)
+           FROM STDIN WITH (FORMAT binary)""",
+        vector_rows(vectors, model),
+    )
+
+
+def finish_jobs(connection: Connection, jobs: Sequence[Job], lease: str, left: Left) -> list[Job]:
+    """Removes jobs, but for those of their messages that are left to be done; returns the jobs that were still ours."""
+    whole = [job for job in jobs if left.message_ids.isdisjoint(job.message_ids)]
+    rows = connection.execute(
+        text("DELETE FROM embedding_jobs WHERE id = ANY (:jobs ::bigint[]) AND lease = :lease ::uuid RETURNING id"),
+        {"jobs": array(job.id for job in whole), "lease": lease},
+    )
+    ours = set(rows.scalars())
+    for job in jobs:
+        if job not in whole:
+            found = connection.execute(
+                text("""
+                    UPDATE embedding_jobs SET message_ids = :left ::uuid[], lease = NULL, attempts = attempts - 1,
+                        available_at = clock_timestamp() + make_interval(secs => :seconds)
+                    WHERE id = :id AND lease = :lease ::uuid
+                """),
+                {
+                    "left": array(message_id for message_id in job.message_ids if message_id in left.message_ids),
+                    "seconds": left.seconds,
+                    "id": job.id,
+                    "lease": lease,
+                },
+            )
+            if found.rowcount:
+                ours.add(job.id)
+    return [job for job in jobs if job.id in ours]
+
+
+def requeue_outdated(connection: Connection, model: str, message_ids: Iterable[bytes]) -> None:
+    """Queues messages again that were embedded with another text than they have, and have no vector of theirs yet.
+
+    Mostly an edit has queued them already; but the sender of a task may have had the wrong text at hand.
+    """
+    ids = array(uuid.UUID(bytes=found) for found in message_ids)
+    if ids != "{}":
+        connection.execute(
+            text("""
+                SELECT queue_embedding(array_agg(m.id)) FROM text_messages m
+                WHERE m.id = ANY (:ids ::uuid[]) AND NOT EXISTS (
+                    SELECT FROM message_embeddings e
+                    WHERE e.message_id = m.id AND e.model = :model AND e.content_hash = m.content_hash)
+                AND NOT EXISTS (
+                    SELECT FROM embedding_jobs j
+                    WHERE NOT j.deleted AND j.model IS NULL AND m.id = ANY (j.message_ids))
+            """),
+            {"ids": ids, "model": model},
+        )
+
+
+def record_failure(
+    connection: Connection, message_id: str, content_hash: str, model: str, reason: str, attempts: int
+) -> None:
+    connection.execute(
+        text("""
+            INSERT INTO embedding_failures (message_id, content_hash, model, reason, attempts)
+            VALUES (:id ::uuid, :hash ::uuid, :model, :reason, :attempts)
+            ON CONFLICT (message_id, model) DO UPDATE SET content_hash = excluded.content_hash,
+                reason = excluded.reason, attempts = excluded.attempts, failed_at = clock_timestamp()
+        """),
+        {"id": message_id, "hash": content_hash, "model": model, "reason": reason[:1000], "attempts": attempts},
+    )
+
+
+def retry_failures(connection: Connection) -> int:
+    """Queues all messages whose embedding by the active model has failed once more; returns how many."""
+    return int(
+        connection.execute(
+            text("""
+                WITH gone AS (
+                    DELETE FROM embedding_failures
+                    WHERE model = coalesce((SELECT name FROM embedding_models WHERE active), model)
+                    RETURNING message_id
+                )
+                SELECT count(*), queue_embedding(array_agg(message_id)) FROM gone
+            """)
+        ).scalar_one()
+    )
+
+
+def register_model(
+    connection: Connection, name: str, dimensions: int, settings: Mapping[str, str] | None = None
+) -> str:
+    """Makes a model the active one if there is none yet; returns the name of the active one. Where that is this one,
+    `settings` are recorded as those that make its provider."""
+    connection.execute(
+        text("""
+            INSERT INTO embedding_models (name, dimensions, active)
+            SELECT :name, :dimensions, TRUE WHERE NOT EXISTS (SELECT FROM embedding_models WHERE active)
+            ON CONFLICT DO NOTHING
+        """),
+        {"name": name, "dimensions": dimensions},
+    )
+    if settings is not None:
+        connection.execute(
+            text("""
+                UPDATE embedding_models SET settings = :settings ::jsonb
+                WHERE active AND name = :name AND settings IS DISTINCT FROM :settings ::jsonb
+            """),
+            {"name": name, "settings": json.dumps(settings)},
+        )
+    return str(connection.execute(text("SELECT name FROM embedding_models WHERE active")).scalar_one())

@@ -1,0 +1,207 @@
+"""`python -m db reembed`: the change to another model is asked for here, and watched. The workers carry it out."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from sqlalchemy import Connection
+
+from db import providers, reembedding, reembedding_status, session
+from embedder import EmbedderUnavailable, ModelError, load_provider
+from settings import InvalidSetting, Settings
+
+ACTIONS = ("start", "status", "stop", "resume", "undo", "forget-old")
+WATCH_SECONDS = 1.0
+INTERRUPTED = 130
+
+EPILOG = """\
+actions:
+  start       embed every message with another model too, and switch to it when all are done
+  status      how far that is
+  stop        leave it as it is; what is done is kept
+  resume      go on with what was stopped
+  undo        before the switch: delete the new vectors; after it: go back to the old ones
+  forget-old  after the switch: delete the old vectors
+
+Searches use the old model until the switch. Everything is kept in PostgreSQL, and the workers do the work: this command
+may be ended at any time. A remote provider's key is taken from the environment of whoever embeds, and stored nowhere.
+
+exit codes: 0 done (or, without --wait, asked for), 1 not possible as things are, 2 wrong usage, 130 interrupted
+
+  python -m db reembed --provider minilm
+  python -m db reembed --provider openai --set OPENAI_MODEL=text-embedding-3-large --no-wait
+"""
+
+
+class Failed(Exception):
+    """The command cannot do what was asked; the message says why, and what to do."""
+
+
+def add_to(commands: Any) -> None:
+    parser = commands.add_parser(
+        "reembed",
+        help="change the embedding model while everything runs",
+        description="Changes the embedding model while everything runs.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("action", nargs="?", choices=ACTIONS, default="start")
+    parser.add_argument("--provider", help="of the new model; without it that of the settings")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the new provider: OPENAI_MODEL=…"
+    )
+    parser.add_argument(
+        "--wait",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="wait until it is done, with a bar; on a terminal that is the default",
+    )
+    parser.add_argument("--yes", action="store_true", help="delete vectors without asking")
+    parser.add_argument("--json", action="store_true", help="print the state as JSON, as GET /status has it")
+
+
+def run(given: argparse.Namespace, settings: Settings) -> int:
+    """Raises InvalidSetting, and what the database says."""
+    if given.action != "start" and (given.provider or given.set):
+        print("db: --provider and --set are for starting a change", file=sys.stderr)
+        return 2
+    try:
+        with connected(settings) as connection:
+            carry_out(given, settings, connection)
+            if given.action == "status":
+                wait = bool(given.wait)
+            else:
+                wait = sys.stderr.isatty() if given.wait is None else given.wait
+            if wait and given.action != "stop":
+                watch(connection)
+            state = reembedding_status.status(connection)
+    except (Failed, reembedding.Refused, ModelError, EmbedderUnavailable) as error:
+        print(f"db: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("db: it goes on all the same; `python -m db reembed stop` stops it", file=sys.stderr)
+        return INTERRUPTED
+    print(json.dumps(state) if given.json else told(state))
+    return 0
+
+
+@contextmanager
+def connected(settings: Settings) -> Iterator[Connection]:
+    """A connection of the owner, in autocommit: a change is made in a transaction, and watching is none."""
+    engine = session.connect_engine(settings.database_url(), "reembed", autocommit=True)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def carry_out(given: argparse.Namespace, settings: Settings, connection: Connection) -> None:
+    if given.action == "start":
+        start(given, settings)
+        return
+    if given.action == "status":
+        return
+    destroys = dropped_by(given.action, reembedding.present(connection))
+    if destroys is not None and not given.yes and not confirmed(destroys):
+        raise Failed("nothing was changed")
+    with transaction(settings) as changing:
+        {
+            "stop": reembedding.stop,
+            "resume": reembedding.resume,
+            "undo": reembedding.undo,
+            "forget-old": reembedding.forget_old,
+        }[given.action](changing)
+
+
+@contextmanager
+def transaction(settings: Settings) -> Iterator[Connection]:
+    engine = session.connect_engine(settings.database_url(), "reembed")
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def start(given: argparse.Namespace, settings: Settings) -> None:
+    values = {}
+    for assignment in given.set:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise InvalidSetting(f"--set {assignment}: takes NAME=VALUE")
+        values[name.strip()] = value
+    if given.provider:
+        values[providers.PROVIDER] = given.provider
+    chosen = providers.with_recorded(settings, values)
+    provider = load_provider(chosen)
+    with transaction(settings) as connection:
+        reembedding.start(connection, provider.model, provider.dimensions, providers.recorded(chosen))
+
+
+def dropped_by(action: str, change: reembedding.Change | None) -> str | None:
+    """The model whose vectors an action would delete; None where it deletes nothing."""
+    if change is None:
+        return None
+    if action == "undo" and change.under_way and not change.undoing:
+        return change.model
+    return change.old_model if action == "forget-old" and change.state == "switched" else None
+
+
+def confirmed(model: str) -> bool:
+    if not sys.stdin.isatty():
+        raise Failed(f"this deletes all vectors of {model}: say --yes")
+    try:
+        answer = input(f"Delete all vectors of {model}? They can only be made anew. [y/N] ")
+    except EOFError:
+        return False
+    return answer.strip().lower() in ("y", "yes")
+
+
+def watch(connection: Connection) -> None:
+    """Shows a bar until there is nothing left to wait for."""
+    screen = Console(stderr=True)
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    said: str | None = None
+    with Progress(*columns, console=screen, disable=not screen.is_terminal, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        while True:
+            state = reembedding_status.status(connection)
+            if state is None or state["state"] in ("switched", "stopped"):
+                return
+            progress.update(
+                task,
+                description=f"{state['state']} {state['model']}",
+                completed=state["done"],
+                total=None if state["state"] == "dropping" else max(state["done"], state["total"]),
+            )
+            if state["problem"] not in (None, said):
+                said = state["problem"]
+                progress.console.print(f"a worker says: {said}", markup=False, highlight=False)
+            time.sleep(WATCH_SECONDS)
+
+
+def told(state: dict[str, Any] | None) -> str:
+    """The state in a line or two."""
+    if state is None:
+        return "no change of the model is under way, and no old vectors are kept"
+    if state["state"] == "switched":
+        return (
+            f"the active model is {state['model']}; the vectors of {state['from_model']} are kept: "
+            "`undo` goes back to them, `forget-old` deletes them"
+        )
+    if state["state"] == "dropping":
+        return f"the vectors of {state['model']} are being deleted, {state['done']} messages have some left"
+    back = "back " if state["undoing"] else ""
+    line = (
+        f"{state['state']}: {back}from {state['from_model']} to {state['model']}, {state['done']} of {state['total']}"
+    )
+    if state["failed"]:
+        line += f", {state['failed']} of them failed"
+    return line + (f"\na worker says: {state['problem']}" if state["problem"] else "")

@@ -1,0 +1,132 @@
+"""`python -m db reembed`: what it takes, what it asks before it deletes, and how it tells the state."""
+
+import argparse
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from db import reembed_command
+from db.reembed_command import Failed, confirmed, dropped_by, told
+from db.reembedding import Change
+from settings import InvalidSetting, Settings
+
+NOWHERE = Settings(database_port=1, embedding_provider="hashing")
+RUNNING = Change("running", "new", None, False, None, False, 1.0)
+STATE = {
+    "state": "embedding",
+    "model": "new",
+    "dimensions": 8,
+    "from_model": "old",
+    "undoing": False,
+    "done": 3,
+    "failed": 0,
+    "total": 9,
+    "started_at": "2026-01-01T00:00:00+00:00",
+    "problem": None,
+}
+
+
+def parse(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m db")
+    reembed_command.add_to(parser.add_subparsers())
+    return parser.parse_args(["reembed", *arguments])
+
+
+def test_help_names_every_action(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse("--help")
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    for action in reembed_command.ACTIONS:
+        assert f"\n  {action} " in shown
+    assert "exit codes" in shown
+
+
+@pytest.mark.parametrize("arguments", [["pause"], ["--set"], ["--unknown"]])
+def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(*arguments)
+    assert ended.value.code == 2
+
+
+def test_a_provider_is_for_starting(capsys: pytest.CaptureFixture[str]) -> None:
+    assert reembed_command.run(parse("stop", "--provider", "minilm"), NOWHERE) == 2
+    assert "for starting a change" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--set", "OPENAI_MODEL"], "takes NAME=VALUE"),
+        (["--set", "DATABASE_HOST=elsewhere"], "does not make a provider"),
+        (["--provider", "word2vec"], "takes minilm, hashing, openai or fastembed"),
+    ],
+)
+def test_a_provider_that_cannot_be_is_refused_before_anything_is_changed(arguments: list[str], said: str) -> None:
+    with pytest.raises(InvalidSetting, match=said):
+        reembed_command.start(parse(*arguments), NOWHERE)
+
+
+@pytest.mark.parametrize(
+    ("action", "change", "model"),
+    [
+        ("undo", RUNNING, "new"),
+        ("undo", replace(RUNNING, state="stopped"), "new"),
+        ("undo", replace(RUNNING, undoing=True), None),
+        ("undo", replace(RUNNING, state="switched", old_model="old"), None),
+        ("forget-old", replace(RUNNING, state="switched", old_model="old"), "old"),
+        ("forget-old", RUNNING, None),
+        ("stop", RUNNING, None),
+        ("undo", None, None),
+    ],
+)
+def test_what_would_be_deleted(action: str, change: Change | None, model: str | None) -> None:
+    assert dropped_by(action, change) == model
+
+
+class Terminal:
+    def isatty(self) -> bool:
+        return True
+
+
+def test_it_asks_before_it_deletes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def answer(with_: str) -> Any:
+        def say(question: str) -> str:
+            asked.append(question)
+            return with_
+
+        return say
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr("builtins.input", answer("y"))
+    assert confirmed("old")
+    assert "Delete all vectors of old?" in asked[0]
+    monkeypatch.setattr("builtins.input", answer(""))
+    assert not confirmed("old")
+
+
+def test_where_nobody_can_be_asked_it_wants_to_be_told() -> None:
+    with pytest.raises(Failed, match="say --yes"):
+        confirmed("old")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "embedding: from old to new, 3 of 9"),
+        ({"failed": 2, "undoing": True}, "embedding: back from old to new, 3 of 9, 2 of them failed"),
+        ({"problem": "no key"}, "a worker says: no key"),
+        ({"state": "switched"}, "the active model is new; the vectors of old are kept"),
+        ({"state": "dropping"}, "the vectors of new are being deleted"),
+    ],
+)
+def test_the_state_in_words(changes: dict[str, Any], said: str) -> None:
+    assert said in told({**STATE, **changes})
+
+
+def test_no_change_in_words() -> None:
+    assert "no change of the model is under way" in told(None)
