@@ -7,6 +7,7 @@ twice a second. With Redis away the bridges stay as they are; a Redis that was e
 import json
 import logging
 import time
+from collections.abc import Callable
 
 import redis
 from kafka.errors import KafkaError
@@ -23,13 +24,19 @@ REWIND = "rewind"
 
 
 def key(group: str) -> str:
-    """The hash of a consumer group: `paused` is there or not; `rewind` is {"id", "offsets": {partition: offset}}."""
+    """The hash of a consumer group: `paused` is there, with the name of that pause, or not; `rewind` is {"id",
+    "offsets": {partition: offset}}."""
     return f"steering:{group}"
 
 
 def answer_field(request: str, partition: int) -> str:
     """Where a bridge says that it reads this partition from the wished place."""
     return f"rewound:{request}:{partition}"
+
+
+def rest_field(partition: int) -> str:
+    """Where a bridge says, by the name of the pause, that all it took of this partition is done with and committed."""
+    return f"at rest:{partition}"
 
 
 class Steering:
@@ -43,8 +50,8 @@ class Steering:
         self.rewound: set[tuple[str, int]] = set()
         self.next_look = 0.0
 
-    def look(self) -> None:
-        """Reads the wishes where it is time to, and does what is new."""
+    def look(self, at_rest: Callable[[], bool] = lambda: False) -> None:
+        """Reads the wishes where it is time to, and does what is new. `at_rest` says whether nothing is under way."""
         now = time.monotonic()
         if now < self.next_look:
             return
@@ -56,6 +63,8 @@ class Steering:
         if (PAUSED in wishes) != self.paused:
             self.paused = PAUSED in wishes
             log.warning("intake paused by command" if self.paused else "intake goes on")
+        if self.paused:
+            self.tell_rest(wishes, at_rest())
         if REWIND in wishes:
             try:
                 self.rewind(json.loads(wishes[REWIND]))
@@ -63,6 +72,18 @@ class Steering:
                 log.error("a wish that cannot be read was left alone: %s", error)
             except (KafkaError, redis.RedisError, OSError) as error:
                 log.warning("not rewound yet: %s", error)
+
+    def tell_rest(self, wishes: dict[str, str], at_rest: bool) -> None:
+        """Says of each partition that is ours whether it rests; only where that is news."""
+        told = {rest_field(part.partition) for part in self.positions.consumer.assignment()}
+        try:
+            if at_rest:
+                if news := {name: wishes[PAUSED] for name in told if wishes.get(name) != wishes[PAUSED]}:
+                    self.client.hset(self.key, items=[text for pair in news.items() for text in pair])
+            elif gone := told & wishes.keys():
+                self.client.hdel(self.key, *gone)
+        except (redis.RedisError, OSError) as error:
+            log.warning("not told that nothing is under way: %s", error)
 
     def rewind(self, wish: dict[str, object]) -> None:
         """Reads the partitions that are ours from the wished offsets; committed at once, so that a crash keeps it."""

@@ -46,3 +46,26 @@ def reading(description: str, *, total_bytes: int | None) -> Iterator[Callable[[
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         task = progress.add_task(description, total=total_bytes, records=0)
         yield lambda done, records: progress.update(task, completed=done, records=records)
+
+
+@contextmanager
+def counting_down(description: str) -> Iterator[Callable[[int, str], None]]:
+    """A bar over work that only shrinks; the function takes how much is left, and that in words."""
+    screen = console()
+    columns = [
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[words]}"),
+        TimeElapsedColumn(),
+    ]
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        task = progress.add_task(description, total=None, words="")
+        most = 0
+
+        def show(left: int, words: str) -> None:
+            nonlocal most
+            most = max(most, left)
+            progress.update(task, total=most or None, completed=most - left, words=words)
+
+        yield show

@@ -26,16 +26,29 @@ def connect(settings: Settings) -> redis.Redis:
     )
 
 
-def pause(settings: Settings, *, paused: bool) -> None:
-    """Raises Unreachable where Redis is away."""
+def pause(settings: Settings, *, paused: bool) -> str:
+    """Returns the name of this pause, by which the bridges answer. Raises Unreachable where Redis is away."""
+    name = str(uuid.uuid4())
     client = connect(settings)
     try:
         if paused:
-            client.hset(key(settings.kafka_group_id), PAUSED, "1")
+            client.hset(key(settings.kafka_group_id), PAUSED, name)
         else:
             client.hdel(key(settings.kafka_group_id), PAUSED)
     except (redis.RedisError, OSError) as error:
         raise Unreachable(f"Redis at {settings.redis_address.rpartition('@')[2]} does not answer: {error}") from error
+    finally:
+        client.close()
+    return name
+
+
+def is_paused(settings: Settings) -> bool | None:
+    """Whether the intake is paused by command; None where Redis is away."""
+    client = connect(settings)
+    try:
+        return bool(client.hexists(key(settings.kafka_group_id), PAUSED))
+    except (redis.RedisError, OSError):
+        return None
     finally:
         client.close()
 

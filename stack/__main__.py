@@ -1,11 +1,14 @@
-"""The command line of the stack: `python -m stack install|start|stop|status`. The scripts at the top call it.
+"""The command line of the stack: `python -m stack install|start|stop|status|scale`. The scripts at the top call it.
 
 Any Python from 3.11 on will do: `start` installs what is missing and goes on in `.venv`.
 """
 
 import argparse
+import contextlib
+import json
 import logging
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -14,15 +17,17 @@ from types import FrameType
 from settings import InvalidSetting, Settings, load
 from stack import lock, places
 from stack.errors import StackError
-from stack.progress import red, say
+from stack.pipeline import QUEUES
+from stack.progress import Progress, dim, red, say
 
 
 def main() -> int:
     arguments = _parser().parse_args()
     # Client libraries warn of a server that is not up yet; what matters of it is said by the commands.
     logging.getLogger().addHandler(logging.NullHandler())
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _as_interrupt)
+    if arguments.call is not _run:  # which is ended like the part that it becomes
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _as_interrupt)
     try:
         return int(arguments.call(load(), arguments))
     except KeyboardInterrupt:
@@ -60,6 +65,23 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", prog="./status.sh", help="show the state of the parts")
     status.add_argument("--docker", action="store_true", help="of the containers, whoever started them")
     status.set_defaults(call=_status)
+
+    scale = commands.add_parser(
+        "scale",
+        prog="./scale.sh",
+        help="start or end workers of a queue while it runs",
+        description="Starts or ends worker processes of a queue while the system runs; without a queue it shows how "
+        "many there are. A worker that goes ends its task first. The next ./start.sh goes by PERSIST_WORKERS and "
+        "EMBED_WORKERS again.",
+        epilog="examples:\n  ./scale.sh\n  ./scale.sh embed 4\n  ./scale.sh persist 2 --json\n\n"
+        "exit codes: 0 done, 1 not done, 2 wrong usage",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    scale.add_argument("queue", nargs="?", metavar="QUEUE", help="persist or embed")
+    scale.add_argument("workers", nargs="?", metavar="N", help="how many worker processes it is to have")
+    scale.add_argument("--timeout", type=float, metavar="S", help="how long to wait for tasks in hand (300)")
+    scale.add_argument("--json", action="store_true", help="print JSON, for machines")
+    scale.set_defaults(call=_scale)
 
     run = commands.add_parser("run", help="become one part (what the supervisor calls)")
     run.add_argument("name")
@@ -122,12 +144,14 @@ def _go_on_in_venv(hold: lock.Lock) -> None:
 
 
 def _start_local(settings: Settings, *, demo: bool) -> int:
-    from stack import report
+    from stack import probes, report
     from stack.demo import demo as show_demo
     from stack.start import start
 
     start(settings)
-    if demo:
+    if demo and probes.intake_paused(settings):
+        say("The intake is paused, so no message is sent: `python kafka_cli.py resume` takes it up again")
+    elif demo:
         show_demo(settings)
     report.show(settings)
     return 0
@@ -188,6 +212,56 @@ def _status(settings: Settings, arguments: argparse.Namespace) -> int:
     return docker.status(settings) if arguments.docker or docker.is_up(settings) else status(settings)
 
 
+def _scale(settings: Settings, arguments: argparse.Namespace) -> int:
+    from stack import docker, scale
+
+    queue, workers = arguments.queue, arguments.workers
+    if queue is not None and queue not in QUEUES:
+        return _fail(f"there is no queue {queue!r}: there are {' and '.join(QUEUES)}", code=2)
+    if queue is not None and (workers is None or not re.fullmatch(r"\d{1,6}", workers)):
+        return _fail(f"how many workers for {queue}? A whole number, such as ./scale.sh {queue} 4", code=2)
+    try:
+        if queue is not None:
+            scale.check(queue, int(workers))
+    except scale.WrongNumber as error:
+        return _fail(str(error), code=2)
+    if docker.is_up(settings):
+        service = f"{queue or 'embed'}-worker={workers or 4}"
+        raise StackError(f"it runs in containers: docker compose up -d --no-recreate --scale {service}")
+    before = scale.counts(scale.running(settings))
+    if queue is None:
+        return _show_workers(settings, before, as_json=arguments.json)
+    known = scale.running(settings).settings
+    if bounds := known.autoscale(queue):
+        raise StackError(
+            f"{queue} has {before[queue]} workers, between {bounds[0]} and {bounds[1]} by its backlog, as "
+            f"{queue.upper()}_AUTOSCALE says: for a number of your own, unset that and start again"
+        )
+    patience = scale.PATIENCE_SECONDS if arguments.timeout is None else arguments.timeout
+    with contextlib.ExitStack() as shown:
+        if not arguments.json:
+            shown.enter_context(shown.enter_context(Progress()).step(f"{queue}: {before[queue]} → {workers} workers"))
+        scale.scale(settings, queue, int(workers), patience=patience)
+    return _show_workers(settings, scale.counts(scale.running(settings)), as_json=arguments.json)
+
+
+def _show_workers(settings: Settings, counts: dict[str, int], *, as_json: bool) -> int:
+    from stack import system
+
+    known = system.read(settings)
+    if as_json:
+        say(json.dumps(counts))
+        return 0
+    for queue, count in counts.items():
+        bounds = known.settings.autoscale(queue) if known else None
+        say(f"{queue:<8} {count}{dim(f'  by its backlog, {bounds[0]} to {bounds[1]}') if bounds else ''}")
+    asked = {queue: settings.workers(queue) for queue in counts}
+    if asked != counts:
+        numbers = ", ".join(f"{queue.upper()}_WORKERS={number}" for queue, number in asked.items())
+        say(dim(f"The next ./start.sh goes by its settings again: {numbers}"))
+    return 0
+
+
 def _run(settings: Settings, arguments: argparse.Namespace) -> int:
     from stack.run import run
 
@@ -204,12 +278,12 @@ def _as_interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _fail(message: str, detail: tuple[str, ...] = ()) -> int:
+def _fail(message: str, detail: tuple[str, ...] = (), code: int = 1) -> int:
     """One line on standard error, and below it what helps to understand it."""
     print(red(message), file=sys.stderr)
     for line in detail:
         print(f"    {line}", file=sys.stderr)
-    return 1
+    return code
 
 
 def _explain_permission(error: PermissionError) -> str:

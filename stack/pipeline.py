@@ -3,17 +3,23 @@
 How many of each, which queue they take and where they listen; what they do stands in their own packages.
 """
 
+import re
+from dataclasses import replace
+
 from settings import ROOT, Settings
-from stack import places, probes
+from stack import places, probes, record
 from stack.part import PIPELINE, Part, Port, environment, without_empty
+
+QUEUES = ("persist", "embed")
+_WORKER = re.compile(rf"({'|'.join(QUEUES)})-worker(?:-([2-9]|[1-9]\d+))?")
 
 
 def pipeline(settings: Settings) -> list[Part]:
     return [
         *bridges(settings),
-        worker(settings, "persist", settings.persist_workers),
-        worker(settings, "embed", settings.embed_workers),
+        *(worker(settings, queue, number) for queue in QUEUES for number in range(1, settings.workers(queue) + 1)),
         beat(settings),
+        *([autoscale(settings)] if any(settings.autoscale(queue) for queue in QUEUES) else []),
         api(settings, "text-api", "Text API", Port("TEXT_API_PORT", settings.bind_host, settings.text_api_port)),
         api(
             settings, "search-api", "Search API", Port("SEARCH_API_PORT", settings.bind_host, settings.search_api_port)
@@ -38,24 +44,64 @@ def bridges(settings: Settings) -> list[Part]:
     ]
 
 
-def worker(settings: Settings, queue: str, processes: int) -> Part:
-    """The Celery worker of one queue, as the node `QUEUE@host`.
+def worker(settings: Settings, queue: str, number: int = 1) -> Part:
+    """One of a queue's Celery workers, as the node `QUEUE@host`, and those after the first as `QUEUE@host.NUMBER`.
 
-    A single process works itself: handing each task through a pipe to a child cost an eighth of the pipeline's time,
-    and 50 MB. Several are children of one that listens.
+    Each is a process that works itself: handing each task through a pipe to a child cost an eighth of the pipeline's
+    time, and 50 MB. Being apart they come and go one by one, and take no other with them.
     """
-    pool = ["--pool", "solo"] if processes == 1 else ["-c", str(processes)]
-    options = ["worker", "-Q", queue, "-n", f"{queue}@%h", *pool]
+    node = f"{queue}@%h" if number == 1 else f"{queue}@%h.{number}"
+    options = ["worker", "-Q", queue, "-n", node, "--pool", "solo"]
     # Workers need not know of each other; finding each other would cost a second at every start.
     alone = ["--without-mingle", "--without-gossip"]
     return Part(
-        name=f"{queue}-worker",
+        name=worker_name(queue, number),
         title=f"Worker of queue {queue}",
         layer=PIPELINE,
         command=[*_celery(), *options, *alone, "-l", settings.log_level],
         environment=environment(settings),
         directory=ROOT,
-        problem=lambda: probes.celery_node(settings, queue),
+        problem=lambda: _worker_problem(settings, queue, number),
+    )
+
+
+def worker_name(queue: str, number: int) -> str:
+    return f"{queue}-worker" if number == 1 else f"{queue}-worker-{number}"
+
+
+def worker_of(name: str) -> tuple[str, int] | None:
+    """The queue and the number of a worker by its name; None for another part."""
+    found = _WORKER.fullmatch(name)
+    return (found[1], int(found[2] or 1)) if found else None
+
+
+def _worker_problem(settings: Settings, queue: str, number: int) -> str | None:
+    """A worker with a task in hand answers no ping, but its thread that delivers numbers says that it is there."""
+    problem = probes.celery_node(settings, queue, "" if number == 1 else f".{number}")
+    if problem is None:
+        return None
+    start = record.read(settings, worker_name(queue, number))
+    return None if start and probes.heard_of(settings, f"{queue}-worker", start.process.pid) else problem
+
+
+def all_workers(settings: Settings, queue: str) -> Part:
+    """All worker processes of a queue as one part, for whoever runs it without the supervisor."""
+    single, processes = worker(settings, queue), settings.workers(queue)
+    if processes == 1:
+        return single
+    place = single.command.index("--pool")
+    return replace(single, command=[*single.command[:place], "-c", str(processes), *single.command[place + 2 :]])
+
+
+def autoscale(settings: Settings) -> Part:
+    """Looks at the queues, and starts and ends workers as `./scale.sh` does."""
+    return Part(
+        name="autoscale",
+        title="Autoscaling",
+        layer=PIPELINE,
+        command=[*_python(), "-m", "stack.autoscale"],
+        environment=environment(settings),
+        directory=ROOT,
     )
 
 

@@ -8,7 +8,7 @@ from stack import kafka, probes
 from stack.errors import StackError
 from stack.kafka_ui import kafka_ui
 from stack.part import Part
-from stack.pipeline import pipeline
+from stack.pipeline import all_workers, pipeline, worker, worker_of
 from stack.postgres import postgres
 from stack.valkey import valkey
 
@@ -70,7 +70,7 @@ def parts(settings: Settings) -> list[Part]:
 
 
 def local_part(settings: Settings, name: str) -> Part:
-    """One part by its name, such as "postgres" or "embed-worker".
+    """One part by its name, such as "postgres" or "embed-worker", which is all of that queue's processes then.
 
     It can be run without the supervisor: `prepare()`, then `command` with `environment` in `directory`, then
     `wait_until_healthy(timeout)`, and at the end its `stop_signal`. Raises KeyError for a name that no part has.
@@ -84,4 +84,12 @@ def local_part(settings: Settings, name: str) -> Part:
     }
     if name in single:
         return single[name](settings)
+    if (known := worker_of(name)) is not None and known[1] == 1:
+        return all_workers(settings, known[0])
     return {part.name: part for part in pipeline(settings)}[name]
+
+
+def supervised_part(settings: Settings, name: str) -> Part:
+    """One part as the supervisor runs it, a worker by itself. Raises KeyError for a name that no part has."""
+    known = worker_of(name)
+    return local_part(settings, name) if known is None else worker(settings, *known)

@@ -100,10 +100,10 @@ def _write(file: Path, text: str, user: Account | None) -> None:
 
 
 def link_tools() -> None:
-    """Puts psql and pg_isready into `.local/bin`, as links that hold when the checkout is moved."""
+    """Puts psql and what backups take into `.local/bin`, as links that hold when the checkout is moved."""
     folder = places.LOCAL / "bin"
     folder.mkdir(parents=True, exist_ok=True)
-    for tool in ("psql", "pg_isready"):
+    for tool in ("psql", "pg_isready", "pg_dump", "pg_restore"):
         target = os.path.relpath(postgres_place.installed_binaries() / tool, folder)
         link = folder / tool
         if link.is_symlink() and os.readlink(link) == target:

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 from settings import Settings
 
 _SECONDS = 2.0
+# A process says that it is there once a second.
+_HEARD_SECONDS = 5.0
 
 
 def tcp(host: str, port: int) -> str | None:
@@ -124,18 +126,75 @@ def redis(settings: Settings) -> str | None:
     return None
 
 
-def celery_node(settings: Settings, name: str) -> str | None:
-    """Pings the node `name@this host` through the broker."""
+def celery_node(settings: Settings, name: str, ending: str = "") -> str | None:
+    """Pings the node `name@this host`, with that ending, through the broker."""
     app = _celery(settings.redis_address)
     from kombu.exceptions import OperationalError
     from redis import RedisError
 
-    node = f"{name}@{socket.gethostname()}"
+    node = f"{name}@{socket.gethostname()}{ending}"
     try:
         answers = app.control.ping(destination=[node], timeout=1.0)
     except (OperationalError, RedisError, OSError) as error:
         return f"the broker does not answer ({_one_line(error)})"
     return None if answers else f"{node} does not answer a ping"
+
+
+def heard_of(settings: Settings, part: str, pid: int) -> bool:
+    """Whether a process of the pipeline has said within the last seconds that it is there: busy workers do."""
+    import redis as client
+
+    try:
+        with contextlib.closing(_redis(settings)) as connection:
+            said = connection.zscore("text-pipeline:processes", f"{part}\t{socket.gethostname()}\t{pid}")
+            return said is not None and connection.time()[0] - said < _HEARD_SECONDS
+    except (client.RedisError, ValueError, OSError):
+        return False
+
+
+def intake_paused(settings: Settings) -> bool | None:
+    """Whether somebody has paused the bridges; None where that cannot be known."""
+    try:
+        import redis as client
+    except ImportError:
+        return None
+    try:
+        with contextlib.closing(_redis(settings)) as connection:
+            return bool(connection.hexists(f"steering:{settings.kafka_group_id}", "paused"))
+    except (client.RedisError, ValueError, OSError):
+        return None
+
+
+def queue_length(settings: Settings, queue: str) -> int | None:
+    """How many tasks wait in a queue, of all of Celery's priorities; None where Redis is away."""
+    import redis as client
+
+    names = [queue, *(f"{queue}\x06\x16{priority}" for priority in (3, 6, 9))]
+    try:
+        with contextlib.closing(_redis(settings)) as connection:
+            return sum(int(connection.llen(name)) for name in names)
+    except (client.RedisError, ValueError, OSError):
+        return None
+
+
+def texts_pending(settings: Settings) -> int | None:
+    """How many messages wait for their vector; None where PostgreSQL is away."""
+    import psycopg2
+
+    try:
+        with contextlib.closing(_connect(settings)) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT coalesce(sum(cardinality(message_ids)), 0)::bigint FROM embedding_jobs WHERE NOT deleted"
+            )
+            return int(cursor.fetchone()[0])
+    except psycopg2.Error:
+        return None
+
+
+def _redis(settings: Settings) -> Any:
+    import redis as client
+
+    return client.Redis.from_url(settings.redis_address, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS)
 
 
 def _celery(broker: str) -> Any:

@@ -85,5 +85,10 @@ def clear(settings: Settings) -> None:
         file.unlink(missing_ok=True)
 
 
+def forget(settings: Settings, name: str) -> None:
+    """For a part that is there no more."""
+    _file(settings, name).unlink(missing_ok=True)
+
+
 def _file(settings: Settings, name: str) -> Path:
     return places.run(settings) / f"{name}.start.json"

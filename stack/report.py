@@ -18,6 +18,7 @@ def rows(settings: Settings, *, docker: bool = False) -> list[tuple[str, str]]:
     return [
         ("Text API", url(settings.text_api_port, "/docs")),
         ("Search API", url(settings.search_api_port, "/docs")),
+        ("Console", url(settings.search_api_port)),
         ("Flower", url(settings.flower_port)),
         ("Kafka UI", url(settings.kafka_ui_port)),
         ("Kafka", ",".join(settings.kafka_servers)),

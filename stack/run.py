@@ -9,8 +9,8 @@ import signal
 import time
 
 from settings import Settings
-from stack import record
-from stack.plan import local_part
+from stack import leaving, record
+from stack.plan import supervised_part
 
 
 def run(settings: Settings, name: str) -> None:
@@ -18,7 +18,10 @@ def run(settings: Settings, name: str) -> None:
     # Python ignores SIGPIPE and catches SIGINT; a program that is started expects neither.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    part = local_part(settings, name)
+    while leaving.is_marked(settings, name):
+        leaving.say_waiting(settings, name)
+        time.sleep(0.1)  # until it is stopped
+    part = supervised_part(settings, name)
     start = record.write_own(settings, name, part.stop_signal)
     pause = start.waits_until - time.monotonic()
     if pause > 0:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from settings import Settings
 from stack import plan, probes, processes, record, supervisor, system
 from stack.part import Port
+from stack.pipeline import QUEUES, worker_of
 from stack.progress import bold, dim, green, red, say
 
 
@@ -65,7 +66,26 @@ def status(settings: Settings) -> int:
         else:
             say("Not running. ./start.sh starts it.")
         return 1
-    return show(found)
+    code = show(found)
+    show_flow(settings)
+    return code
+
+
+def show_flow(settings: Settings) -> None:
+    """What no line of a part says: the workers of each queue, and an intake that somebody has paused."""
+    known = system.read(settings)
+    if known is None:
+        return
+    names = [of[0] for part in known.parts if (of := worker_of(part.name)) is not None]
+    workers = []
+    for queue in QUEUES:
+        bounds = known.settings.autoscale(queue)
+        count = names.count(queue)
+        workers.append(f"{queue} {count}" + (f" ({bounds[0]} to {bounds[1]} by its backlog)" if bounds else ""))
+    say()
+    say(f"workers: {', '.join(workers)}  {dim('./scale.sh changes that')}")
+    if probes.intake_paused(known.settings):
+        say(red("intake: paused by command; `python kafka_cli.py resume` takes it up again"))
 
 
 def show(found: list[Line]) -> int:

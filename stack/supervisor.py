@@ -22,6 +22,7 @@ from stack.part import SERVICE, Part, environment
 from stack.processes import Identity, alive, identity
 
 _STOPPED = {"STOPPED", "EXITED", "FATAL"}
+_ALREADY_STARTED = 60  # supervisor.xmlrpc.Faults
 
 
 def configuration(settings: Settings, parts: Iterable[Part]) -> str:
@@ -73,12 +74,19 @@ def configuration(settings: Settings, parts: Iterable[Part]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def write_configuration(settings: Settings, parts: Iterable[Part]) -> None:
+    file = places.run(settings) / "supervisord.conf"
+    half = file.with_suffix(".half")
+    half.write_text(configuration(settings, parts))
+    half.replace(file)
+
+
 def launch(settings: Settings, parts: Iterable[Part]) -> None:
     """Starts supervisord in the background, in a session of its own and without any of this process's descriptors."""
     run, control = places.run(settings), places.socket(settings)
     if control.parent != run:
         _make_private(control.parent)
-    (run / "supervisord.conf").write_text(configuration(settings, parts))
+    write_configuration(settings, parts)
     complaints = places.logs(settings) / "supervisord.err"
     with complaints.open("w") as errors:
         path = f"{places.VENV_PYTHON.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
@@ -159,7 +167,11 @@ class Supervisor:
 
     def start(self, names: Iterable[str]) -> None:
         for name in names:
-            self._calls.startProcess(name, False)
+            try:
+                self._calls.startProcess(name, False)
+            except xmlrpc.client.Fault as fault:
+                if fault.faultCode != _ALREADY_STARTED:
+                    raise
 
     def stop(self, names: Iterable[str]) -> None:
         """Asks parts to stop, all at once; `states` says when they have."""
@@ -168,6 +180,28 @@ class Supervisor:
                 self._calls.stopProcess(name, False)
             except xmlrpc.client.Fault:
                 pass  # NOT_RUNNING: it is what was wanted
+
+    def signal(self, name: str, signal: str) -> None:
+        """One that ends of it is started again, as after any death."""
+        try:
+            self._calls.signalProcess(name, signal)
+        except xmlrpc.client.Fault:
+            pass  # NOT_RUNNING
+
+    def add(self, names: Iterable[str]) -> None:
+        """Takes up parts that are new in the configuration, without starting them."""
+        self._calls.reloadConfig()
+        for name in names:
+            try:
+                self._calls.addProcessGroup(name)
+            except xmlrpc.client.Fault:
+                pass  # ALREADY_ADDED, by one who was killed before he had started it
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Forgets parts that are stopped, and in the configuration no more."""
+        self._calls.reloadConfig()
+        for name in names:
+            self._calls.removeProcessGroup(name)
 
     def running(self, names: Iterable[str]) -> list[str]:
         states = self.states()

@@ -7,10 +7,10 @@ bridge:
   secrets: [REDIS_URL]
   optional: [KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD]
 persist-worker:
-  command: [celery, -A, tasks.app, worker, -Q, persist, -n, persist@%h, -c, "1", --without-mingle, --without-gossip]
+  command: [celery, -A, tasks.app, worker, -Q, persist, -n, persist@%h, --pool, solo, --without-mingle, --without-gossip]
   secrets: [REDIS_URL, DATABASE_PASSWORD]
 embed-worker:
-  command: [celery, -A, tasks.app, worker, -Q, embed, -n, embed@%h, -c, "1", --without-mingle, --without-gossip]
+  command: [celery, -A, tasks.app, worker, -Q, embed, -n, embed@%h, --pool, solo, --without-mingle, --without-gossip]
   secrets: [REDIS_URL, DATABASE_PASSWORD]
   optional: [OPENAI_API_KEY]
 beat:

@@ -1,0 +1,94 @@
+"""Scaling by what waits: looks at the queues every few seconds, and starts and ends workers as `./scale.sh` does.
+
+It is a part of the system where PERSIST_AUTOSCALE or EMBED_AUTOSCALE is set. What waits for `embed` in PostgreSQL
+counts as the tasks that it will be: that queue is bounded. Where a server is away, all stays as it is.
+"""
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from settings import Settings, load
+from stack import probes, scale
+from stack.errors import StackError
+from stack.pipeline import QUEUES
+
+LOOK_SECONDS = 1.0
+# A burst is over sooner than a new worker is there.
+UP_SECONDS = 3.0
+# A worker costs its start: the model is loaded and compiled. So it stays for a while.
+DOWN_SECONDS = 30.0
+
+
+@dataclass
+class Wish:
+    """How many workers one queue wants. Knows no time but what it is told.
+
+    More than one waiting task for each worker, for a while, doubles them; nothing waiting for a longer while ends one.
+    In between all stays, so that it does not go up and down with every burst.
+    """
+
+    fewest: int
+    most: int
+    more_since: float | None = None
+    fewer_since: float | None = None
+
+    def look(self, now: float, *, workers: int, waiting: int) -> int:
+        self.more_since = (self.more_since if self.more_since is not None else now) if waiting > workers else None
+        self.fewer_since = (self.fewer_since if self.fewer_since is not None else now) if not waiting else None
+        wanted = workers
+        if self.more_since is not None and now - self.more_since >= UP_SECONDS:
+            wanted, self.more_since = workers * 2, None
+        elif self.fewer_since is not None and now - self.fewer_since >= DOWN_SECONDS:
+            wanted, self.fewer_since = workers - 1, None
+        return min(max(wanted, self.fewest), self.most)
+
+
+def waiting(settings: Settings, queue: str) -> int | None:
+    """The tasks that wait for a queue, and those that are yet to be made; None where that cannot be known."""
+    tasks = probes.queue_length(settings, queue)
+    if tasks is None or queue != "embed":
+        return tasks
+    texts = probes.texts_pending(settings)
+    return None if texts is None else max(tasks, math.ceil(texts / settings.embed_batch_max) - 1)
+
+
+def follow(settings: Settings, wishes: dict[str, Wish], say: Callable[[str], None]) -> None:
+    """One look at each queue, and what comes of it."""
+    now = scale.counts(scale.running(settings))
+    for queue, wish in wishes.items():
+        found = waiting(settings, queue)
+        if found is None:
+            continue
+        wanted = wish.look(time.monotonic(), workers=now[queue], waiting=found)
+        if wanted != now[queue]:
+            say(f"{queue}: {now[queue]} → {wanted} workers, as {found} tasks wait")
+            scale.scale(settings, queue, wanted)
+
+
+def main() -> int:
+    settings = load()
+    wishes = {queue: Wish(*bounds) for queue in QUEUES if (bounds := settings.autoscale(queue)) is not None}
+    complained = ""
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            try:
+                follow(settings, wishes, _say)
+                complained = ""
+            except StackError as error:
+                if str(error) != complained:
+                    _say(str(error))
+                complained = str(error)
+            time.sleep(LOOK_SECONDS)
+    return 0
+
+
+def _say(line: str) -> None:
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

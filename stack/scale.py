@@ -1,0 +1,187 @@
+"""`scale`: starts and ends worker processes of a queue while the system runs. What runs counts, not the settings.
+
+A worker that goes takes no new task, ends the one in hand however long that takes, and hands back what it had fetched:
+nothing is lost, and nothing is done twice.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from settings import Settings
+from stack import leaving, lock, places, plan, processes, record, supervisor, system
+from stack.errors import StackError, Unhealthy
+from stack.part import Part
+from stack.pipeline import QUEUES, worker, worker_name, worker_of
+from stack.processes import Identity
+from stack.start import HEALTHY_SECONDS, last_lines
+from stack.supervisor import Supervisor
+from stack.system import System
+
+# The local PostgreSQL takes 100 connections: two for each worker, and up to some dozens for everything else.
+MOST = 16
+PATIENCE_SECONDS = 300.0
+_HOPELESS_DEATHS = 3
+_STOP_SECONDS = 15.0
+
+
+class WrongNumber(StackError):
+    """So many workers there cannot be."""
+
+
+def counts(known: System) -> dict[str, int]:
+    """How many worker processes each queue has, by what runs."""
+    found = [of for part in known.parts if (of := worker_of(part.name)) is not None]
+    return {queue: sum(of[0] == queue for of in found) for queue in QUEUES}
+
+
+def running(settings: Settings) -> System:
+    """The system that runs in this DATA_DIR. Raises StackError when none does."""
+    known = system.read(settings)
+    if supervisor.talk(settings) is None or known is None:
+        raise StackError(
+            "it does not run: ./start.sh starts it, with as many workers as PERSIST_WORKERS and EMBED_WORKERS say"
+        )
+    if not known.ready:
+        raise StackError("it is being started: try again when that is done")
+    return known
+
+
+def check(queue: str, wanted: int) -> None:
+    """Raises WrongNumber for a number that cannot be meant."""
+    if wanted == 0:
+        raise WrongNumber(
+            f"a queue needs a worker, or its work waits for ever: 1 or more for {queue}; to hold the pipeline, "
+            "`python kafka_cli.py pause` or `drain`"
+        )
+    if not 1 <= wanted <= MOST:
+        raise WrongNumber(f"{wanted} workers: 1 to {MOST} a queue can be run here; more of them, on other machines")
+
+
+def scale(settings: Settings, queue: str, wanted: int, *, patience: float = PATIENCE_SECONDS) -> tuple[int, int]:
+    """Brings a queue to so many workers, and returns how many there were and are. Raises StackError.
+
+    New ones are there and well when it returns, and those that went have ended. One at a time does this.
+    """
+    check(queue, wanted)
+    running(settings)
+    only = _take(settings, "run/scale.lock", "the workers are being scaled already: wait for that")
+    try:
+        known = running(settings)
+        now = counts(known)[queue]
+        if wanted > now:
+            _add(known, queue, range(now + 1, wanted + 1))
+        elif wanted < now:
+            _retire(known, queue, range(wanted + 1, now + 1), patience)
+        return now, wanted
+    finally:
+        only.release()
+
+
+def _add(known: System, queue: str, numbers: Sequence[int]) -> None:
+    new = [worker(known.settings, queue, number) for number in numbers]
+    for part in new:
+        part.prepare()
+        record.forget(known.settings, part.name)
+    names = [part.name for part in new]
+
+    def take_up(talk: Supervisor) -> None:
+        talk.add(names)
+        talk.start(names)
+
+    _change(known, queue, numbers[-1], take_up)
+    deadline = time.monotonic() + HEALTHY_SECONDS
+    try:
+        for part in new:
+            part.wait_until_healthy(deadline - time.monotonic(), partial(_hopeless, known.settings, part))
+    except Unhealthy as error:
+        log = places.log(known.settings, new[0].name)
+        _remove(known, queue, numbers)
+        left = f"{queue} has {numbers[0] - 1} as before"
+        raise Unhealthy(f"{error}; {left}; the end of {log}:", last_lines(log)) from None
+
+
+def _hopeless(settings: Settings, part: Part) -> str | None:
+    known = record.read(settings, part.name)
+    if known is not None and known.restarts >= _HOPELESS_DEATHS:
+        return f"it died {known.restarts} times"
+    return None if supervisor.talk(settings) else "the system was stopped"
+
+
+def _retire(known: System, queue: str, numbers: Sequence[int], patience: float) -> None:
+    """Ends workers when they have done what they have in hand. The supervisor alone would kill them after seconds."""
+    names = [worker_name(queue, number) for number in numbers]
+    for name in names:
+        leaving.mark(known.settings, name)
+    try:
+        _wait_for_tasks(known.settings, names, patience)
+        supervisor.wait_for(
+            lambda: all(leaving.is_waiting(known.settings, name) for name in names),
+            _STOP_SECONDS,
+            f"{', '.join(names)} did not begin anew",
+        )
+        _remove(known, queue, numbers)
+    finally:
+        for name in names:
+            leaving.unmark(known.settings, name)
+
+
+def _wait_for_tasks(settings: Settings, names: Sequence[str], patience: float) -> None:
+    """Asks workers to end, and waits until they have."""
+    talk = _talk(settings)
+    at_work: dict[str, Identity] = {}
+    for name in names:
+        start = record.read(settings, name)
+        if start is not None:
+            at_work[name] = start.process
+            talk.signal(name, "TERM")
+    deadline = time.monotonic() + patience
+    while at_work := {name: process for name, process in at_work.items() if processes.alive(process)}:
+        if time.monotonic() > deadline:
+            raise StackError(
+                f"{', '.join(at_work)} still at work after {patience:g} s: each begins anew when its task is done; "
+                "try again then, or with a longer --timeout"
+            )
+        time.sleep(0.05)
+
+
+def _remove(known: System, queue: str, numbers: Sequence[int]) -> None:
+    names = [worker_name(queue, number) for number in numbers]
+    talk = _talk(known.settings)
+    talk.stop(names)
+    supervisor.wait_for(lambda: not talk.running(names), _STOP_SECONDS, f"{', '.join(names)} did not end")
+    _change(known, queue, numbers[0] - 1, lambda talk: talk.remove(names))
+    for name in names:
+        record.forget(known.settings, name)
+
+
+def _change(known: System, queue: str, count: int, tell: Callable[[Supervisor], object]) -> None:
+    """Writes down the system with so many workers, and tells the supervisor; not while a start or stop is under way."""
+    alone = _take(known.settings, "lock", "a start or stop is under way here: wait for it")
+    try:
+        talk = _talk(known.settings)
+        now = _with(running(known.settings).settings, queue, count)
+        parts = plan.parts(now)
+        supervisor.write_configuration(now, parts)
+        system.write(now, parts, ready=True)
+        tell(talk)
+    finally:
+        alone.release()
+
+
+def _with(settings: Settings, queue: str, count: int) -> Settings:
+    if queue == "persist":
+        return replace(settings, persist_workers=count)
+    return replace(settings, embed_workers=count)
+
+
+def _talk(settings: Settings) -> Supervisor:
+    talk = supervisor.talk(settings)
+    if talk is None:
+        raise StackError("the system was stopped meanwhile")
+    return talk
+
+
+def _take(settings: Settings, name: str, complaint: str) -> lock.Lock:
+    return lock.take(places.data(settings) / name, complaint)

@@ -1,0 +1,64 @@
+"""deploy/prometheus as Prometheus' own tool reads it: the configuration, the rules, and when some of them fire."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from settings import ROOT
+from tests.parts import missing
+
+FOLDER = ROOT / "deploy" / "prometheus"
+
+
+def promtool(*arguments: str) -> None:
+    tool = shutil.which("promtool")
+    if tool is None:
+        missing("promtool is not installed: it comes with Prometheus")
+    ended = subprocess.run([tool, *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_prometheus_takes_the_configuration_and_every_rule() -> None:
+    promtool("check", "config", "prometheus.yml")
+    promtool("check", "rules", "--lint=all", "--lint-fatal", "alerts.yml")
+
+
+LAG = 'kafka_consumergroup_lag{consumergroup="text-bridge", topic="text-messages", partition="0"}'
+
+
+@pytest.mark.parametrize(
+    ("alert", "at", "series", "fires"),
+    [
+        ("IntakeStands", "11m", {LAG: "5+0x20", "bridge_records_consumed_total": "7+0x20"}, True),
+        ("IntakeStands", "11m", {LAG: "5+0x20", "bridge_records_consumed_total": "7+60x20"}, False),
+        ("IntakeStands", "11m", {LAG: "0+0x20", "bridge_records_consumed_total": "7+0x20"}, False),
+        ("LagGrows", "40m", {LAG: "0+1000x60"}, True),
+        ("LagGrows", "40m", {LAG: "100000-1000x60"}, False),
+        ("NoProcess", "2m", {'pipeline_processes_up{part="bridge"}': "0x10"}, True),
+        ("NoProcess", "2m", {'pipeline_processes_up{part="bridge"}': "1x10"}, False),
+        ("EmbeddingFallsBehind", "12m", {"embedding_oldest_pending_seconds": "301+60x20"}, True),
+        ("EmbeddingFallsBehind", "12m", {"embedding_oldest_pending_seconds": "10x20"}, False),
+    ],
+)
+def test_when_an_alert_fires(alert: str, at: str, series: dict[str, str], fires: bool, tmp_path: Path) -> None:
+    """Seen by an expression over ALERTS, so that no wording of an annotation stands here."""
+    rising = {"expr": f'count(ALERTS{{alertname="{alert}", alertstate="firing"}})', "eval_time": at}
+    samples = [{"labels": "{}", "value": 1}] if fires else []
+    content: dict[str, Any] = {
+        "rule_files": [str(FOLDER / "alerts.yml")],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [{"series": name, "values": values} for name, values in series.items()],
+                "promql_expr_test": [{**rising, "exp_samples": samples}],
+            }
+        ],
+    }
+    file = tmp_path / "test.yml"
+    file.write_text(yaml.safe_dump(content))
+    promtool("test", "rules", str(file))
