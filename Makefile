@@ -55,7 +55,7 @@ migrate: $(TOOLS) ## Bring the database of the settings to the latest schema
 
 # pip in hash mode wants confluent-kafka with its extras; a file used as constraints (-c) must not have any.
 pins: $(TOOLS) ## Update all pinned Python packages to the latest versions that the *.in files allow
-	@for name in requirements requirements-dev stack/kafka-ui-requirements; do \
+	@for name in requirements requirements-otel requirements-dev stack/kafka-ui-requirements; do \
 		extras=--strip-extras; \
 		case $$name in stack/*) extras=--no-strip-extras;; esac; \
 		env -u PIP_FIND_LINKS CUSTOM_COMPILE_COMMAND="make pins" $(PYTHON) -m piptools compile --quiet --upgrade \

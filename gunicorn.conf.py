@@ -5,20 +5,29 @@ import ctypes
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from typing import Any
+
+import settings
+from tasks import tracing
 
 worker_class = "gthread"  # a request waits for the database and for Kafka most of its time
 threads = 16
 graceful_timeout = 10  # longer than a POST waits for its record
 limit_request_line = 8190  # an id of 255 characters may take 3,060 percent-encoded bytes
 control_socket_disable = True
+logger_class = "api.gunicorn_log.Log"
 
 PR_SET_PDEATHSIG = 1  # https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own variable: where workers add up their numbers
 
 
 def on_starting(server: Any) -> None:
+    try:
+        tracing.is_on(settings.load())
+    except settings.InvalidSetting as error:
+        sys.exit(f"{server.cfg.proc_name}: {error}")
     if server.cfg.workers > 1:
         os.environ[METRICS_DIRECTORY] = tempfile.mkdtemp(prefix="api-metrics-")
 

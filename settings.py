@@ -71,6 +71,8 @@ class Settings:
     persist_workers: int = 1
     embed_workers: int = 1
     api_workers: int = 1
+    persist_autoscale: str = ""
+    embed_autoscale: str = ""
 
     # Bridge
     bridge_id: str = ""
@@ -112,6 +114,8 @@ class Settings:
     max_body_bytes: int = 4_194_304
     post_wait_seconds: float = 5.0
     log_level: str = "INFO"
+    log_format: str = "text"
+    otel_exporter_otlp_endpoint: str = ""
 
     @property
     def database_address(self) -> str:
@@ -125,6 +129,20 @@ class Settings:
     @property
     def redis_address(self) -> str:
         return self.redis_url or f"redis://127.0.0.1:{self.redis_port}/0"
+
+    def autoscale(self, queue: str) -> tuple[int, int] | None:
+        """The fewest and the most worker processes of a queue, where they are to follow its backlog."""
+        text = {"persist": self.persist_autoscale, "embed": self.embed_autoscale}[queue]
+        if not text:
+            return None
+        fewest, most = (int(number) for number in text.split(","))
+        return fewest, most
+
+    def workers(self, queue: str) -> int:
+        """How many worker processes a queue is to have, within the bounds of its autoscaling if it has any."""
+        wanted = {"persist": self.persist_workers, "embed": self.embed_workers}[queue]
+        fewest, most = self.autoscale(queue) or (wanted, wanted)
+        return min(max(wanted, fewest), most)
 
     @property
     def dead_letter_topic(self) -> str:
@@ -214,6 +232,13 @@ def check(settings: Settings) -> None:
     for name in ("vector_index", "keyword_index", "metadata_index"):
         if getattr(settings, name) not in ("on", "off"):
             raise InvalidSetting(f"{name.upper()}={getattr(settings, name)!r}: takes on or off")
+    for name in ("persist_autoscale", "embed_autoscale"):
+        bounds = getattr(settings, name)
+        found = re.fullmatch(r"\s*(\d{1,4})\s*,\s*(\d{1,4})\s*", bounds)
+        if bounds and not (found and 1 <= int(found[1]) <= int(found[2])):
+            raise InvalidSetting(f"{name.upper()}={bounds!r}: takes the fewest and the most processes, such as 1,4")
+    if settings.log_format not in ("text", "json"):
+        raise InvalidSetting(f"LOG_FORMAT={settings.log_format!r}: takes text or json")
     if not 10 <= settings.index_ef_search <= 1000:
         raise InvalidSetting(f"INDEX_EF_SEARCH={settings.index_ef_search}: takes 10 to 1000")
     if settings.kafka_coordination not in ("kraft", "zookeeper"):

@@ -6,7 +6,7 @@ from typing import get_args
 from flask import Flask, Response, request
 from werkzeug.routing import BaseConverter
 
-from api import auth, console, health, incoming, messages, openapi, pages, problems, search, waits
+from api import auth, console, health, incoming, messages, openapi, pages, problems, search, trace, waits
 from api.answers import json_answer
 from api.openapi import Operation
 from api.parts import Parts, Role, assemble
@@ -17,7 +17,7 @@ DESCRIPTIONS = {
     "text": "Takes texts, by way of Kafka, and shows what is stored.",
     "search": "Finds the stored texts by meaning, by words, or both.",
 }
-OPERATIONS = {"text": messages.OPERATIONS, "search": search.OPERATIONS}
+OPERATIONS = {"text": [*messages.OPERATIONS, *trace.OPERATIONS], "search": search.OPERATIONS}
 
 
 class MessageId(BaseConverter):

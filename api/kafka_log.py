@@ -58,7 +58,9 @@ class KafkaLog:
         """Why appending fails at the moment; None while it works, and before it was tried."""
         return self._away
 
-    def append(self, records: Sequence[tuple[str, bytes | None]]) -> list[Appended]:
+    def append(
+        self, records: Sequence[tuple[str, bytes | None]], headers: Sequence[tuple[str, bytes]] = ()
+    ) -> list[Appended]:
         """Appends (key, value) records in this order and returns when all are acknowledged (acks=all).
 
         Raises KafkaAway within about BLOCK_MS + DELIVERY_MS, at once while Kafka is known to be away; RecordTooLarge.
@@ -67,7 +69,8 @@ class KafkaLog:
         deadline = time.monotonic() + (BLOCK_MS + DELIVERY_MS) / 1000
         try:
             futures = [
-                producer.send(self.settings.kafka_topic, key=key.encode(), value=value) for key, value in records
+                producer.send(self.settings.kafka_topic, key=key.encode(), value=value, headers=list(headers))
+                for key, value in records
             ]
             done = [future.get(timeout=max(0.0, deadline - time.monotonic())) for future in futures]
         except (MessageSizeTooLargeError, RecordListTooLargeError) as error:

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Iterable
 
 import simplejson
-from flask import Response
+from flask import Response, request
 from kafka.errors import KafkaError
 
 from api import cursor, schemas
@@ -17,6 +17,7 @@ from api.parts import Parts
 from api.probes import NoAnswer
 from api.problems import Problem, Unavailable
 from api.schemas import NewMessage, NewMessages, PageQuery
+from api.tracing import kafka_headers
 from bridge import message
 from db import queries
 
@@ -26,7 +27,7 @@ def post_message(parts: Parts, body: NewMessage) -> Response:
     message_id, _ = message.message_id(given)
     value = record(body, given)
     try:
-        (appended,) = parts.log.append([(key(given), value)])
+        (appended,) = parts.log.append([(key(given), value)], kafka_headers(request.headers))
     except KafkaAway as error:
         detail = "Kafka did not take the message in time: post it again with this id, which is safe"
         raise Unavailable(detail, id=given) from error
@@ -67,7 +68,7 @@ def post_messages(parts: Parts, body: NewMessages) -> Response:
     given = [each.id or str(uuid.uuid4()) for each in body.messages]
     records = [(key(each_id), record(each, each_id)) for each_id, each in zip(given, body.messages, strict=True)]
     try:
-        parts.log.append(records)
+        parts.log.append(records, kafka_headers(request.headers))
     except KafkaAway as error:
         detail = "Kafka did not take all of the messages in time: post them again with these ids, which is safe"
         raise Unavailable(detail, ids=given) from error
@@ -99,7 +100,7 @@ def delete_message(parts: Parts, id: str) -> Response:
         found = stored(connection, id)
     message_id = found["id"]
     try:
-        (appended,) = parts.log.append([(found["source_id"] or message_id, None)])
+        (appended,) = parts.log.append([(found["source_id"] or message_id, None)], kafka_headers(request.headers))
     except KafkaAway as error:
         raise Unavailable("Kafka did not take the deletion in time: send it again", id=message_id) from error
     wait_until_deleted(parts, message_id, appended)

@@ -166,7 +166,8 @@ def query_parameters(model: Schema) -> list[Schema]:
             plain = {**only, **plain}
         if plain.get("default", "") is None:
             del plain["default"]
-        parameter: Schema = {"name": name, "in": "query", "required": False, "schema": plain}
+        required = name in model.get("required", ())
+        parameter: Schema = {"name": name, "in": "query", "required": required, "schema": plain}
         if "description" in plain:
             parameter["description"] = plain.pop("description")
         parameters.append(parameter)

@@ -15,7 +15,8 @@ from api.kafka_watch import KafkaWatch
 from api.metrics import Metrics
 from api.model import Model
 from api.probes import Probe
-from db import queries, session
+from db import providers, queries, session
+from db.providers import StoredModel
 from settings import Settings
 
 Role = Literal["text", "search"]
@@ -68,13 +69,19 @@ def keep_metadata_as_text(engine: Engine) -> None:
 
 
 def assemble(role: Role, settings: Settings) -> Parts:
-    log, watch, model = KafkaLog(settings), KafkaWatch(settings), Model(settings)
+    log, watch = KafkaLog(settings), KafkaWatch(settings)
     # Reads are single statements, which need no transaction around them.
     url = settings.database_url(reader=True)
     reader = session.connect_engine(url, f"{role}-api", pool_size=POOL_SIZE, timeout_ms=STATEMENT_MS, autocommit=True)
     keep_metadata_as_text(reader)
     # A connection of its own, so that a busy pool is no ill health.
     pulse = session.connect_engine(url, f"{role}-api health", timeout_ms=int(CHECK_SECONDS * 1000), autocommit=True)
+
+    def stored(name: str | None) -> StoredModel | None:
+        with reader.connect() as connection:
+            return providers.active(connection) if name is None else providers.named(connection, name)
+
+    model = Model(settings, stored)
 
     def database() -> None:
         with pulse.connect() as connection:
@@ -96,11 +103,11 @@ def assemble(role: Role, settings: Settings) -> Parts:
 
     def the_model() -> None:
         problem = model.problem()
-        if problem is None:
-            with pulse.connect() as connection:
-                problem = model.mismatch(queries.active_model(connection))
         if problem is not None:
             raise NotReady(problem)
+        with pulse.connect() as connection:
+            active = queries.active_model(connection)
+        model.follow(active)
 
     asked = {"database": database, "kafka": kafka, "broker": broker}
     if role == "search":

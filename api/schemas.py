@@ -172,6 +172,14 @@ class SimilarQuery(Input):
     limit: Annotated[int, BeforeValidator(whole_number)] = Field(10, ge=1, le=100)
 
 
+class TraceQuery(Input):
+    partition: Annotated[int, BeforeValidator(whole_number)] = Field(ge=0, lt=2**31)
+    offset: Annotated[int, BeforeValidator(whole_number)] = Field(ge=0, lt=10**18)
+    topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] | None = Field(
+        None, description="the topic that the pipeline reads, unless given"
+    )
+
+
 class SearchRequest(Input):
     """What to look for, and how."""
 
@@ -293,6 +301,23 @@ class Index(Output):
     building: IndexBuild | None
 
 
+class Reembedding(Output):
+    """A change to another model: its vectors are made beside those that answer searches, until all are there."""
+
+    state: Literal["embedding", "indexing", "switching", "stopped", "switched", "dropping"] = Field(
+        description="switched: the old vectors are kept for an undo; dropping: a set of vectors is being deleted"
+    )
+    model: str = Field(description="the model that is on its way; once switched, the active one; else the one dropped")
+    dimensions: int | None
+    from_model: str | None = Field(description="the model that it replaces; once switched, the one that is kept")
+    undoing: bool = Field(description="whether it goes back to the old vectors")
+    done: int = Field(description="messages that have their vector of this model, or failed")
+    failed: int = Field(description="those of them that failed")
+    total: int = Field(description="all messages")
+    started_at: Time
+    problem: str | None = Field(description="what a worker that could not go on has said within the last minute")
+
+
 class Status(Output):
     status: Literal["up_to_date", "catching_up", "unavailable"]
     model: str | None
@@ -302,11 +327,104 @@ class Status(Output):
     failed: int | None
     oldest_pending_seconds: float | None
     index: Index | None = Field(description="the index of the active model's vectors")
+    reembedding: Reembedding | None = Field(description="the change to another model; null while there is none")
 
 
 class Health(Output):
     status: Literal["ok", "unavailable"]
     checks: dict[str, str] = Field(description='"ok" or the reason, for each part that this API needs')
+
+
+class TraceHeader(Output):
+    name: str
+    value: str | None
+
+
+class TraceRecord(Output):
+    """A record as Kafka has it. Bytes are shown as text, what is no UTF-8 as \\xff, at most 1,000 characters each."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: Time
+    in_log: bool | None = Field(description="whether the log still holds it; null where Kafka could not be asked")
+    key: str | None
+    value_bytes: int | None = Field(description="null for a deletion, and where the record is not at hand")
+    headers: list[TraceHeader] = Field(description="the producer's, such as traceparent")
+    problem: str | None = Field(description="why key and headers are missing")
+
+
+class TraceStep(Output):
+    step: Literal["logged", "stored", "queued", "embedded", "failed", "deleted", "dead_letter", "replayed", "dropped"]
+    at: Time
+    seconds: float | None = Field(
+        description="since the step before. Below zero where the text was stored already when this record came: an "
+        "unchanged text is not stored again"
+    )
+
+
+class TraceMessage(Output):
+    created_at: Time
+    processed_at: Time
+
+
+class TraceEmbedding(Output):
+    model: str
+    passages: int
+    index_part: int | None = Field(description="the index that holds it; null while it is found by an exact scan")
+
+
+class TraceJob(Output):
+    waits_since: Time
+    attempts: int
+    next_at: Time = Field(description="when it is given to a worker (again)")
+    held: bool = Field(description="whether a worker is at it")
+
+
+class TraceFailure(Output):
+    reason: str
+    attempts: int
+    model: str
+
+
+class TraceDeletion(Output):
+    deleted_at: Time
+
+
+class TracePlace(Output):
+    timestamp: Time
+    partition: int
+    offset: int
+
+
+class TraceLetter(Output):
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    detail: str
+    state: Literal["open", "replayed", "dropped"]
+    noted_at: Time
+    state_changed_at: Time
+
+
+class Trace(Output):
+    """The way of one record."""
+
+    id: str | None = Field(description="the message's UUID; null where the record has not got that far")
+    source_id: str | None
+    state: Literal["searchable", "waiting", "failed", "deleted", "superseded", "dead_letter", "on_its_way"] = Field(
+        description="waiting: for its vectors; on_its_way: in Kafka, and not yet in the database"
+    )
+    record: TraceRecord | None = Field(description="null for a row that was typed into the database")
+    steps: list[TraceStep] = Field(description="in their order")
+    message: TraceMessage | None
+    embedding: TraceEmbedding | None
+    job: TraceJob | None
+    failure: TraceFailure | None
+    deletion: TraceDeletion | None
+    superseded_by: TracePlace | None = Field(description="the later record of the same message")
+    dead_letters: list[TraceLetter] = Field(description="records of this message that could not be stored")
 
 
 class BadItem(Output):

@@ -22,6 +22,7 @@ from embedder import Embedder, EmbedderUnavailable, ModelError, UnembeddableText
 log = logging.getLogger(__name__)
 
 MAX_WORDS = 64  # of a keyword search
+MODEL_TRIES = 3
 
 UNKNOWN = {
     "model": None,
@@ -31,6 +32,7 @@ UNKNOWN = {
     "failed": None,
     "oldest_pending_seconds": None,
     "index": None,
+    "reembedding": None,
 }
 
 
@@ -45,22 +47,7 @@ def find(parts: Parts, asked: SearchRequest) -> dict[str, Any]:
     narrowed: dict[str, Any] = {"limit": wanted, "filter": asked.filter, "since": asked.since, "until": asked.until}
     if asked.mode != "hybrid":
         narrowed["min_score"] = asked.min_score
-    model: str | None = None
-    rankings = []
-    vector = None
-    if asked.mode != "keyword":
-        embedder = parts.model.ready()
-        model = embedder.model
-        vector = embed(embedder, asked.query)
-    with parts.reader.connect() as connection:
-        if vector is not None and model is not None:
-            mismatch = parts.model.mismatch(queries.active_model(connection))
-            if mismatch is not None:
-                raise Unavailable(f"{mismatch}; mode keyword works meanwhile")
-        if asked.mode != "semantic":
-            rankings.append(queries.keyword(connection, some_words(asked.query), **narrowed))
-        if vector is not None and model is not None:  # last: see there. First of the rankings: its passages are shown
-            rankings.insert(0, vector_search.semantic(connection, vector, model, **narrowed))
+    model, rankings = ranked(parts, asked, narrowed)
     if asked.mode == "hybrid":
         hits = queries.fuse(rankings, asked.limit)
         hits = [hit for hit in hits if asked.min_score is None or hit["score"] >= asked.min_score]
@@ -69,6 +56,32 @@ def find(parts: Parts, asked: SearchRequest) -> dict[str, Any]:
     took = time.perf_counter() - began
     parts.metrics.search_seconds.labels(asked.mode).observe(took)
     return answer(asked.query, asked.mode, model, took, hits)
+
+
+def ranked(parts: Parts, asked: SearchRequest, narrowed: dict[str, Any]) -> tuple[str | None, list[list[queries.Row]]]:
+    """The model that was asked, None where none was, and the hits by meaning, by words, or both, in this order.
+
+    A vector is only compared with those of its own model. Where another model has become the active one while the query
+    was embedded, it is embedded again.
+    """
+    for _ in range(MODEL_TRIES):
+        embedder = parts.model.ready() if asked.mode != "keyword" else None
+        vector = embed(embedder, asked.query) if embedder is not None else None
+        rankings = []
+        with parts.reader.connect() as connection:
+            if embedder is not None:
+                active, coming = queries.models_in_use(connection)
+            if embedder is None or active in (None, embedder.model):
+                if embedder is not None and coming is not None:
+                    parts.model.prepare(coming)
+                if asked.mode != "semantic":
+                    rankings.append(queries.keyword(connection, some_words(asked.query), **narrowed))
+                if embedder is not None:  # last: see there. First of the rankings: its passages are shown
+                    found = vector_search.semantic(connection, vector, embedder.model, **narrowed) if vector else []
+                    rankings.insert(0, found)
+                return (embedder.model if embedder is not None else None), rankings
+        parts.model.follow(active)
+    raise Unavailable("the model is being changed; mode keyword works meanwhile")
 
 
 def some_words(query: str) -> str:

@@ -8,9 +8,10 @@ import logging
 from flask import Flask
 
 import settings as configuration
-from api import waits
+from api import tracing, waits
 from api.app import create_app
 from api.parts import Role
+from tasks import logs
 
 ROLES: dict[str, Role] = {"text_api": "text", "search_api": "search"}
 
@@ -19,9 +20,10 @@ def __getattr__(name: str) -> Flask:
     if name not in ROLES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     settings = configuration.load()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.set_up(settings, name.replace("_", "-"))
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it repeats itself with each try; kafka_log says it once
     waits.bound()
     application = create_app(ROLES[name], settings)
+    tracing.watch(settings, application, name.replace("_", "-"))
     globals()[name] = application
     return application

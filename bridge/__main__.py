@@ -12,7 +12,7 @@ from bridge import dead_letters, header_names, topics
 from bridge.consumer import Bridge, connect_consumer
 from bridge.hand_over import HandOvers
 from settings import Settings
-from tasks import numbers_store
+from tasks import logs, numbers_store, tracing
 from tasks.app import app
 
 log = logging.getLogger("bridge")
@@ -21,11 +21,11 @@ log = logging.getLogger("bridge")
 def main() -> int:
     try:
         settings = configuration.load()
+        tracing.is_on(settings)
     except configuration.InvalidSetting as error:
         print(f"bridge: {error}", file=sys.stderr)
         return 2
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("kafka").setLevel(logging.WARNING)
+    logs.set_up(settings, f"bridge-{settings.bridge_id}" if settings.bridge_id else "bridge")
     try:
         run(settings)
     except FencedInstanceIdError:
@@ -43,6 +43,7 @@ def run(settings: Settings) -> None:
     consumer = connect_consumer(settings)
     producer = dead_letters.connect_producer(settings)
     bridge = Bridge(settings, consumer, HandOvers(settings, app, producer))
+    tracing.watch_bridge(settings, bridge.hand_overs)
 
     def stop(_signal: int, _frame: object) -> None:
         bridge.stopping = True

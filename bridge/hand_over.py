@@ -24,6 +24,7 @@ from bridge import dead_letters
 from bridge.message import BadRecord, decode
 from records import Record
 from settings import Settings
+from tasks import logs
 from tasks.broker import BROKER_ERRORS, queue_length
 
 log = logging.getLogger(__name__)
@@ -117,6 +118,7 @@ class HandOvers:
                 bad.append((record, error))
         if batch:
             self.send(hand_over, tasks.PERSIST_TEXT, batch, f"({len(batch)} records)")
+            logs.each(log, "handed over", batch, self.settings.kafka_topic, task_id=hand_over.sent[-1].id)
         if bad:
             self.bury(hand_over, bad)
         self.under_way.append(hand_over)
@@ -143,9 +145,9 @@ class HandOvers:
 
     def bury(self, hand_over: HandOver, bad: Sequence[tuple[ConsumerRecord, BadRecord]]) -> None:
         """Sends records to the dead letters, topic and table."""
+        logs.dead_letters(log, bad)
         notes = []
         for record, error in bad:
-            log.warning("dead letter: %s/%d offset %d: %s", record.topic, record.partition, record.offset, error.reason)
             letter = SentLetter(record, error)
             hand_over.letters.append(letter)
             self.produce(letter)

@@ -18,6 +18,7 @@ from kafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
+from bridge import header_names
 from clients.partitioner import KeyPartitioner
 from clients.terminal import CommandFailed, Unreachable
 from settings import Settings
@@ -111,6 +112,7 @@ def consumer(settings: Settings, **options: object) -> Iterator[KafkaConsumer]:
         **options,
     }
     knock(settings)
+    header_names.install()
     with kafka_errors(settings):
         client = KafkaConsumer(**given)
         try:

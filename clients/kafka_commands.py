@@ -18,6 +18,7 @@ from settings import Settings
 
 # While a stream is sent, a broker may restart; a single record is not waited for so long.
 STREAM_PATIENCE_MS = 30_000
+PAUSED = "the intake is paused: `python kafka_cli.py resume` takes it up again"
 SHOW_EVERY = 1_000  # records between two moves of the bar
 
 
@@ -158,8 +159,11 @@ def show_lag(given: argparse.Namespace, settings: Settings) -> int:
     if not found:
         raise CommandFailed(f"the group {group!r} has not committed anything")
     total = sum(row.lag for row in found)
+    # Of other groups nobody knows here; None says that Redis, which knows it, is away.
+    paused = steering.is_paused(settings) if group == settings.kafka_group_id else False
     if given.json:
-        print(json.dumps({"group": group, "total": total, "partitions": [row._asdict() for row in found]}))
+        rows_as_json = [row._asdict() for row in found]
+        print(json.dumps({"group": group, "total": total, "paused": paused, "partitions": rows_as_json}))
         return 0
     rows = [row._replace(committed="-") if row.committed is None else row for row in found]  # type: ignore[arg-type]
     if on_terminal():
@@ -168,6 +172,8 @@ def show_lag(given: argparse.Namespace, settings: Settings) -> int:
         for row in rows:
             print(f"{row.topic} partition {row.partition}: end {row.end}, committed {row.committed}, lag {row.lag}")
     print(f"total lag of {group}: {total}")
+    if paused:
+        say(PAUSED)
     return 0
 
 
@@ -185,6 +191,12 @@ def pause(given: argparse.Namespace, settings: Settings) -> int:
     else:
         print("intake pauses" if given.command == "pause" else "intake goes on")
     return 0
+
+
+def drain(given: argparse.Namespace, settings: Settings) -> int:
+    from clients import drain as draining  # it brings SQLAlchemy, which would make every other command wait
+
+    return draining.drain(given, settings)
 
 
 def rewind(given: argparse.Namespace, settings: Settings) -> int:
@@ -213,5 +225,6 @@ COMMANDS: Mapping[str, Command] = {
     "dead-letters": dead_letters,
     "pause": pause,
     "resume": pause,
+    "drain": drain,
     "rewind": rewind,
 }

@@ -18,11 +18,14 @@ examples:
   python kafka_cli.py topics
   python kafka_cli.py lag
   python kafka_cli.py dead-letters list
+  python kafka_cli.py dead-letters show text-messages:2:1041
   python kafka_cli.py dead-letters replay --reason rejected
+  python kafka_cli.py dead-letters drop --reason invalid-json
   python kafka_cli.py rewind --to-beginning
   python kafka_cli.py pause
+  python kafka_cli.py drain --timeout 600
 
-exit codes: 0 done, 1 not or not all of it, 2 wrong usage, 3 Kafka or PostgreSQL does not answer
+exit codes: 0 done, 1 not or not all of it, 2 wrong usage, 3 Kafka, PostgreSQL or Redis does not answer
 """
 
 
@@ -80,18 +83,35 @@ def consume(commands: Any) -> None:
 
 
 def dead_letters(commands: Any) -> None:
-    does = "Records that could not be stored: list them, send them again."
+    does = "Records that could not be stored: list them, look at one, send them again, drop them."
     made = add(commands, "dead-letters", does, "dead-letters list --state all", json=False)
-    actions = made.add_subparsers(dest="action", metavar="list|replay", required=True)
+    actions = made.add_subparsers(dest="action", metavar="list|show|replay|drop", required=True)
 
     option = add(actions, "list", "The dead letters, newest first.", "dead-letters list --limit 20").add_argument
     option("--state", choices=["open", "replayed", "dropped", "all"], default="open", help="which (open)")
+    option("--reason", help="only those with this reason, such as invalid-json")
     option("--limit", type=positive, default=100, metavar="N", help="how many (100)")
+
+    does = "One dead letter whole: where it came from, why it is one, its key, its headers and its value."
+    option = add(actions, "show", does, "dead-letters show text-messages:2:1041").add_argument
+    option("letter", metavar="TOPIC:PARTITION:OFFSET", help="which, as `dead-letters list` names it")
 
     does = "Sends open dead letters to the topic once more; each keeps the place at which it first came."
     replay = add(actions, "replay", does, "dead-letters replay text-messages:2:1041")
     replay.add_argument("--yes", action="store_true", help="do not ask before --all")
-    which = replay.add_mutually_exclusive_group(required=True)
+    chosen(replay)
+
+    does = (
+        "Drops open dead letters, which nobody wants to send again. A worker marks them in their table; the records "
+        "themselves stay in Kafka as long as it keeps them."
+    )
+    drop = add(actions, "drop", does, "dead-letters drop --reason invalid-json")
+    drop.add_argument("--yes", action="store_true", help="do not ask; without a terminal it wants this")
+    chosen(drop)
+
+
+def chosen(made: argparse.ArgumentParser) -> None:
+    which = made.add_mutually_exclusive_group(required=True)
     which.add_argument("--all", action="store_true", help="every open one")
     which.add_argument("--reason", help="every open one with this reason, such as rejected")
     which.add_argument("letters", nargs="*", default=[], metavar="TOPIC:PARTITION:OFFSET", help="these")
@@ -101,6 +121,13 @@ def steering(commands: Any) -> None:
     does = "Makes the bridges take no more records, until `resume`. What they have taken is finished."
     add(commands, "pause", does, "pause")
     add(commands, "resume", "Makes paused bridges go on.", "resume")
+    does = (
+        "Pauses the intake and waits until everything that was read is stored, embedded and committed, so that any "
+        "part may be stopped. The intake stays paused: `resume` takes it up again."
+    )
+    patience = "give up after so many seconds; the intake stays paused all the same (it waits for ever)"
+    draining = add(commands, "drain", does, "drain --timeout 600")
+    draining.add_argument("--timeout", type=seconds, metavar="S", help=patience)
     does = (
         "Makes the bridges read the topic again from an earlier place, such as all of it into a new database. What is "
         "stored already stays as it is, and nothing comes twice."

@@ -22,7 +22,7 @@ EVERY = 1_000_000_000  # as a limit: all of them
 def list_letters(given: argparse.Namespace, settings: Settings) -> int:
     with database.connect(settings) as connection:
         state = None if given.state == "all" else given.state
-        found = queries.dead_letters(connection, state=state, limit=given.limit)
+        found = queries.dead_letters(connection, state=state, reason=given.reason, limit=given.limit)
     if given.json:
         print(json.dumps(found, ensure_ascii=False))
         return 0
@@ -42,7 +42,8 @@ def list_letters(given: argparse.Namespace, settings: Settings) -> int:
     else:
         lines(rows)
     if not found:
-        say("no dead letters" if given.state == "all" else f"no {given.state} dead letters")
+        which = "no dead letters" if given.state == "all" else f"no {given.state} dead letters"
+        say(which + (f" with the reason {one_line(given.reason)}" if given.reason else ""))
     return 0
 
 
@@ -91,8 +92,7 @@ def choose(given: argparse.Namespace, settings: Settings) -> tuple[list[Letter],
         else:
             letters = [
                 Letter(row["topic"], row["partition"], row["offset"], row["timestamp"])
-                for row in queries.dead_letters(connection, state="open", limit=EVERY)
-                if given.all or row["reason"] == given.reason
+                for row in queries.dead_letters(connection, state="open", reason=given.reason, limit=EVERY)
             ]
     elsewhere = [letter for letter in letters if letter.topic != settings.kafka_topic]
     refused += [f"{letter.name}: the bridge reads {settings.kafka_topic} (KAFKA_TOPIC)" for letter in elsewhere]

@@ -89,9 +89,9 @@ def encode(body: Mapping[str, object]) -> bytes:
     return f"{{{', '.join(members)}}}".encode("utf-8", "surrogateescape")
 
 
-def message_path(message_id: str) -> str:
+def message_path(message_id: str, calls: str = "messages") -> str:
     """The path of a message; an id may hold any character, slashes too."""
-    return f"/messages/{quote(message_id, safe='', errors='surrogatepass')}"
+    return f"/{calls}/{quote(message_id, safe='', errors='surrogatepass')}"
 
 
 def split(url: str) -> SplitResult:

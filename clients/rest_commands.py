@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import settings as configuration
-from clients import rest, show
+from clients import rest, show, trace
 from clients.rest import Answer, Api, Json
 from clients.terminal import WrongUsage, run, say
 
@@ -21,6 +21,7 @@ examples:
   python cli.py get note-1
   python cli.py list --limit 20 --q "hello world"
   python cli.py search "greetings" --limit 5
+  python cli.py trace note-1
   python cli.py --json stats
 
 exit codes: 0 done, 1 the server said no, 2 wrong usage, 3 nobody answers
@@ -64,6 +65,11 @@ def parser() -> argparse.ArgumentParser:
     searching.add_argument("--mode", choices=["semantic", "keyword", "hybrid"], help="how to search (semantic)")
     searching.add_argument("--filter", metavar="JSON", type=json_object, help="only messages whose metadata hold this")
     searching.add_argument("--search-url", metavar="URL", help="the search API (host of --url, SEARCH_API_PORT)")
+    does = "The way of one record, from Kafka to the search, and how long each step took."
+    tracing = add("trace", does, "trace text-messages/2/1041", trace_record)
+    tracing.add_argument(
+        "id", metavar="ID", help="a message's UUID, the id that it was sent with, or TOPIC/PARTITION/OFFSET"
+    )
     add("stats", "How many messages, embeddings and dead letters there are, and what waits.", "stats", stats)
     return top
 
@@ -141,6 +147,24 @@ def search(given: argparse.Namespace) -> int:
     api = Api(given.search_url or rest.search_url(given.url, given.settings), given.api_key)
     body = {"query": given.query, "limit": given.limit, "mode": given.mode, "filter": given.filter}
     return answer(given, api.call("POST", "/embeddings/search", body=body), show.hits)
+
+
+def trace_record(given: argparse.Namespace) -> int:
+    api = text_api(given)
+    path = rest.message_path(given.id, "trace")
+    place = trace.place_in(given.id)
+    if place is None:
+        return answer(given, api.call("GET", path), trace.show)
+    try:
+        found = api.call("GET", "/trace", parameters=place)
+    except rest.Refused as refused:
+        if refused.status != 404:
+            raise
+        try:
+            found = api.call("GET", path)  # an id may look like a place
+        except rest.Refused:
+            raise refused from None
+    return answer(given, found, trace.show)
 
 
 def stats(given: argparse.Namespace) -> int:

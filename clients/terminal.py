@@ -71,6 +71,11 @@ def printable(text: str) -> str:
     return COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+def escaped(text: str) -> str:
+    """The text with what a terminal takes for a command shown by its code, such as \\x1b; line breaks and tabs stay."""
+    return COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
 def one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 

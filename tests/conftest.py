@@ -18,11 +18,12 @@ import redis
 from psycopg2 import sql
 from sqlalchemy import Engine
 
+from benchmarks.servers import free_ports
 from bridge import topics
 from db import schema, session
 from settings import Settings
 from stack import local_part, postgres_place
-from tests.parts import RUNNING, Running, free_ports, service, stop_all
+from tests.parts import RUNNING, Running, service, stop_all
 from tests.pipeline import PARTS, Pipeline
 
 TEMPLATE = "template_texts"

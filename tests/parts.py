@@ -5,9 +5,7 @@ What a part is (its command, its environment, how it is asked for its health) st
 
 import contextlib
 import os
-import random
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable
@@ -21,9 +19,6 @@ from settings import Settings
 from stack import Part, StackError, kafka, local_part
 
 Found = TypeVar("Found")
-
-# Below the ports that the system hands out for outgoing connections, so that none of these is taken in between.
-LOWEST_PORT, HIGHEST_PORT = 20_000, 32_000
 
 RUNNING: list["Running"] = []
 
@@ -145,17 +140,6 @@ def service(settings: Settings, name: str) -> Running:
         running.kill()
         raise
     return running
-
-
-def free_ports(count: int) -> list[int]:
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randint(LOWEST_PORT, HIGHEST_PORT)
-        with socket.socket() as trial, contextlib.suppress(OSError):
-            trial.bind(("127.0.0.1", port))
-            if port not in found:
-                found.append(port)
-    return found
 
 
 def eventually(check: Callable[[], Found], timeout: float = 15, interval: float = 0.05) -> Found:

@@ -210,7 +210,8 @@ def test_failed_embeddings_are_retried(console: Page, pipeline: Pipeline, owner:
             text("""
                 WITH gone AS (DELETE FROM message_embeddings WHERE message_id = :id ::uuid)
                 INSERT INTO embedding_failures (message_id, content_hash, model, reason, attempts)
-                SELECT id, content_hash, 'm', 'the <b>model</b> said no', 5 FROM text_messages WHERE id = :id ::uuid
+                SELECT id, content_hash, 'hashing-384', 'the <b>model</b> said no', 5
+                FROM text_messages WHERE id = :id ::uuid
             """),
             {"id": message["id"]},
         )

@@ -23,6 +23,7 @@ import psycopg2
 import redis
 from kafka import KafkaProducer
 
+from benchmarks.servers import free_ports
 from bridge import topics
 from db import schema
 from settings import Settings
@@ -31,7 +32,7 @@ from stack.places import LOCAL
 from stack.processes import Identity, marked
 from stack.record import Record, next_record
 from tests.chaos.plan import CHILD, GROUP
-from tests.parts import RUNNING, Running, free_ports, stop_all
+from tests.parts import RUNNING, Running, stop_all
 
 SERVERS = ("kafka", "postgres", "valkey")
 PIPELINE = ("persist-worker", "embed-worker", "beat", "text-api", "search-api")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.servers import free_ports
 from settings import ROOT
-from tests.parts import free_ports
 
 PORTS = {
     "5002": "TEXT_API_PORT",

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.servers import free_ports
 from settings import ROOT
-from tests.parts import free_ports
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(3_000)]
 

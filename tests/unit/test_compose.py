@@ -31,6 +31,9 @@ LOCAL = {
     "REDIS_PORT",
     "BRIDGES",
     "BRIDGE_ID",
+    # ./start.sh alone has somebody who starts workers.
+    "PERSIST_AUTOSCALE",
+    "EMBED_AUTOSCALE",
     # The Kafka in here is a single one without logins.
     "KAFKA_REPLICATION_FACTOR",
     "KAFKA_SECURITY_PROTOCOL",
@@ -118,6 +121,13 @@ def test_workers_and_apis_can_be_scaled() -> None:
     for name in {"bridge", "persist-worker", "embed-worker"} | APIS:
         assert "ports" not in SERVICES[name]
         assert "container_name" not in SERVICES[name]
+
+
+def test_each_worker_is_one_process_and_the_settings_say_how_many_there_are() -> None:
+    services = composed("docker-compose.yml", EMBED_WORKERS="3")
+    assert (services["persist-worker"]["scale"], services["embed-worker"]["scale"]) == (1, 3)
+    for queue in ("persist", "embed"):
+        assert "--pool solo" in SERVICES[f"{queue}-worker"]["command"]
 
 
 def test_images_of_others_have_a_version() -> None:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery.concurrency import solo
 from celery.worker import state
 from kombu.exceptions import OperationalError
 
@@ -18,6 +19,7 @@ from settings import ROOT, Settings
 from tasks import heartbeat, pulse
 from tasks.app import app
 from tasks.clock import Clock
+from tests.parts import eventually
 
 
 @pytest.fixture
@@ -100,6 +102,25 @@ def test_tasks_that_work_or_wait_do_not(file: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(state, "active_requests", tasks)
     pulse.pulse()
     assert file.exists()
+
+
+def test_a_worker_that_works_itself_beats_while_it_has_a_task_and_only_then(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its event loop stands still meanwhile; one that hangs without a task must not be hidden."""
+    in_hand: list[Any] = []
+    monkeypatch.setattr(state, "active_requests", in_hand)
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.01)
+    worker = SimpleNamespace(pool_cls=solo.TaskPool, timer=SimpleNamespace(call_repeatedly=lambda *_, **__: None))
+    step = pulse.Pulse(SimpleNamespace())
+    step.start(worker)
+    try:
+        time.sleep(0.1)  # ten beats that must not be
+        assert not file.exists()
+        in_hand.append(SimpleNamespace(time_start=time.time()))
+        eventually(file.exists, timeout=10)
+    finally:
+        step.stop(worker)
 
 
 def test_a_worker_beats_while_it_seeks_its_broker(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

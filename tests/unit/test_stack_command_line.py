@@ -35,6 +35,28 @@ def test_stop_of_what_does_not_run_is_no_failure(tmp_path: Path) -> None:
     assert (answer.returncode, answer.stdout) == (0, "Nothing was running.\n")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ([], 1, "it does not run: ./start.sh starts it"),
+        (["embed", "2"], 1, "it does not run: ./start.sh starts it"),
+        (["embed"], 2, "how many workers for embed?"),
+        (["embed", "many"], 2, "how many workers for embed?"),
+        (["embed", "-1"], 2, ""),
+        (["embed", "0"], 2, "a queue needs a worker"),
+        (["embed", "1000"], 2, "1000 workers: 1 to 16"),
+        (["index", "2"], 2, "there is no queue 'index': there are persist and embed"),
+    ],
+)
+def test_what_cannot_be_scaled_is_said_in_a_line(arguments: list[str], code: int, says: str, tmp_path: Path) -> None:
+    answer = script("scale.sh", *arguments, data_dir=tmp_path / "none")
+    assert answer.returncode == code
+    assert says in answer.stderr
+    assert answer.stdout == ""
+    assert "Traceback" not in answer.stderr
+    assert not (tmp_path / "none").exists()  # and nothing is left of it
+
+
 def test_data_is_not_removed_without_a_yes(tmp_path: Path) -> None:
     (tmp_path / "kafka").mkdir()
     answer = script("stop.sh", "--volumes", data_dir=tmp_path)
@@ -80,6 +102,6 @@ def test_without_a_python_one_line_says_what_to_install(tmp_path: Path) -> None:
     assert answer.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["start.sh", "stop.sh", "status.sh"])
+@pytest.mark.parametrize("name", ["start.sh", "stop.sh", "status.sh", "scale.sh"])
 def test_help_names_the_script(name: str, tmp_path: Path) -> None:
     assert script(name, "--help", data_dir=tmp_path).stdout.startswith(f"usage: ./{name}")

@@ -79,8 +79,31 @@ def test_an_address_that_means_all_is_reached_on_this_machine() -> None:
 
 def test_the_workers_take_their_queues_with_as_many_processes_as_the_settings_say() -> None:
     found = {part.name: " ".join(part.command) for part in parts(Settings(persist_workers=2, embed_workers=3))}
-    assert "-A tasks.app worker -Q persist -n persist@%h -c 2" in found["persist-worker"]
-    assert "-A tasks.app worker -Q embed -n embed@%h -c 3" in found["embed-worker"]
+    assert sorted(name for name in found if "worker" in name) == [
+        *("embed-worker", "embed-worker-2", "embed-worker-3", "persist-worker", "persist-worker-2"),
+    ]
+    assert "-A tasks.app worker -Q persist -n persist@%h --pool solo" in found["persist-worker"]
+    assert "-A tasks.app worker -Q embed -n embed@%h.3 --pool solo" in found["embed-worker-3"]
+
+
+def test_a_worker_is_one_process_for_the_supervisor_and_all_of_its_queue_by_itself() -> None:
+    settings = Settings(embed_workers=3)
+    assert local_part(settings, "embed-worker").command[-6:-4] == ["-c", "3"]
+    assert "solo" in plan.supervised_part(settings, "embed-worker").command
+    # one that was added while the system runs, whose settings know nothing of it
+    assert "embed@%h.9" in plan.supervised_part(settings, "embed-worker-9").command
+    for name in ("embed-worker-0", "embed-worker-1", "embed-worker-x", "index-worker-2"):
+        with pytest.raises(KeyError):
+            plan.supervised_part(settings, name)
+
+
+def test_where_a_queue_follows_its_backlog_there_is_a_part_for_that_and_its_bounds_hold() -> None:
+    assert "autoscale" not in names(Settings())
+    found = names(Settings(embed_autoscale="2,4", persist_workers=9, persist_autoscale="1, 3"))
+    assert "autoscale" in found
+    assert [name for name in found if "worker" in name] == [
+        *("persist-worker", "persist-worker-2", "persist-worker-3", "embed-worker", "embed-worker-2"),
+    ]
 
 
 def test_configuration_files_name_no_folder_because_those_formats_give_letters_a_meaning() -> None:
@@ -107,6 +130,7 @@ def test_the_table_shows_the_line_for_psql() -> None:
     line = "PGPASSWORD=postgres .local/bin/psql -h localhost -p 5434 -U postgres -d text_messages_db"
     assert found["PostgreSQL"] == line
     assert found["Search API"] == "http://localhost:5003/docs"
+    assert found["Console"] == "http://localhost:5003/"
 
 
 def test_the_demo_searches_with_words_that_the_text_does_not_have() -> None:

@@ -1,0 +1,62 @@
+"""One record of the log by its place, for whoever asks for its way. Nothing is committed, and no reader disturbed."""
+
+import threading
+import time
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import KafkaTimeoutError
+
+from api import kafka_client
+from bridge import header_names
+from settings import Settings
+
+ANSWER_SECONDS = 3.0
+POLL_MS = 100
+AT_ONCE = 4  # each has a connection of its own
+
+_places = threading.BoundedSemaphore(AT_ONCE)
+
+
+def read(settings: Settings, partition: int, offset: int) -> ConsumerRecord | None:
+    """The record at this place of the topic, or None where the log holds none (any more, or yet).
+
+    Raises KafkaError where Kafka is away, and where too many ask at a time.
+    """
+    deadline = time.monotonic() + ANSWER_SECONDS
+    if not _places.acquire(timeout=ANSWER_SECONDS):
+        raise KafkaTimeoutError("too many ask for a record at a time")
+    try:
+        header_names.install()
+        consumer = kafka_client.connect(
+            KafkaConsumer,
+            settings,
+            client_id="api-trace",
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            allow_auto_create_topics=False,
+            fetch_max_wait_ms=POLL_MS,
+            metrics_enabled=False,
+        )
+        try:
+            return find(consumer, TopicPartition(settings.kafka_topic, partition), offset, deadline)
+        finally:
+            consumer.close(timeout_ms=500)
+    finally:
+        _places.release()
+
+
+def find(consumer: KafkaConsumer, place: TopicPartition, offset: int, deadline: float) -> ConsumerRecord | None:
+    if place.partition not in (consumer.partitions_for_topic(place.topic) or set()):
+        return None
+    if not consumer.beginning_offsets([place])[place] <= offset < consumer.end_offsets([place])[place]:
+        return None
+    consumer.assign([place])
+    consumer.seek(place, offset)
+    while time.monotonic() < deadline:
+        for record in consumer.poll(timeout_ms=POLL_MS, max_records=1).get(place, []):
+            return record if record.offset == offset else None
+        if (consumer.position(place, timeout_ms=1_000) or 0) > offset:
+            return None  # not a record: a transaction's marker
+    raise KafkaTimeoutError("Kafka did not give the record in time")

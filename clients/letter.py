@@ -1,0 +1,100 @@
+"""`kafka_cli.py dead-letters show`: one dead letter whole, with its key, its headers and its value.
+
+The table has most of them whole; of a large one the log, or its copy in the dead-letter topic, has the rest.
+"""
+
+import argparse
+import base64
+import json
+from typing import Any
+
+from clients import database
+from clients.connect import NoSuchTopic
+from clients.consume import readable
+from clients.dead_letters import parse_name
+from clients.replay import from_copies, from_log
+from clients.terminal import CommandFailed, Unreachable, escaped, one_line, pairs, say
+from db import console_queries
+from replay.letters import Headers, Letter, Original, first_found, whole
+from settings import Settings
+
+Row = dict[str, Any]
+
+
+def show(given: argparse.Namespace, settings: Settings) -> int:
+    topic, partition, offset = parse_name(given.letter)
+    with database.connect(settings) as connection:
+        row = console_queries.dead_letter(connection, topic, partition, offset)
+    if row is None:
+        raise CommandFailed(f"there is no dead letter {given.letter}: `kafka_cli.py dead-letters list` shows them")
+    original, problem = record_of(row, settings)
+    if given.json:
+        print(json.dumps(as_document(row, original, complete=problem is None), ensure_ascii=False))
+    else:
+        as_text(row, original)
+    if problem is not None:
+        say(f"kafka_cli.py: {one_line(problem)}")
+        return 1
+    return 0
+
+
+def record_of(row: Row, settings: Settings) -> tuple[Original, str | None]:
+    """The record as it came; else what the table kept of it, and why that is all."""
+    kept = whole(row)
+    if kept is not None:
+        return kept, None
+    letter = Letter(row["topic"], row["partition"], row["offset"], row["timestamp"])
+    problem = "this is what the table kept of it: neither the log nor its copies have it any more"
+    try:
+        sources = [lambda wanted: from_log(settings, wanted), lambda wanted: from_copies(settings, wanted)]
+        if letter.topic != settings.kafka_topic:
+            del sources[0]  # another topic's log was read here once
+        for _, original in first_found([letter], sources):
+            return original, None
+    except (Unreachable, NoSuchTopic) as error:
+        problem = f"this is what the table kept of it; the rest is in Kafka: {error}"
+    headers: Headers = [
+        (name, None if content is None else base64.b64decode(content)) for name, content in row["headers"]
+    ]
+    key, value = (None if row[name] is None else bytes(row[name]) for name in ("key", "value"))
+    return Original(key, value, headers), problem
+
+
+def as_document(row: Row, original: Original, *, complete: bool) -> Row:
+    names = ("topic", "partition", "offset", "timestamp", "reason", "detail", "state", "created_at", "state_changed_at")
+    return {
+        **{name: row[name] for name in names},
+        "key": readable(original.key),
+        "headers": [[name, readable(value)] for name, value in original.headers],
+        "value": readable(original.value),
+        "value_bytes": row["value_bytes"],
+        "complete": complete,
+    }
+
+
+def as_text(row: Row, original: Original) -> None:
+    fields = [
+        ("dead letter", f"{row['topic']}:{row['partition']}:{row['offset']}"),
+        ("state", row["state"] + (f" since {row['state_changed_at']}" if row["state_changed_at"] else "")),
+        ("reason", row["reason"]),
+        ("detail", shown_line(row["detail"])),
+        ("came", f"{row['timestamp']} ms since 1970"),
+        ("noted", row["created_at"]),
+        ("key", "none" if original.key is None else shown_line(as_escaped(original.key))),
+        *((f"header {shown_line(name)}", shown_line(as_escaped(value or b""))) for name, value in original.headers),
+        ("value", "none" if original.value is None else f"{row['value_bytes']:,} bytes"),
+    ]
+    pairs(fields)
+    if original.value is not None:
+        # Indented, so that no line of a value can pass for one of ours.
+        for line in as_escaped(original.value).split("\n"):
+            print(f"    {line}")
+
+
+def as_escaped(content: bytes) -> str:
+    """Bytes for a terminal: what is no UTF-8 as \\xff, and what a terminal would obey by its code."""
+    return escaped(content.decode("utf-8", "backslashreplace"))
+
+
+def shown_line(text: str) -> str:
+    return escaped(text).replace("\n", "\\n").replace("\t", "\\t")
