@@ -18,7 +18,9 @@ BEHIND_TASKS = 50
 BEHIND_SECONDS = 5.0
 
 # Fields of GET /status that have a place of their own on the page; whatever else is there is listed as it is.
-PLACED = frozenset({"status", "model", "dimensions", "embedded", "pending", "failed", "oldest_pending_seconds"})
+PLACED = frozenset(
+    {"status", "model", "dimensions", "embedded", "pending", "failed", "oldest_pending_seconds", "reembedding"}
+)
 
 NOTHING = Contents([], [], {"letters": [], "next": None}, {"failures": [], "next": None})
 
@@ -136,7 +138,7 @@ def history_said(flow: Throughput | None) -> str:
 
 
 def facts(status: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """What GET /status says beyond the numbers shown elsewhere: the index, a re-embedding, whatever there is."""
+    """What GET /status says beyond the numbers shown elsewhere: the index, and whatever there is."""
     return [(name, value) for name, value in status.items() if name not in PLACED and value is not None]
 
 

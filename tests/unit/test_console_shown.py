@@ -1,11 +1,14 @@
 """How the console shows bytes, hits, rates and freshness; no server is needed."""
 
 import pytest
+from flask import render_template
 
+from api.app import create_app
 from api.console import shown, throughput
 from api.console.shown import Piece
 from api.console.state import facts
 from api.pipeline_numbers import numbers_in
+from settings import Settings
 from tasks.numbers import CONSUMED, EMBEDDED, FRESHNESS, PERSISTED, Tally, field
 
 
@@ -114,5 +117,25 @@ def test_a_tally_keeps_what_could_not_be_delivered() -> None:
 def test_whatever_the_status_says_of_the_index_is_listed() -> None:
     index = {"kind": "hnsw", "parts": [1, 2, 3], "building": True, "open": {"vectors": 5, "share": 0.5}, "x": None}
     assert dict(numbers_in(index)) == {"parts": 3, "building": 1, "open.vectors": 5, "open.share": 0.5}
-    status = {"status": "up_to_date", "pending": 0, "index": index, "reembedding": {"done": 1, "total": 2}, "y": None}
-    assert [name for name, _ in facts(status)] == ["index", "reembedding"]
+    status = {"status": "up_to_date", "pending": 0, "index": index, "reembedding": {"done": 1}, "z": 1, "y": None}
+    assert [name for name, _ in facts(status)] == ["index", "z"]
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        (
+            "embedding",
+            ["new model", "<bdi>new</bdi>: embedding, 12,345 of 50,000", 'value="12345"', "3 failed", "no &lt;key"],
+        ),
+        ("switched", ["kept for an undo", "<bdi>old</bdi>"]),
+    ],
+)
+def test_the_console_shows_a_change_of_the_model(state: str, told: list[str]) -> None:
+    change = {"state": state, "model": "new", "from_model": "old", "done": 12_345, "total": 50_000, "failed": 3}
+    status = {"model": "active", "dimensions": 4, "pending": 0, "reembedding": change | {"problem": "no <key"}}
+    app = create_app("search", Settings())
+    with app.test_request_context():
+        page = " ".join(render_template("console/index.html", index=status, facts=[]).split())
+    assert [part for part in told if part not in page] == []
+    assert ("progress" in page) == (state != "switched")
