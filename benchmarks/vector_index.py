@@ -18,7 +18,7 @@ from sqlalchemy import Engine, text
 import settings as configuration
 from benchmarks import corpus, servers
 from benchmarks.texts import Text
-from db import schema, session, vector_index, vector_search
+from db import index_catalogue, schema, session, vector_index, vector_search
 from db.index_plan import Range
 from embedder.minilm import MiniLM
 from settings import Settings
@@ -56,7 +56,7 @@ def measure(settings: Settings, model: str, held: Sequence[Text], vectors: np.nd
     say(f"row by row into one HNSW index: {floor:,.0f} rows/s")
     ask(engine, model, queries[:20], truth, "no index, exact scan", None)
 
-    asked = vector_index.Model(model, vectors.shape[1], True)
+    asked = index_catalogue.Model(model, vectors.shape[1], True)
     seal = min(settings.index_seal_rows, rows // 20)
     marks = [1, rows - 5 * seal, *range(rows - 4 * seal, rows, seal)]  # the last of these is where the open part begins
     timed = []
@@ -92,7 +92,7 @@ def row_by_row(engine: Engine, vectors: np.ndarray) -> float:
     return len(vectors) / took
 
 
-def build(settings: Settings, model: vector_index.Model, wanted: Range) -> float:
+def build(settings: Settings, model: index_catalogue.Model, wanted: Range) -> float:
     began = time.perf_counter()
     with vector_index.builder(settings) as connection:
         assert connection is not None, "another builder is at work"

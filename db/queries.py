@@ -14,7 +14,7 @@ import simplejson
 from sqlalchemy import Connection, text
 
 import settings
-from db import reembedding_status, text_index, vector_index
+from db import index_catalogue, reembedding_status, text_index
 
 Row = dict[str, Any]
 
@@ -180,7 +180,7 @@ def status(connection: Connection) -> Row:
         "pending": found["pending"],
         "failed": found["failed"],
         "oldest_pending_seconds": round(float(oldest), 3) if oldest is not None else None,
-        "index": vector_index.status(connection, settings.load()),
+        "index": index_catalogue.status(connection, settings.load()),
         "reembedding": reembedding_status.status(connection),
     }
 

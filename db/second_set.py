@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from db import index_plan, vector_index
+from db import index_catalogue, index_plan
 from db.commands import array
 from db.outbox import SECOND_JOB
 from db.reembedding import Change, set_state
@@ -119,11 +119,11 @@ def waiting(connection: Connection, model: str) -> int:
 
 def is_indexed(connection: Connection, model: str, settings: Settings) -> bool:
     """Whether a search over this set would be as fast as it can be: nothing of it waits for an index."""
-    found = next((each for each in vector_index.models(connection, settings) if each.name == model), None)
+    found = next((each for each in index_catalogue.models(connection, settings) if each.name == model), None)
     if found is None:
         return True  # no index is wanted, or none is possible for so many dimensions
     limits = index_plan.Limits.of(settings, found.dimensions)
-    return index_plan.seal(vector_index.situation(connection, found, limits), limits, 0.0) is None
+    return index_plan.seal(index_catalogue.situation(connection, found, limits), limits, 0.0) is None
 
 
 def close(connection: Connection, *, closing: bool) -> None:

@@ -1,4 +1,4 @@
-"""The vector index behind the writer: its catalogue, and the one builder that seals, merges and drops its parts.
+"""The vector index behind the writer: the one builder that seals, merges and drops its parts.
 
 What to do is decided in db.index_plan; how a search uses the parts stands in db.vector_search. Writers insert into the
 open part, which no index covers, so they never wait for a graph. A vector whose id lies in a part all the same (its
@@ -12,109 +12,29 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 from psycopg2 import errorcodes
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from db import index_plan, session, text_index
-from db.index_plan import Limits, Part, Range, Situation
+from db import index_catalogue, index_plan, session, text_index
+from db.index_catalogue import (
+    BUILDER_LOCK,
+    NAME,
+    Model,
+    catalogue,
+    count,
+    disorder,
+    has_parts,
+    index_is_valid,
+    models,
+    situation,
+    under_way,
+)
+from db.index_plan import Limits, Range
 from settings import Settings
 
 log = logging.getLogger(__name__)
-
-BUILDER_LOCK = 7_263_511_902
-NAME = "message_embeddings_part_"
-
-# pgvector indexes halfvec up to so many dimensions; vectors of more are always scanned exactly.
-MAX_DIMENSIONS = 4_000
-# A search reads the catalogue and then asks at once; an index that is dropped so long after can be missed by none.
-RETIRE_SECONDS = 5.0
-COUNT_SECONDS = 60.0
-# The models of so many newest vectors are being written.
-NEWEST = 200
-
-
-@dataclass(frozen=True)
-class Model:
-    name: str
-    dimensions: int
-    active: bool
-
-
-def models(connection: Connection, settings: Settings) -> list[Model]:
-    """The models whose vectors want an index: the active one first, and those that are being written."""
-    if settings.vector_index == "off":
-        return []
-    rows = connection.execute(
-        text("""
-            SELECT name, dimensions, active FROM embedding_models
-            WHERE dimensions <= :most AND (active OR name IN (
-                SELECT followed_by FROM embedding_models WHERE active UNION ALL
-                SELECT model FROM (SELECT model FROM message_embeddings ORDER BY id DESC LIMIT :newest) AS newest))
-            ORDER BY active DESC, name
-        """),
-        {"most": MAX_DIMENSIONS, "newest": NEWEST},
-    )
-    return [Model(*row) for row in rows]
-
-
-def situation(connection: Connection, model: Model, limits: Limits) -> Situation:
-    """How the index of a model stands. Cheap: the open part is counted up to three times its sealing size, and above
-    that its size is taken from its ids."""
-    rows = connection.execute(
-        text("""
-            SELECT id, from_id, to_id, built_rows, live_rows, build_seconds,
-                extract(epoch FROM clock_timestamp() - changed_at)::double precision
-            FROM vector_index_parts WHERE model = :model AND state = 'ready' ORDER BY from_id
-        """),
-        {"model": model.name},
-    )
-    parts = [Part(*row) for row in rows]
-    start = parts[-1].to_id if parts else 1
-    most = 3 * limits.seal_rows
-    # OFFSET 0: the planner counts the newest ones by their ids, whatever it knows of the models.
-    own, span, newest = connection.execute(
-        text("""
-            SELECT count(*) FILTER (WHERE model = :model), count(*), coalesce(max(id), :from - 1)
-            FROM (SELECT id, model FROM message_embeddings WHERE id >= :from ORDER BY id DESC LIMIT :most OFFSET 0) AS e
-        """),
-        {"model": model.name, "from": start, "most": most},
-    ).one()
-    if span >= most:
-        ids = newest + 1 - start
-        own, span = own * ids // span, ids
-    return Situation(parts, own, span, newest + 1, model.active)
-
-
-def is_building(connection: Connection) -> bool:
-    """Whether somebody holds the builder's lock in this database."""
-    return bool(
-        connection.execute(
-            text("""
-                SELECT EXISTS (
-                    SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted
-                        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                        AND classid = :high ::bigint::oid AND objid = :low ::bigint::oid AND objsubid = 1)
-            """),
-            {"high": BUILDER_LOCK >> 32, "low": BUILDER_LOCK & 0xFFFFFFFF},
-        ).scalar_one()
-    )
-
-
-def under_way(connection: Connection) -> tuple[Model, Range, float] | None:
-    """The build that the catalogue shows: its model, range, and seconds since it began."""
-    row = connection.execute(
-        text("""
-            SELECT p.model, coalesce(m.dimensions, 0), coalesce(m.active, FALSE), p.from_id, p.to_id, p.live_rows,
-                extract(epoch FROM clock_timestamp() - p.started_at)::double precision
-            FROM vector_index_parts p LEFT JOIN embedding_models m ON m.name = p.model
-            WHERE p.state = 'building' ORDER BY p.id DESC LIMIT 1
-        """)
-    ).one_or_none()
-    return (Model(row[0], row[1], row[2]), Range(row[3], row[4], row[5]), row[6]) if row else None
 
 
 def break_off(connection: Connection) -> None:
@@ -133,26 +53,6 @@ def was_broken_off(error: Exception) -> bool:
     return isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) == errorcodes.QUERY_CANCELED
 
 
-def disorder(connection: Connection) -> bool:
-    """Whether the builder has something to put in order: what another one left behind, indexes whose time is over,
-    parts whose index is gone, counts that are old."""
-    return bool(
-        connection.execute(
-            text("""
-                SELECT EXISTS (
-                    SELECT FROM vector_index_parts p LEFT JOIN embedding_models m ON m.name = p.model
-                    WHERE p.state = 'building'
-                        OR p.state = 'retired' AND p.changed_at < clock_timestamp() - make_interval(secs => :retired)
-                        OR p.state = 'ready' AND (p.counted_at < clock_timestamp() - make_interval(secs => :counted)
-                            OR p.live_rows = 0 AND m.active IS NOT TRUE
-                            OR NOT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-                                           WHERE c.relname = :name || p.id AND i.indisvalid)))
-            """),
-            {"retired": RETIRE_SECONDS, "counted": COUNT_SECONDS, "name": NAME},
-        ).scalar_one()
-    )
-
-
 def is_due(connection: Connection, settings: Settings, rate: float, quiet_seconds: float) -> bool:
     """Whether a builder has work. `rate` is how many vectors a second come in, `quiet_seconds` since when few did."""
     return (
@@ -164,12 +64,6 @@ def is_due(connection: Connection, settings: Settings, rate: float, quiet_second
             for model in models(connection, settings)
             for limits in [Limits.of(settings, model.dimensions)]
         )
-    )
-
-
-def has_parts(connection: Connection) -> bool:
-    return bool(
-        connection.execute(text("SELECT EXISTS (SELECT FROM vector_index_parts WHERE state = 'ready')")).scalar_one()
     )
 
 
@@ -204,62 +98,6 @@ def tend(settings: Settings, rate: float, quiet_seconds: float) -> int | None:
     return None
 
 
-def last_id(connection: Connection) -> int:
-    """The highest id of a vector, 0 where there is none: what it gains a second is the rate."""
-    return int(connection.execute(text("SELECT coalesce(max(id), 0) FROM message_embeddings")).scalar_one())
-
-
-def status(connection: Connection, settings: Settings) -> dict[str, Any]:
-    """What GET /status says of the index of the active model; api.schemas.Index describes the fields."""
-    found = next((model for model in models(connection, settings) if model.active), None)
-    if found is None:
-        vectors = connection.execute(text("SELECT count(*) FROM message_embeddings")).scalar_one()
-        return {"kind": "exact", "vectors": vectors, "indexed": 0, "open": vectors, "unindexed": 0} | {
-            "settled": True,
-            "parts": [],
-            "building": None,
-        }
-    limits = Limits.of(settings, found.dimensions)
-    now = situation(connection, found, limits)
-    # Counted now, or the sum would lag behind what has been deleted.
-    open_rows = count(connection, found.name, now.open_from, now.next_id)
-    indexed = sum(part.live_rows for part in now.parts)
-    building = building_now(connection, found.name)
-    settled = building is None and index_plan.is_settled(now, limits)
-    return {
-        "kind": "hnsw" if now.parts else "exact",
-        "vectors": indexed + open_rows,
-        "indexed": indexed,
-        "open": open_rows,
-        "unindexed": 0 if settled else open_rows,
-        "settled": settled,
-        "parts": [{"id": part.id, "rows": part.live_rows, "state": "ready"} for part in now.parts],
-        "building": building,
-    }
-
-
-def building_now(connection: Connection, model: str) -> dict[str, Any] | None:
-    row = connection.execute(
-        text("""
-            SELECT p.id, p.live_rows, b.phase, b.done,
-                extract(epoch FROM clock_timestamp() - p.started_at)::double precision
-            FROM vector_index_parts p LEFT JOIN vector_index_progress() b ON b.index_name = :name || p.id
-            WHERE p.state = 'building' AND p.model = :model ORDER BY p.id DESC LIMIT 1
-        """),
-        {"model": model, "name": NAME},
-    ).one_or_none()
-    if row is None:
-        return None
-    part, rows, phase, done, seconds = row
-    return {
-        "id": part,
-        "rows": rows,
-        "phase": phase,  # none: between two statements, or its builder has died
-        "progress": round(min(1.0, (done or 0) / rows), 3) if rows else 0.0,
-        "seconds": round(seconds, 1),
-    }
-
-
 @contextmanager
 def builder(settings: Settings) -> Iterator[Connection | None]:
     """A connection that holds the builder's lock, or None where somebody else holds it. One database has one builder.
@@ -282,7 +120,7 @@ def put_in_order(connection: Connection, settings: Settings) -> None:
     for part, model, state in catalogue(connection):
         if state == "building" and index_is_valid(connection, part.id):
             finish(connection, part.id, model, Range(part.from_id, part.to_id, 0))  # only its builder died
-        elif state == "building" or (state == "retired" and part.age_seconds >= RETIRE_SECONDS):
+        elif state == "building" or (state == "retired" and part.age_seconds >= index_catalogue.RETIRE_SECONDS):
             drop(connection, part.id)
         elif state == "ready" and not index_is_valid(connection, part.id):
             log.warning("the index of the vectors %d to %d is gone", part.from_id, part.to_id)
@@ -312,38 +150,6 @@ def put_in_order(connection: Connection, settings: Settings) -> None:
         now = situation(connection, each, limits)
         if index_plan.is_useless(now.parts, now.open_rows, limits):
             retire(connection, [part.id for part in now.parts])
-
-
-def catalogue(connection: Connection) -> list[tuple[Part, str, str]]:
-    rows = connection.execute(
-        text("""
-            SELECT id, from_id, to_id, built_rows, live_rows, build_seconds,
-                extract(epoch FROM clock_timestamp() - changed_at)::double precision, model, state
-            FROM vector_index_parts ORDER BY id
-        """)
-    )
-    return [(Part(*row[:7]), row[7], row[8]) for row in rows]
-
-
-def index_is_valid(connection: Connection, part: int) -> bool:
-    return bool(
-        connection.execute(
-            text("""
-                SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-                               WHERE c.relname = :name AND i.indisvalid AND i.indisready)
-            """),
-            {"name": f"{NAME}{part}"},
-        ).scalar_one()
-    )
-
-
-def count(connection: Connection, model: str, from_id: int, to_id: int) -> int:
-    return int(
-        connection.execute(
-            text("SELECT count(*) FROM message_embeddings WHERE id >= :from AND id < :to AND model = :model"),
-            {"from": from_id, "to": to_id, "model": model},
-        ).scalar_one()
-    )
 
 
 def drop(connection: Connection, part: int) -> None:

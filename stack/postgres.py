@@ -39,7 +39,7 @@ def configuration(settings: Settings) -> str:
         "port": settings.database_port,
         "unix_socket_directories": "''",
         "max_connections": 100,
-        "shared_buffers": "128MB",
+        "shared_buffers": "256MB",
         "fsync": "on",
         "wal_level": "logical",
         "max_wal_size": "2GB",

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import settings
 import tasks
-from db import index_plan, vector_index
+from db import index_catalogue, index_plan, vector_index
 from tasks import resources
 from tasks.app import app
 from tasks.persist import reason
@@ -70,9 +70,9 @@ def look() -> None:
     now = time.monotonic()
     try:
         with resources.side_engine().begin() as connection:
-            if not watch.see(vector_index.last_id(connection), now):
+            if not watch.see(index_catalogue.last_id(connection), now):
                 return
-            if watch.is_building or vector_index.is_building(connection):
+            if watch.is_building or index_catalogue.is_building(connection):
                 if vector_index.give_way(connection, config, watch.rate):
                     log.info("a merge gives way: %.0f vectors/s come in", watch.rate)
                 return

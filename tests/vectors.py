@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from sqlalchemy import Engine, text
 
-from db import commands, outbox, vector_index, vector_search
+from db import commands, index_catalogue, outbox, vector_index, vector_search
 from db.index_plan import QUIET_SECONDS
 from db.outbox import Vectors
 from records import Record
@@ -120,7 +120,7 @@ def rest(chosen: Settings, engine: Engine) -> None:
 
 def status(chosen: Settings, engine: Engine) -> dict[str, object]:
     with engine.connect() as connection:
-        return vector_index.status(connection, chosen)
+        return index_catalogue.status(connection, chosen)
 
 
 def ranges(engine: Engine) -> list[tuple[int, int]]:

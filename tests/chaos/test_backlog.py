@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
 
 REDIS_MB = 64.0
 # What may still be filled in the last third of a short backlog: PostgreSQL's shared_buffers, Kafka's heap.
-CACHES_MB = {"postgres": 128.0, "kafka": 256.0}
+CACHES_MB = {"postgres": 256.0, "kafka": 256.0}
 HEAP_MB = 20.0
 MODEL_TEXTS = 20_000
 STALL_SECONDS = 120.0

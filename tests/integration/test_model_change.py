@@ -12,7 +12,7 @@ import pytest
 import requests
 from sqlalchemy import Engine, text
 
-from db import outbox, providers, reembed_command, reembedding, reembedding_status, second_set, vector_index
+from db import index_catalogue, outbox, providers, reembed_command, reembedding, reembedding_status, second_set
 from db.outbox import ModelSwitched
 from embedder import ModelError
 from embedder.hashing import HashingEmbedder
@@ -197,7 +197,7 @@ def test_a_change_there_and_back(live: System, gate: Gate, capsys: pytest.Captur
     # The one embed worker is held by the new model, as it would be by a long text of anybody's.
     with live.database.connect() as builder:  # and so is the builder of the indexes
         builder = builder.execution_options(isolation_level="AUTOCOMMIT")
-        builder.execute(text("SELECT pg_advisory_lock(:key)"), {"key": vector_index.BUILDER_LOCK})
+        builder.execute(text("SELECT pg_advisory_lock(:key)"), {"key": index_catalogue.BUILDER_LOCK})
         gate.open.set()
         eventually(lambda: live.is_whole(OLD))
         live.wait_for("indexing")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine, text
 
-from db import vector_index, vector_search
+from db import index_catalogue, vector_index, vector_search
 from settings import Settings
 from tests.parts import eventually
 from tests.samples import ask, meanwhile, run
@@ -62,7 +62,7 @@ def test_what_was_merged_is_dropped_later(stored: Stored, chosen: Settings, monk
     rest(chosen, stored.engine)
     seal(chosen)
     assert len(indexes(stored.engine)) == 2, "a search may just have read the catalogue"
-    monkeypatch.setattr(vector_index, "RETIRE_SECONDS", 0.0)
+    monkeypatch.setattr(index_catalogue, "RETIRE_SECONDS", 0.0)
 
     def dropped() -> bool:
         seal(chosen)  # nothing where the session of the builder before has not ended yet
@@ -125,7 +125,7 @@ def test_searches_beside_merges_miss_nothing(stored: Stored, chosen: Settings) -
 def test_a_part_that_lost_most_of_its_rows_is_built_again_and_a_small_rest_needs_none(
     stored: Stored, chosen: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vector_index, "COUNT_SECONDS", 0.0)
+    monkeypatch.setattr(index_catalogue, "COUNT_SECONDS", 0.0)
     ids = stored.add(1_000)
     rest(chosen, stored.engine)
     (first,) = ask(stored.engine, "SELECT id, built_rows FROM vector_index_parts WHERE state = 'ready'")
@@ -175,8 +175,8 @@ def test_the_parts_of_a_model_that_is_no_more_are_dropped(
     rest(chosen, stored.engine)
     run(stored.engine, "UPDATE embedding_models SET active = FALSE")
     run(stored.engine, "DELETE FROM message_embeddings")
-    monkeypatch.setattr(vector_index, "COUNT_SECONDS", 0.0)
-    monkeypatch.setattr(vector_index, "RETIRE_SECONDS", 0.0)
+    monkeypatch.setattr(index_catalogue, "COUNT_SECONDS", 0.0)
+    monkeypatch.setattr(index_catalogue, "RETIRE_SECONDS", 0.0)
     seal(chosen)
     seal(chosen)
     assert indexes(stored.engine) == []

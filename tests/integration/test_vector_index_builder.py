@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from db import schema, vector_index
+from db import index_catalogue, schema, vector_index
 from db.index_plan import Range
 from settings import Settings
 from tests.parts import eventually
@@ -31,12 +31,12 @@ def test_two_builders_do_not_work_at_once(stored: Stored, chosen: Settings) -> N
     with vector_index.builder(chosen) as first:
         assert first is not None
         with stored.engine.connect() as connection:
-            assert vector_index.is_building(connection)
+            assert index_catalogue.is_building(connection)
         with vector_index.builder(chosen) as second:
             assert second is None
         assert seal(chosen) is None
     with stored.engine.connect() as connection:
-        eventually(lambda: not vector_index.is_building(connection))
+        eventually(lambda: not index_catalogue.is_building(connection))
     assert seal(chosen) is not None
 
 
@@ -93,7 +93,7 @@ def test_a_build_that_died_is_found_and_done_again(
     assert ask(stored.engine, "SELECT state FROM vector_index_parts") == [{"state": "building"}]
     assert stored.recall() == 1.0
     with stored.engine.connect() as connection:
-        assert vector_index.disorder(connection)
+        assert index_catalogue.disorder(connection)
     old_snapshot.close()
     assert seal(chosen) is not None
     assert left not in indexes(stored.engine)
@@ -137,7 +137,7 @@ def test_a_merge_is_broken_off_when_too_much_comes_in(
 
 
 def test_a_quote_in_the_name_of_a_model_is_part_of_it(database: Engine, chosen: Settings) -> None:
-    model = vector_index.Model("it's 100 % :new", 4, True)
+    model = index_catalogue.Model("it's 100 % :new", 4, True)
     with vector_index.builder(chosen) as connection:
         assert connection is not None
         vector_index.build(connection, model, Range(1, 100, 1), chosen, quiet=False)
