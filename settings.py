@@ -76,7 +76,7 @@ class Settings:
 
     # Bridge
     bridge_id: str = ""
-    bridge_batch_max: int = 500
+    bridge_batch_max: int = 1_000
     bridge_batch_bytes: int = 262_144
     bridge_window: int = 16
     bridge_lease_seconds: float = 10.0
