@@ -76,7 +76,7 @@ def trace_record(parts: Parts, query: TraceQuery) -> Response:
         if record is not None:  # what will be a dead letter, and is not one yet
             return json_answer(story(known, shown, [], (record.timestamp, partition, offset)))
         why = f": {away}" if away else "; Kafka holds no record there, any more or yet"
-        raise Problem(404, f"nothing is known of {topic}/{partition}/{offset}{why}")
+        raise Problem(404, f"nothing is known of {topic}:{partition}:{offset}{why}")
     return json_answer(story(known, shown, letters, version))
 
 

@@ -53,7 +53,7 @@ def common(settings: Settings) -> dict[str, object]:
 def knock(settings: Settings) -> None:
     """Raises Unreachable at once where nobody listens at all, which kafka-python would try again and again."""
     for server in settings.kafka_servers:
-        host, _, port = (server if re.search(r":\d+$", server) else f"{server}:9092").rpartition(":")
+        host, _, port = (server if re.search(r":[0-9]+$", server) else f"{server}:9092").rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
             return

@@ -3,13 +3,12 @@ Kafka."""
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from clients import database
-from clients.dead_letters import parse_name
-from clients.terminal import CommandFailed, WrongUsage, say
+from clients.place import counted, dead_letter
+from clients.terminal import confirm, say
 from db import console_queries, queries
 from settings import Settings
 
@@ -20,19 +19,16 @@ def drop(given: argparse.Namespace, settings: Settings) -> int:
         say(f"kafka_cli.py: {line}")
     dropped = 0
     if count:
-        confirm(given, count)
+        these = f"{counted(count)} for good"
+        confirm(f"Drop {these}?", "nothing was dropped", yes=given.yes, unasked=f"this drops {these}")
         dropped = tell_workers(settings, choice)
     elif not refused:
         say("no open dead letters" + (f" with the reason {given.reason}" if given.reason else ""))
     if given.json:
         print(json.dumps({"dropped": dropped, "failed": len(refused)}))
     elif dropped:
-        print(f"dropped {dropped:,} {letters(dropped)}")
+        print(f"dropped {counted(dropped)}")
     return 1 if refused else 0
-
-
-def letters(count: int) -> str:
-    return "dead letter" if count == 1 else "dead letters"
 
 
 def choose(given: argparse.Namespace, settings: Settings) -> tuple[dict[str, Any], int, list[str]]:
@@ -40,14 +36,14 @@ def choose(given: argparse.Namespace, settings: Settings) -> tuple[dict[str, Any
     with database.connect(settings) as connection:
         if given.letters:
             keys, refused = [], []
-            for key in dict.fromkeys(map(parse_name, given.letters)):
-                row = queries.dead_letter(connection, *key)
+            for place in dict.fromkeys(map(dead_letter, given.letters)):
+                row = queries.dead_letter(connection, *place)
                 if row is None:
-                    refused.append(f"{':'.join(map(str, key))}: there is no such dead letter")
+                    refused.append(f"{place}: there is no such dead letter")
                 elif row["state"] != "open":
-                    refused.append(f"{':'.join(map(str, key))}: it is {row['state']} already")
+                    refused.append(f"{place}: it is {row['state']} already")
                 else:
-                    keys.append(key)
+                    keys.append(place)
             return {"keys": keys}, len(keys), refused
         found = [
             row for row in console_queries.dead_letter_counts(connection) if given.all or row["reason"] == given.reason
@@ -57,26 +53,8 @@ def choose(given: argparse.Namespace, settings: Settings) -> tuple[dict[str, Any
     return {"why": given.reason, "until": until}, sum(row["count"] for row in found), []
 
 
-def confirm(given: argparse.Namespace, count: int) -> None:
-    """Raises WrongUsage where nobody can be asked, and CommandFailed for a no."""
-    if given.yes:
-        return
-    if not sys.stdin.isatty():
-        raise WrongUsage(
-            f"this drops {count:,} {letters(count)} for good: without a terminal to ask on, it wants --yes too"
-        )
-    sys.stderr.write(f"Drop {count:,} {letters(count)} for good? [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise CommandFailed("nothing was dropped")
-
-
 def tell_workers(settings: Settings, choice: Mapping[str, Any]) -> int:
     from clients import workers  # it brings Celery, which would make every other command wait
 
-    about = (
-        ", ".join(":".join(map(str, key)) for key in choice["keys"])
-        if "keys" in choice
-        else f"all: {choice['why'] or 'any'}"
-    )
+    about = ", ".join(map(str, choice["keys"])) if "keys" in choice else f"all: {choice['why'] or 'any'}"
     return int(workers.ask(settings, workers.DROP_DEAD_LETTERS, choice, about)["dropped"])

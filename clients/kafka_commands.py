@@ -13,7 +13,7 @@ from kafka.errors import KafkaError
 import settings as configuration
 from clients import connect, consume, kafka_options, produce, steering, topics
 from clients.progress import reading
-from clients.terminal import CommandFailed, WrongUsage, on_terminal, one_line, run, say, table
+from clients.terminal import CommandFailed, WrongUsage, confirm, on_terminal, one_line, run, say, table
 from settings import Settings
 
 # While a stream is sent, a broker may restart; a single record is not waited for so long.
@@ -206,9 +206,7 @@ def rewind(given: argparse.Namespace, settings: Settings) -> int:
         wished = steering.earliest_of(reader, partitions, commits, since=given.to_time, offsets=dict(given.to_offset))
         ends = reader.end_offsets(partitions)
         records = sum(max(0, ends[part] - wished[part.partition]) for part in partitions if part.partition in wished)
-        question = f"Read {records:,} records of {settings.kafka_topic} again? [y/N] "
-        if not given.yes and on_terminal() and input(question).strip().lower() not in ("y", "yes"):
-            raise CommandFailed("nothing was changed")
+        confirm(f"Read {records:,} records of {settings.kafka_topic} again?", "nothing was changed", yes=given.yes)
         steering.rewind(settings, admin, wished)
     if given.json:
         print(json.dumps({"records": records, "offsets": {str(part): offset for part, offset in wished.items()}}))

@@ -149,7 +149,7 @@ def moment(given: str) -> datetime:
 
 
 def place(given: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d{1,9}):(\d{1,18})", given)
+    found = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,18})", given)
     if not found:
         raise argparse.ArgumentTypeError(f"{given!r} is no place: expected PARTITION:OFFSET")
     return int(found[1]), int(found[2])
@@ -170,13 +170,13 @@ def header(given: str) -> tuple[str, bytes]:
 
 def positive(given: str) -> int:
     number = int(given)
-    if number < 1:
+    if number < 1 or not given.isascii():
         raise argparse.ArgumentTypeError("must be 1 or more")
     return number
 
 
 def seconds(given: str) -> float:
     number = float(given)
-    if not 0 <= number < float("inf"):
+    if not 0 <= number < float("inf") or not given.isascii():
         raise argparse.ArgumentTypeError("must be 0 or more seconds")
     return number

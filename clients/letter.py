@@ -11,7 +11,7 @@ from typing import Any
 from clients import database
 from clients.connect import NoSuchTopic
 from clients.consume import readable
-from clients.dead_letters import parse_name
+from clients.place import Place, dead_letter
 from clients.replay import from_copies, from_log
 from clients.terminal import CommandFailed, Unreachable, escaped, one_line, pairs, say
 from db import console_queries
@@ -22,11 +22,11 @@ Row = dict[str, Any]
 
 
 def show(given: argparse.Namespace, settings: Settings) -> int:
-    topic, partition, offset = parse_name(given.letter)
+    place = dead_letter(given.letter)
     with database.connect(settings) as connection:
-        row = console_queries.dead_letter(connection, topic, partition, offset)
+        row = console_queries.dead_letter(connection, *place)
     if row is None:
-        raise CommandFailed(f"there is no dead letter {given.letter}: `kafka_cli.py dead-letters list` shows them")
+        raise CommandFailed(f"there is no dead letter {place}: `kafka_cli.py dead-letters list` shows them")
     original, problem = record_of(row, settings)
     if given.json:
         print(json.dumps(as_document(row, original, complete=problem is None), ensure_ascii=False))
@@ -74,7 +74,7 @@ def as_document(row: Row, original: Original, *, complete: bool) -> Row:
 
 def as_text(row: Row, original: Original) -> None:
     fields = [
-        ("dead letter", f"{row['topic']}:{row['partition']}:{row['offset']}"),
+        ("dead letter", Place.of(row)),
         ("state", row["state"] + (f" since {row['state_changed_at']}" if row["state_changed_at"] else "")),
         ("reason", row["reason"]),
         ("detail", shown_line(row["detail"])),

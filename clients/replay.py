@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from kafka.producer import KafkaProducer
 
 from clients import connect, database
-from clients.dead_letters import parse_name
+from clients.place import Place, counted, dead_letter
 from clients.produce import Sending
 from clients.progress import bar
 from clients.show import short_time
-from clients.terminal import lines, on_terminal, one_line, say, table
+from clients.terminal import confirm, lines, on_terminal, one_line, say, table
 from db import queries
 from replay.letters import Letter, Original, copies, first_found, originals, replay_headers, whole
 from settings import Settings
@@ -29,7 +29,7 @@ def list_letters(given: argparse.Namespace, settings: Settings) -> int:
     shown = short_time if on_terminal() else str
     rows = [
         (
-            f"{row['topic']}:{row['partition']}:{row['offset']}",
+            Place.of(row),
             row["state"],
             row["reason"],
             shown(row["created_at"]),
@@ -55,8 +55,9 @@ def replay(given: argparse.Namespace, settings: Settings) -> int:
         if not refused:
             say("no open dead letters" + (f" with the reason {given.reason}" if given.reason else ""))
         return 1 if refused else 0
-    if given.all and not given.yes and on_terminal() and not confirmed(len(letters), settings.kafka_topic):
-        return 1
+    if given.all:
+        these = counted(len(letters))
+        confirm(f"Send {these} to {settings.kafka_topic} again?", "nothing was sent", yes=given.yes)
     with connect.admin(settings) as admin:
         largest = connect.record_limit(admin, settings.kafka_topic)
     with connect.producer(settings, largest) as producer:
@@ -80,9 +81,9 @@ def choose(given: argparse.Namespace, settings: Settings) -> tuple[list[Letter],
     refused: list[str] = []
     with database.connect(settings) as connection:
         if given.letters:
-            for topic, partition, offset in dict.fromkeys(map(parse_name, given.letters)):
-                row = queries.dead_letter(connection, topic, partition, offset)
-                letter = Letter(topic, partition, offset, row["timestamp"] if row else 0)
+            for place in dict.fromkeys(map(dead_letter, given.letters)):
+                row = queries.dead_letter(connection, *place)
+                letter = Letter(*place, row["timestamp"] if row else 0)
                 if row is None:
                     refused.append(f"{letter.name}: there is no such dead letter")
                 elif row["state"] != "open":
@@ -97,13 +98,6 @@ def choose(given: argparse.Namespace, settings: Settings) -> tuple[list[Letter],
     elsewhere = [letter for letter in letters if letter.topic != settings.kafka_topic]
     refused += [f"{letter.name}: the bridge reads {settings.kafka_topic} (KAFKA_TOPIC)" for letter in elsewhere]
     return [letter for letter in letters if letter.topic == settings.kafka_topic], refused
-
-
-def confirmed(count: int, topic: str) -> bool:
-    try:
-        return input(f"Send {count} dead letters to {topic} again? [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
 
 
 def send_again(settings: Settings, producer: KafkaProducer, letters: Sequence[Letter]) -> tuple[Sending, list[Letter]]:

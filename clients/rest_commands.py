@@ -8,6 +8,7 @@ from typing import Any
 
 import settings as configuration
 from clients import rest, show, trace
+from clients.place import place_in
 from clients.rest import Answer, Api, Json
 from clients.terminal import WrongUsage, run, say
 
@@ -66,9 +67,9 @@ def parser() -> argparse.ArgumentParser:
     searching.add_argument("--filter", metavar="JSON", type=json_object, help="only messages whose metadata hold this")
     searching.add_argument("--search-url", metavar="URL", help="the search API (host of --url, SEARCH_API_PORT)")
     does = "The way of one record, from Kafka to the search, and how long each step took."
-    tracing = add("trace", does, "trace text-messages/2/1041", trace_record)
+    tracing = add("trace", does, "trace text-messages:2:1041", trace_record)
     tracing.add_argument(
-        "id", metavar="ID", help="a message's UUID, the id that it was sent with, or TOPIC/PARTITION/OFFSET"
+        "id", metavar="ID", help="a message's UUID, the id that it was sent with, or TOPIC:PARTITION:OFFSET"
     )
     add("stats", "How many messages, embeddings and dead letters there are, and what waits.", "stats", stats)
     return top
@@ -152,11 +153,11 @@ def search(given: argparse.Namespace) -> int:
 def trace_record(given: argparse.Namespace) -> int:
     api = text_api(given)
     path = rest.message_path(given.id, "trace")
-    place = trace.place_in(given.id)
+    place = place_in(given.id)
     if place is None:
         return answer(given, api.call("GET", path), trace.show)
     try:
-        found = api.call("GET", "/trace", parameters=place)
+        found = api.call("GET", "/trace", parameters=place._asdict())
     except rest.Refused as refused:
         if refused.status != 404:
             raise

@@ -66,6 +66,27 @@ def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
+def confirm(question: str, otherwise: str, *, yes: bool, unasked: str | None = None) -> None:
+    """Asks on the terminal, unless --yes has said it already. `otherwise` is what is told after anything but a yes.
+
+    Where there is no terminal to ask on, what destroys nothing goes on; with `unasked`, which says what would be done,
+    it is wrong usage. Raises CommandFailed for a no and for the end of the input, and WrongUsage.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        if unasked is None:
+            return
+        raise WrongUsage(f"{unasked}: without a terminal to ask on, it wants --yes too")
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    answer = sys.stdin.buffer.readline()
+    if not answer.endswith(b"\n"):
+        say("")  # what is said next begins a line
+    if answer.strip().lower() not in (b"y", b"yes"):
+        raise CommandFailed(otherwise)
+
+
 def printable(text: str) -> str:
     """The text without anything that a terminal takes for a command; line breaks and tabs stay."""
     return COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text)

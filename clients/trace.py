@@ -1,13 +1,10 @@
 """The way of one record, as `cli.py trace` tells it: a line for each step, with the time that it took."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from clients.place import Place
 from clients.terminal import escaped, one_line
-
-# topic/partition/offset, or as dead letters are named
-PLACE = re.compile(r"([A-Za-z0-9._-]{1,249})([/:])(\d{1,9})\2(\d{1,18})")
 
 STATES = {
     "searchable": "found by search",
@@ -19,12 +16,6 @@ STATES = {
     "on_its_way": "in Kafka, and not yet in the database",
 }
 INDENT = " " * 28
-
-
-def place_in(given: str) -> dict[str, object] | None:
-    """Topic, partition and offset, where an ID may be meant as that."""
-    found = PLACE.fullmatch(given)
-    return {"topic": found[1], "partition": int(found[3]), "offset": int(found[4])} if found else None
 
 
 def show(answer: Mapping[str, Any]) -> None:
@@ -40,8 +31,7 @@ def show(answer: Mapping[str, Any]) -> None:
 def headline(answer: Mapping[str, Any]) -> str:
     names = [answer["source_id"], answer["id"]] if answer["source_id"] else [answer["id"]]
     if answer["id"] is None:
-        record = answer["record"] or answer["dead_letters"][0]
-        return f"{record['topic']}/{record['partition']}/{record['offset']}"
+        return str(Place.of(answer["record"] or answer["dead_letters"][0]))
     return safe(" = ".join(map(str, names)))
 
 
@@ -90,7 +80,7 @@ def logged(record: Mapping[str, Any]) -> str:
     size = "" if record["value_bytes"] is None else f", {record['value_bytes']:,} bytes"
     if record["in_log"] and record["value_bytes"] is None:
         size = ", no value: a deletion"
-    return f"in Kafka: {record['topic']}/{record['partition']}/{record['offset']}{key}{size}"
+    return f"in Kafka: {Place.of(record)}{key}{size}"
 
 
 def queued(job: Mapping[str, Any]) -> str:
@@ -113,8 +103,7 @@ def notes(answer: Mapping[str, Any]) -> list[str]:
         found.append(f"superseded by partition {later['partition']}, offset {later['offset']} at {later['timestamp']}")
     letters = answer["dead_letters"]
     for letter in letters[1:] if answer["state"] == "dead_letter" else letters:
-        at = f"{letter['topic']}:{letter['partition']}:{letter['offset']}"
-        found.append(f"dead letter {at} ({letter['state']}): {letter['reason']}")
+        found.append(f"dead letter {Place.of(letter)} ({letter['state']}): {letter['reason']}")
     return found
 
 

@@ -22,7 +22,7 @@ from stack.progress import Progress, dim, red, say
 
 
 def main() -> int:
-    arguments = _parser().parse_args()
+    arguments = _parse(sys.argv[1:])
     # Client libraries warn of a server that is not up yet; what matters of it is said by the commands.
     logging.getLogger().addHandler(logging.NullHandler())
     if arguments.call is not _run:  # which is ended like the part that it becomes
@@ -41,9 +41,18 @@ def main() -> int:
         return _fail(_explain_permission(error))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="stack", description="The pipeline on this machine, without containers.")
+def _parse(given: list[str]) -> argparse.Namespace:
+    """Each command reads its own words, so that it is named as it was typed, and options may stand anywhere."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stack", description="The pipeline on this machine, without containers."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_commands(commands)
+    own = commands.choices.get(given[0]) if given else None
+    return parser.parse_args(given) if own is None else own.parse_intermixed_args(given[1:])
+
+
+def _add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
 
     install = commands.add_parser("install", help="install what is missing into the checkout")
     install.add_argument("--dev", action="store_true", help="and what the tests need")
@@ -79,14 +88,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     scale.add_argument("queue", nargs="?", metavar="QUEUE", help="persist or embed")
     scale.add_argument("workers", nargs="?", metavar="N", help="how many worker processes it is to have")
-    scale.add_argument("--timeout", type=float, metavar="S", help="how long to wait for tasks in hand (300)")
+    scale.add_argument("--timeout", type=_seconds, metavar="S", help="how long to wait for tasks in hand (300)")
     scale.add_argument("--json", action="store_true", help="print JSON, for machines")
     scale.set_defaults(call=_scale)
 
     run = commands.add_parser("run", help="become one part (what the supervisor calls)")
     run.add_argument("name")
     run.set_defaults(call=_run)
-    return parser
+
+
+def _seconds(given: str) -> float:
+    number = float(given)
+    if not 0 <= number < float("inf") or not given.isascii():
+        raise argparse.ArgumentTypeError("must be 0 or more seconds")
+    return number
 
 
 def _install(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -218,7 +233,7 @@ def _scale(settings: Settings, arguments: argparse.Namespace) -> int:
     queue, workers = arguments.queue, arguments.workers
     if queue is not None and queue not in QUEUES:
         return _fail(f"there is no queue {queue!r}: there are {' and '.join(QUEUES)}", code=2)
-    if queue is not None and (workers is None or not re.fullmatch(r"\d{1,6}", workers)):
+    if queue is not None and (workers is None or not re.fullmatch(r"[0-9]{1,6}", workers)):
         return _fail(f"how many workers for {queue}? A whole number, such as ./scale.sh {queue} 4", code=2)
     try:
         if queue is not None:

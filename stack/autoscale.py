@@ -6,13 +6,14 @@ counts as the tasks that it will be: that queue is bounded. Where a server is aw
 
 import contextlib
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from settings import Settings, load
-from stack import probes, scale
+from stack import log_lines, probes, scale
 from stack.errors import StackError
 from stack.pipeline import QUEUES
 
@@ -73,21 +74,23 @@ def main() -> int:
     settings = load()
     wishes = {queue: Wish(*bounds) for queue in QUEUES if (bounds := settings.autoscale(queue)) is not None}
     complained = ""
+
+    def say(line: str) -> None:
+        if settings.log_format != "json":
+            line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}"
+        print(log_lines.told(settings, line, process="autoscale", logger=__name__, pid=os.getpid()), flush=True)
+
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             try:
-                follow(settings, wishes, _say)
+                follow(settings, wishes, say)
                 complained = ""
             except StackError as error:
                 if str(error) != complained:
-                    _say(str(error))
+                    say(str(error))
                 complained = str(error)
             time.sleep(LOOK_SECONDS)
     return 0
-
-
-def _say(line: str) -> None:
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}", flush=True)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def maven() -> str:
 
 def major_version(answer: str) -> int | None:
     """17 of `openjdk version "17.0.15"`, and 8 of `java version "1.8.0_402"`."""
-    match = re.search(r'version "(\d+)(?:\.(\d+))?', answer)
+    match = re.search(r'version "([0-9]+)(?:\.([0-9]+))?', answer)
     if match is None:
         return None
     first, second = match.groups()

@@ -6,6 +6,7 @@ Only pip, with the user's own configuration of it.
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -78,6 +79,11 @@ class Packages:
         state = self.state()
         if state == READY:
             return
+        if self.folder.is_symlink():  # it may be another checkout's, which has other wishes and runs on it
+            raise StackError(
+                f"{self.folder} is a link to {self.folder.resolve()}, which does not have what is wanted here, and "
+                f"nothing is changed through a link: rm {shlex.quote(str(self.folder))} has it made here"
+            )
         log = places.LOCAL / "logs" / f"install-{self.folder.name.lstrip('.')}.log"
         log.unlink(missing_ok=True)
         with progress.step(self.label) as step:

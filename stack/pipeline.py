@@ -11,7 +11,7 @@ from stack import places, probes, record
 from stack.part import PIPELINE, Part, Port, environment, without_empty
 
 QUEUES = ("persist", "embed")
-_WORKER = re.compile(rf"({'|'.join(QUEUES)})-worker(?:-([2-9]|[1-9]\d+))?")
+_WORKER = re.compile(rf"({'|'.join(QUEUES)})-worker(?:-([2-9]|[1-9][0-9]+))?")
 
 
 def pipeline(settings: Settings) -> list[Part]:

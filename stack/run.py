@@ -9,7 +9,7 @@ import signal
 import time
 
 from settings import Settings
-from stack import leaving, record
+from stack import leaving, log_lines, record
 from stack.plan import supervised_part
 
 
@@ -25,7 +25,8 @@ def run(settings: Settings, name: str) -> None:
     start = record.write_own(settings, name, part.stop_signal)
     pause = start.waits_until - time.monotonic()
     if pause > 0:
-        print(f"{name} died early: its next start comes in {pause:.1f} s", flush=True)
+        line = f"{name} died early: its next start comes in {pause:.1f} s"
+        print(log_lines.told(settings, line, process=name, logger=__name__, pid=os.getpid()), flush=True)
         time.sleep(pause)
     os.chdir(part.directory)
     os.execve(part.command[0], part.command, part.environment)

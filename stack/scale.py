@@ -140,8 +140,8 @@ def _wait_for_tasks(settings: Settings, names: Sequence[str], patience: float) -
     while at_work := {name: process for name, process in at_work.items() if processes.alive(process)}:
         if time.monotonic() > deadline:
             raise StackError(
-                f"{', '.join(at_work)} still at work after {patience:g} s: each begins anew when its task is done; "
-                "try again then, or with a longer --timeout"
+                f"{', '.join(at_work)} did not end within {patience:g} s: each ends its task first, if it has one, and "
+                "begins anew then; try again, or with a longer --timeout"
             )
         time.sleep(0.05)
 

@@ -7,11 +7,11 @@ import concurrent.futures
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from settings import ROOT, Settings
-from stack import places, plan, ports, record, stop, supervisor, system
+from stack import log_lines, places, plan, ports, record, stop, supervisor, system
 from stack.errors import StackError, Unhealthy
 from stack.java import check_java
 from stack.part import SERVICE, Part, environment
@@ -21,6 +21,7 @@ from stack.supervisor import Supervisor
 # A cold disk and two busy cores; a warm start of everything takes some ten seconds.
 HEALTHY_SECONDS = 90.0
 _HOPELESS_RESTARTS = 4
+_SHOWN_LINES = 15  # of the end of a log
 
 
 def start(settings: Settings) -> None:
@@ -116,19 +117,33 @@ def _command(settings: Settings, progress: Progress, label: str, *module: str) -
     def run() -> None:
         with progress.step(label):
             log = places.log(settings, label.lower())
-            with log.open("w") as output:
-                code = subprocess.call(
-                    [str(places.VENV_PYTHON), "-m", *module],
-                    cwd=ROOT,
-                    env=environment(settings),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                )
+            code, said = _logged(settings, label.lower(), module, log)
         if code != 0:
-            raise StackError(f"python -m {' '.join(module)} failed; the end of {log}:", last_lines(log))
+            raise StackError(f"python -m {' '.join(module)} failed; the end of {log}:", said[-_SHOWN_LINES:])
 
     return run
+
+
+def _logged(settings: Settings, name: str, module: Sequence[str], log: Path) -> tuple[int, list[str]]:
+    """Runs a command with its lines going into the log, in the form of the settings. Returns its code and the lines."""
+    said = []
+    command = subprocess.Popen(
+        [str(places.VENV_PYTHON), "-m", *module],
+        cwd=ROOT,
+        env=environment(settings),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    with command, log.open("w", encoding="utf-8") as output:
+        assert command.stdout is not None
+        for line in command.stdout:
+            said.append(line.rstrip("\n"))
+            told = log_lines.told(settings, said[-1], process=name, logger=module[0], pid=command.pid)
+            print(told, file=output, flush=True)
+    return command.returncode, said
 
 
 _given_up = threading.Event()
@@ -147,8 +162,8 @@ def _at_once(works: list[Callable[[], None]]) -> None:
             raise
 
 
-def last_lines(log: Path, count: int = 15) -> list[str]:
+def last_lines(log: Path) -> list[str]:
     try:
-        return log.read_text(errors="replace").splitlines()[-count:]
+        return log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]
     except FileNotFoundError:
         return ["(it wrote nothing)"]

@@ -1,6 +1,7 @@
-"""Records, vectors and questions to the tables, as the tests of the database need them."""
+"""Records, texts, vectors and questions to the tables, as the tests of the database need them."""
 
 import hashlib
+import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -8,12 +9,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from kafka import KafkaProducer
 from sqlalchemy import Engine, text
 
 from db import commands, outbox
 from db.commands import Stored
 from db.outbox import Vectors
 from records import DeadLetter, Record
+from settings import Settings
 from tests.parts import eventually
 
 MODEL = "sample-4"
@@ -78,6 +81,16 @@ def vectors_of(texts: dict[str, str]) -> Vectors:
         [(0, len(message)) for message in texts.values()],
         np.array([[1, 0, 0, number] for number in range(len(texts))], dtype=np.float32),
     )
+
+
+def send_texts(
+    producer: KafkaProducer, settings: Settings, first: int, last: int, *, partition: int | None = None
+) -> None:
+    """Sends "text N" under the id n-N, for each number, and returns when Kafka has them."""
+    for number in range(first, last):
+        value = json.dumps({"id": f"n-{number}", "text": f"text {number}"}).encode()
+        producer.send(settings.kafka_topic, value, partition=partition)
+    producer.flush()
 
 
 def content_hash(message: str) -> bytes:

@@ -4,10 +4,9 @@ import itertools
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,11 @@ from kafka import KafkaProducer
 from sqlalchemy import Engine
 
 from db import schema, session
-from settings import ROOT, Settings
+from settings import Settings
 from stack import postgres_place
 from tests.conftest import administer
 from tests.integration.test_bridge import all_committed, stored
+from tests.kafka_cli import Cli
 from tests.parts import Running, eventually, stop_all
 from tests.pipeline import Pipeline
 from tests.samples import ask
@@ -78,19 +78,6 @@ def tool(settings: Settings, name: str, *arguments: str) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-def kafka_cli(settings: Settings, *arguments: str) -> str:
-    values = {field.name.upper(): str(getattr(settings, field.name)) for field in fields(settings)}
-    ended = subprocess.run(
-        [sys.executable, str(ROOT / "kafka_cli.py"), *arguments],
-        env={name: value for name, value in values.items() if value},
-        capture_output=True,
-        text=True,
-        timeout=90,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
-
-
 def rows(engine: Engine) -> list[dict[str, object]]:
     """What a message is, its version and whether the vector is that of its text; times of this database left out."""
     return ask(
@@ -123,7 +110,13 @@ def restored(settings: Settings, database: Engine) -> Iterator[Settings]:
 
 
 def test_a_dump_taken_while_messages_flow_and_the_log_since_then_make_the_same_database(
-    settings: Settings, restored: Settings, database: Engine, start: Start, broker: redis.Redis, tmp_path: Path
+    cli: Cli,
+    settings: Settings,
+    restored: Settings,
+    database: Engine,
+    start: Start,
+    broker: redis.Redis,
+    tmp_path: Path,
 ) -> None:
     dump = tmp_path / "texts.dump"
     running = [start(name, index_seal_rows=100) for name in PARTS]
@@ -132,7 +125,7 @@ def test_a_dump_taken_while_messages_flow_and_the_log_since_then_make_the_same_d
     try:
         eventually(lambda: len(stored(database)) > 300, timeout=30)
         # First the place, then the dump: what lies before it is in there.
-        lag = json.loads(kafka_cli(settings, "lag", "--json"))
+        lag = json.loads(cli("lag", "--json"))
         tool(settings, "pg_dump", "-Fc", "-f", str(dump), settings.database_name)
         at_dump = stream.sent
         eventually(lambda: stream.sent > at_dump + 300, timeout=30)
@@ -151,7 +144,7 @@ def test_a_dump_taken_while_messages_flow_and_the_log_since_then_make_the_same_d
         for name in PARTS:
             start(name, database_name=restored.database_name, index_seal_rows=100)
         places = [f"{part['partition']}:{part['committed'] or 0}" for part in lag["partitions"]]
-        kafka_cli(restored, "rewind", "--yes", *itertools.chain(*(("--to-offset", place) for place in places)))
+        Cli(restored)("rewind", "--yes", *itertools.chain(*(("--to-offset", place) for place in places)))
         eventually(lambda: len(rows(new)) == len(whole) and settled(restored, new), timeout=60, interval=0.5)
         assert rows(new) == whole
         assert all(row["vectors"] == [True] for row in rows(new))

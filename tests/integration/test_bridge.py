@@ -4,7 +4,7 @@ crash."""
 import base64
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,13 +20,6 @@ from tests.parts import Running, eventually
 from tests.samples import ask, run
 
 Start = Callable[..., Running]
-
-
-@pytest.fixture
-def producer(settings: Settings, topic: str) -> Iterator[KafkaProducer]:
-    client = KafkaProducer(**settings.kafka_client(), acks="all")
-    yield client
-    client.close(timeout=5)
 
 
 def committed(settings: Settings) -> dict[int, int]:

@@ -80,13 +80,6 @@ class Clocks:
 
 
 @pytest.fixture
-def producer(settings: Settings, topic: str) -> Iterator[KafkaProducer]:
-    client = KafkaProducer(**settings.kafka_client(), acks="all")
-    yield client
-    client.close(timeout=5)
-
-
-@pytest.fixture
 def clocks(settings: Settings, database: Engine, topic: str, broker: redis.Redis, tmp_path: Path) -> Iterator[Clocks]:
     made = Clocks(settings, tmp_path)
     yield made

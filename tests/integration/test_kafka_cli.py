@@ -3,46 +3,19 @@ get their second try from wherever their bytes still are."""
 
 import base64
 import json
-import subprocess
-import sys
-from dataclasses import fields
 from typing import Any
 
-import pytest
 from kafka import KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from sqlalchemy import Engine, text
 
-from settings import ROOT, Settings
+from settings import Settings
+from tests.kafka_cli import Cli
 
 DEAD_LETTER = text("""
     INSERT INTO dead_letters (topic, partition, "offset", timestamp, reason, detail, key, value, value_bytes, headers)
     VALUES (:topic, :partition, :offset, :timestamp, 'rejected', 'why', :key, :value, :bytes, CAST(:headers AS jsonb))
 """)
-
-
-class Cli:
-    """Runs kafka_cli.py as a user does, with the settings of the test in the environment."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.topic = settings.kafka_topic
-        values = {field.name.upper(): str(getattr(settings, field.name)) for field in fields(settings)}
-        self.environment = {name: value for name, value in values.items() if value}
-
-    def __call__(self, *arguments: str, given: bytes = b"", code: int = 0) -> str:
-        command = [sys.executable, str(ROOT / "kafka_cli.py"), *arguments]
-        ended = subprocess.run(command, input=given, env=self.environment, capture_output=True, timeout=60, check=False)
-        self.said = ended.stderr.decode()
-        assert ended.returncode == code, self.said
-        return ended.stdout.decode("utf-8", "replace")
-
-    def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self("consume", self.topic, "--timeout", "0").splitlines()]
-
-
-@pytest.fixture
-def cli(settings: Settings, topic: str) -> Cli:
-    return Cli(settings)
 
 
 def test_a_record_goes_as_it_was_typed_under_its_id(cli: Cli) -> None:

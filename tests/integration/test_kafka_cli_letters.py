@@ -5,25 +5,19 @@ import json
 import os
 import pty
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from kafka import KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from sqlalchemy import Engine, text
 
-from settings import ROOT, Settings
-from tests.integration.test_kafka_cli import DEAD_LETTER, Cli
+from settings import Settings
+from tests.integration.test_kafka_cli import DEAD_LETTER
+from tests.kafka_cli import COMMAND, Cli
 from tests.parts import Running
 
 NASTY = b'\x1b]0;owned\x07{"id":"x"\nstate: dropped\r\xe2\x80\xae\xff'
-
-
-@pytest.fixture
-def cli(settings: Settings, topic: str) -> Cli:
-    return Cli(settings)
 
 
 def note(engine: Engine, topic: str, offset: int, value: bytes | None = b"v", **changes: Any) -> str:
@@ -136,7 +130,7 @@ def answered(cli: Cli, name: str, answer: bytes) -> int:
     ours, theirs = pty.openpty()
     try:
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "kafka_cli.py"), "dead-letters", "drop", name],
+            [*COMMAND, "dead-letters", "drop", name],
             env=cli.environment,
             stdin=theirs,
             stdout=subprocess.DEVNULL,

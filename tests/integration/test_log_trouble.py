@@ -3,10 +3,7 @@ log."""
 
 import contextlib
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from datetime import UTC, datetime
 
 import pytest
@@ -19,17 +16,11 @@ from sqlalchemy import Engine
 from bridge import topics
 from settings import ROOT, Settings
 from tests.integration.test_bridge import all_committed, committed, stored
+from tests.kafka_cli import Cli
 from tests.parts import Running, eventually
-from tests.samples import ask, run
+from tests.samples import ask, run, send_texts
 
 Start = Callable[..., Running]
-
-
-@pytest.fixture
-def producer(settings: Settings, topic: str) -> Iterator[KafkaProducer]:
-    client = KafkaProducer(**settings.kafka_client(), acks="all", allow_auto_create_topics=False)
-    yield client
-    client.close(timeout=5)
 
 
 @pytest.fixture
@@ -37,13 +28,6 @@ def admin(settings: Settings, topic: str) -> Iterator[KafkaAdminClient]:
     client = KafkaAdminClient(**settings.kafka_client())
     yield client
     client.close()
-
-
-def send(producer: KafkaProducer, settings: Settings, first: int, last: int, *, partition: int = 0) -> None:
-    for number in range(first, last):
-        value = json.dumps({"id": f"n-{number}", "text": f"text {number}"}).encode()
-        producer.send(settings.kafka_topic, value, partition=partition)
-    producer.flush()
 
 
 def numbers(database: Engine) -> set[int]:
@@ -62,24 +46,15 @@ def make_again(admin: KafkaAdminClient, settings: Settings) -> None:
     eventually(made)
 
 
-def steer(settings: Settings, *arguments: str) -> str:
-    values = {field.name.upper(): str(getattr(settings, field.name)) for field in fields(settings)}
-    command = [sys.executable, str(ROOT / "kafka_cli.py"), *arguments]
-    environment = {name: value for name, value in values.items() if value}
-    ended = subprocess.run(command, env=environment, capture_output=True, timeout=90, check=False, text=True)
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
-
-
 def test_records_that_retention_removed_unread_are_named_and_the_rest_is_read(
     settings: Settings, database: Engine, producer: KafkaProducer, admin: KafkaAdminClient, start: Start
 ) -> None:
     start("persist-worker")
     bridge = start("bridge")
-    send(producer, settings, 0, 10)
+    send_texts(producer, settings, 0, 10, partition=0)
     eventually(lambda: committed(settings) == {0: 10})
     bridge.stop()
-    send(producer, settings, 10, 30)
+    send_texts(producer, settings, 10, 30, partition=0)
     admin.delete_records({TopicPartition(settings.kafka_topic, 0): 25})
     bridge = start("bridge")
     eventually(lambda: numbers(database) == {*range(10), *range(25, 30)})
@@ -93,12 +68,12 @@ def test_a_topic_made_again_while_the_bridge_is_away_is_read_from_its_beginning(
 ) -> None:
     start("persist-worker")
     bridge = start("bridge")
-    send(producer, settings, 0, 20)
+    send_texts(producer, settings, 0, 20, partition=0)
     eventually(lambda: committed(settings) == {0: 20})
     bridge.stop()
     make_again(admin, settings)
     with KafkaProducer(**settings.kafka_client(), acks="all") as fresh:
-        send(fresh, settings, 100, 100 + more)
+        send_texts(fresh, settings, 100, 100 + more, partition=0)
     start("bridge")
     eventually(lambda: numbers(database) == {*range(20), *range(100, 100 + more)})
     eventually(lambda: committed(settings) == {0: more})
@@ -109,11 +84,11 @@ def test_a_topic_made_again_under_a_running_bridge_is_read_from_its_beginning(
 ) -> None:
     start("persist-worker")
     bridge = start("bridge")
-    send(producer, settings, 0, 20)
+    send_texts(producer, settings, 0, 20, partition=0)
     eventually(lambda: committed(settings) == {0: 20})
     make_again(admin, settings)
     with KafkaProducer(**settings.kafka_client(), acks="all") as fresh:
-        send(fresh, settings, 100, 130)
+        send_texts(fresh, settings, 100, 130, partition=0)
     eventually(lambda: numbers(database) == {*range(20), *range(100, 130)}, timeout=60)
     assert bridge.alive
     assert "it is read from its beginning" in bridge.log_tail()
@@ -137,13 +112,13 @@ def test_a_bad_record_of_a_topic_made_again_is_another_dead_letter(
 
 
 def test_a_database_made_anew_is_filled_from_the_log_by_one_command(
-    settings: Settings, database: Engine, producer: KafkaProducer, start: Start
+    cli: Cli, settings: Settings, database: Engine, producer: KafkaProducer, start: Start
 ) -> None:
     start("persist-worker")
     start("embed-worker")
     start("bridge")
     for partition in range(4):
-        send(producer, settings, 100 * partition, 100 * partition + 50, partition=partition)
+        send_texts(producer, settings, 100 * partition, 100 * partition + 50, partition=partition)
     producer.send(settings.kafka_topic, key=b"n-7", partition=0)
     producer.send(settings.kafka_topic, b'{"id": "n-8", "text": "edited 8"}', partition=0)
     producer.send(settings.kafka_topic, b"{", partition=1)
@@ -154,7 +129,7 @@ def test_a_database_made_anew_is_filled_from_the_log_by_one_command(
     before = ask(database, question), ask(database, letters)
     run(database, "TRUNCATE text_messages, deleted_messages, dead_letters, embedding_jobs, message_embeddings")
     run(database, "DELETE FROM deleted_messages")
-    assert "203 records" in steer(settings, "rewind", "--to-beginning", "--yes")
+    assert "203 records" in cli("rewind", "--to-beginning", "--yes")
     eventually(lambda: (ask(database, question), ask(database, letters)) == before)
     embedded = """SELECT count(*) AS n FROM text_messages m
                   JOIN message_embeddings e ON e.message_id = m.id AND e.content_hash = m.content_hash"""
@@ -163,28 +138,28 @@ def test_a_database_made_anew_is_filled_from_the_log_by_one_command(
 
 
 def test_rewinding_while_no_bridge_runs(
-    settings: Settings, database: Engine, producer: KafkaProducer, start: Start
+    cli: Cli, settings: Settings, database: Engine, producer: KafkaProducer, start: Start
 ) -> None:
     start("persist-worker")
     bridge = start("bridge", bridge_id="")  # no static member: it leaves its group when it stops
-    send(producer, settings, 0, 20)
+    send_texts(producer, settings, 0, 20, partition=0)
     eventually(lambda: committed(settings) == {0: 20})
     bridge.stop()
-    told = json.loads(steer(settings, "rewind", "--to-offset", "0:5", "--json", "--yes"))
+    told = json.loads(cli("rewind", "--to-offset", "0:5", "--json", "--yes"))
     assert told == {"records": 15, "offsets": {"0": 5}}
     assert committed(settings) == {0: 5}
     now = datetime.now(UTC).isoformat()
-    told = json.loads(steer(settings, "rewind", "--to-time", now, "--json"))
+    told = json.loads(cli("rewind", "--to-time", now, "--json"))
     assert (told["offsets"]["0"], committed(settings)) == (5, {0: 5}), "what was not read yet is never skipped"
 
 
 def test_rewinding_skips_nothing_that_is_not_durable_yet(
-    settings: Settings, database: Engine, producer: KafkaProducer, start: Start, broker: redis.Redis
+    cli: Cli, settings: Settings, database: Engine, producer: KafkaProducer, start: Start, broker: redis.Redis
 ) -> None:
     bridge = start("bridge")
-    send(producer, settings, 0, 20)
+    send_texts(producer, settings, 0, 20, partition=0)
     eventually(lambda: broker.llen("persist") > 0)
-    steer(settings, "rewind", "--to-offset", "0:15", "--yes")
+    cli("rewind", "--to-offset", "0:15", "--yes")
     bridge.kill()
     broker.flushdb()
     start("persist-worker")
@@ -194,16 +169,16 @@ def test_rewinding_skips_nothing_that_is_not_durable_yet(
 
 
 def test_pause_and_resume(
-    settings: Settings, database: Engine, producer: KafkaProducer, start: Start, broker: object
+    cli: Cli, settings: Settings, database: Engine, producer: KafkaProducer, start: Start, broker: object
 ) -> None:
     start("persist-worker")
     start("bridge")
-    steer(settings, "pause")
+    cli("pause")
     eventually(lambda: paused_in_log(settings))
-    send(producer, settings, 0, 20)
-    assert steer(settings, "lag").strip()
+    send_texts(producer, settings, 0, 20, partition=0)
+    assert cli("lag").strip()
     assert stored(database) == {}
-    steer(settings, "resume")
+    cli("resume")
     eventually(lambda: len(stored(database)) == 20)
 
 

@@ -5,7 +5,7 @@ import argparse
 import json
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from records import Record
 from settings import Settings
 from tasks import resources
 from tasks.embed import embed_text
-from tests.embedder_parts import KEY, Embeddings, EmbeddingServer
+from tests.embedder_parts import KEY, Embeddings, Gate
 from tests.parts import Running, eventually
 from tests.samples import (
     LEASE,
@@ -52,38 +52,6 @@ STALE = """
     SELECT e.id FROM message_embeddings e LEFT JOIN text_messages m ON m.id = e.message_id
     WHERE e.model = :model AND m.content_hash IS DISTINCT FROM e.content_hash
 """
-
-
-class Gate(EmbeddingServer):
-    """The new model. What it is asked for waits while it is closed, but for the question for its dimensions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.RequestHandlerClass = Gated
-        self.open = threading.Event()
-        self.open.set()
-        self.held = 0
-
-
-class Gated(Embeddings):
-    server: Gate
-
-    def embed(self, question: dict[str, Any]) -> Any:
-        if question["input"] not in (["probe"], ["warm up"]):
-            self.server.held += 1
-            assert self.server.open.wait(60)
-        return super().embed(question)
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    server = Gate()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    yield server
-    server.open.set()
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture
@@ -175,16 +143,21 @@ def live(chosen: Settings, database: Engine, start: Start, key: dict[str, Any]) 
     return System(chosen, database, running)
 
 
-@pytest.mark.slow
-def test_a_change_there_and_back(live: System, gate: Gate, capsys: pytest.CaptureFixture[str]) -> None:
-    live.add(250)
+def begin_held(live: System, gate: Gate, count: int) -> None:
+    """So many messages with their old vectors, and a change of the model that is at its first texts and held there."""
+    live.add(count)
     eventually(lambda: live.is_whole(OLD))
     gate.open.clear()
     assert live.reembed(*OPTIONS, "--no-wait") == 0
+    eventually(lambda: gate.inside)
+
+
+@pytest.mark.slow
+def test_a_change_there_and_back(live: System, gate: Gate, capsys: pytest.CaptureFixture[str]) -> None:
+    begin_held(live, gate, 250)
     assert "embedding: from hashing-384 to text-embedding-3-small@300, 0 of 250" in capsys.readouterr().out
     assert live.reembed(*OPTIONS, "--no-wait") == 1
     assert "is under way" in capsys.readouterr().err
-    eventually(lambda: gate.held)
 
     # Meanwhile, with the new model at its first texts.
     texts = [row["message"] for row in ask(live.database, "SELECT message FROM text_messages ORDER BY id")]
@@ -258,11 +231,7 @@ def test_a_change_there_and_back(live: System, gate: Gate, capsys: pytest.Captur
 
 @pytest.mark.slow
 def test_stopped_resumed_killed_and_given_up(live: System, gate: Gate, capsys: pytest.CaptureFixture[str]) -> None:
-    live.add(1500)
-    eventually(lambda: live.is_whole(OLD))
-    gate.open.clear()
-    assert live.reembed(*OPTIONS, "--no-wait") == 0
-    eventually(lambda: gate.held)
+    begin_held(live, gate, 1500)
     gate.open.set()
     eventually(lambda: live.count(NEW) >= 100, interval=0.01)
     assert live.reembed("stop") == 0
@@ -276,10 +245,10 @@ def test_stopped_resumed_killed_and_given_up(live: System, gate: Gate, capsys: p
     assert len(ask(live.database, WITHOUT, model=NEW)) >= 6
 
     gate.open.clear()
-    held = gate.held
+    held = len(gate.inside)
     asked = len(gate.requests)
     assert live.reembed("resume", "--no-wait") == 0
-    eventually(lambda: gate.held > held)
+    eventually(lambda: len(gate.inside) > held)
     live.running["embed-worker"].kill()
     live.running["persist-worker"].kill()
     gate.open.set()
@@ -294,11 +263,7 @@ def test_stopped_resumed_killed_and_given_up(live: System, gate: Gate, capsys: p
 
 @pytest.mark.slow
 def test_given_up_before_the_switch(live: System, gate: Gate, capsys: pytest.CaptureFixture[str]) -> None:
-    live.add(300)
-    eventually(lambda: live.is_whole(OLD))
-    gate.open.clear()
-    assert live.reembed(*OPTIONS, "--no-wait") == 0
-    eventually(lambda: gate.held)
+    begin_held(live, gate, 300)
     assert live.reembed("undo") == 1
     assert live.state == "embedding"
     assert live.reembed("undo", "--yes", "--no-wait") == 0

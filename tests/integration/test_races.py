@@ -2,11 +2,9 @@
 task's hand, or after a replay has begun. Never a stale vector, never a row that comes back."""
 
 import json
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import pytest
 import redis
@@ -15,46 +13,13 @@ from sqlalchemy import Engine, text
 
 from bridge.message import message_id
 from settings import Settings
-from tests.embedder_parts import KEY, Embeddings, EmbeddingServer
+from tests.embedder_parts import KEY, Gate
 from tests.integration.test_bridge import all_committed, committed
-from tests.integration.test_log_trouble import steer
+from tests.kafka_cli import Cli
 from tests.parts import Running, eventually
 from tests.samples import ask, embedded, run
 
 Start = Callable[..., Running]
-
-
-class Gate(EmbeddingServer):
-    """An embedding provider that holds back its answer until it is let go; it counts who is inside."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.RequestHandlerClass = Gated
-        self.open = threading.Event()
-        self.inside: list[list[str]] = []
-
-    def has(self, message: str) -> bool:
-        return any(message in texts for texts in self.inside)
-
-
-class Gated(Embeddings):
-    server: Gate
-
-    def embed(self, question: dict[str, Any]) -> Any:
-        self.server.inside.append(question["input"])
-        assert self.server.open.wait(60)
-        return super().embed(question)
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    server = Gate()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    yield server
-    server.open.set()
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture
@@ -66,19 +31,11 @@ def parts(settings: Settings, gate: Gate, start: Start) -> Settings:
         "openai_api_key": KEY,
         "openai_timeout_seconds": 60.0,
     }
-    gate.open.set()  # the provider asks for the dimensions when it starts
     start("persist-worker")
     start("embed-worker", **changes)
     start("beat")
     start("bridge")
     return replace(settings, **changes)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def producer(settings: Settings, topic: str) -> Iterator[KafkaProducer]:
-    client = KafkaProducer(**settings.kafka_client(), acks="all")
-    yield client
-    client.close(timeout=5)
 
 
 class Message:
@@ -163,6 +120,7 @@ def test_while_the_message_is_being_embedded(
 
 
 def test_after_a_replay_has_begun(
+    cli: Cli,
     settings: Settings,
     database: Engine,
     parts: Settings,
@@ -177,11 +135,11 @@ def test_after_a_replay_has_begun(
             message.send(text_)
     eventually(lambda: all(message.stored == "older a" for message, _, _ in cases))
     eventually(all_read)
-    steer(settings, "rewind", "--to-beginning", "--yes")
+    cli("rewind", "--to-beginning", "--yes")
     for message, change, _ in cases:
         change(message)
     eventually(all_read)
-    steer(settings, "rewind", "--to-beginning", "--yes")
+    cli("rewind", "--to-beginning", "--yes")
     eventually(all_read)
     for message, _, wanted in cases:
         message.check(wanted)

@@ -73,7 +73,7 @@ def test_the_way_of_a_record_from_its_producer_to_the_search(pipeline: Pipeline)
 
     shown = cli(pipeline, "trace", f"{at.topic}/{at.partition}/{at.offset}")
     assert shown.startswith(f"{source_id} = {message_id}: found by search\n")
-    assert f"in Kafka: {at.topic}/{at.partition}/{at.offset}, key {source_id}, " in shown
+    assert f"in Kafka: {at.topic}:{at.partition}:{at.offset}, key {source_id}, " in shown
     assert "embedded by hashing-384: 1 passage" in shown
     assert f"header traceparent: {TRACEPARENT}" in shown
     assert json.loads(cli(pipeline, "--json", "trace", message_id)) == told

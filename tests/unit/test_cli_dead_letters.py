@@ -1,4 +1,4 @@
-"""The second try of a dead letter: what names it, where its bytes come from, and which headers it carries."""
+"""The second try of a dead letter: where its bytes come from, and which headers it carries."""
 
 import base64
 from collections.abc import Iterator
@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 
 from bridge.message import Coordinates, first_coming
-from clients.dead_letters import parse_name
-from clients.terminal import WrongUsage
 from replay import letters as replay_letters
 from replay.letters import Letter, Original, copies, letter_of, originals, replay_headers, whole
 
@@ -26,21 +24,6 @@ def row(**changes: Any) -> dict[str, Any]:
 
 def record(offset: int, timestamp: int, *, value: bytes | None = b"v", headers: list[Any] | None = None) -> Any:
     return SimpleNamespace(offset=offset, timestamp=timestamp, key=b"k", value=value, headers=headers or [])
-
-
-@pytest.mark.parametrize(
-    ("given", "found"),
-    [("text-messages:2:1041", ("text-messages", 2, 1041)), ("a.b:0:0", ("a.b", 0, 0))],
-)
-def test_a_dead_letter_is_named_by_its_coordinates(given: str, found: tuple[str, int, int]) -> None:
-    assert parse_name(given) == found
-    assert Letter(*found, 0).name == given
-
-
-@pytest.mark.parametrize("given", ["", "a", "a:1", ":1:2", "a:b:c", "a:-1:2", "a:1:²", "a:1:2 "])
-def test_everything_else_is_wrong_usage(given: str) -> None:
-    with pytest.raises(WrongUsage):
-        parse_name(given)
 
 
 def test_a_second_try_carries_the_place_of_the_first_and_the_headers_of_its_sender() -> None:

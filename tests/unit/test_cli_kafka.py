@@ -227,3 +227,17 @@ def nobodys_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("rewind", "--to-offset", "\N{ARABIC-INDIC DIGIT ZERO}:\N{ARABIC-INDIC DIGIT TWO}"),
+        ("consume", "texts", "--max-messages", "\N{ARABIC-INDIC DIGIT TWO}"),
+        ("drain", "--timeout", "\N{ARABIC-INDIC DIGIT TWO}"),
+        ("drain", "--timeout", "nan"),
+    ],
+)
+def test_a_number_is_written_in_the_digits_0_to_9(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert kafka_commands.main(list(words)) == 2
+    assert f"argument {words[-2]}: " in capsys.readouterr().err

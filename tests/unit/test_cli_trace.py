@@ -1,4 +1,4 @@
-"""`cli.py trace`: what may be meant as a place, how durations read, and that a record's words stay words."""
+"""`cli.py trace`: how a story and its durations read, and that a record's words stay words."""
 
 from typing import Any
 
@@ -33,16 +33,6 @@ BASE: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("given", ["text-messages/2/1041", "text-messages:2:1041"])
-def test_a_place_in_the_log(given: str) -> None:
-    assert trace.place_in(given) == PLACE
-
-
-@pytest.mark.parametrize("given", ["note-1", "a/b", "a/1/x", "a/1:2", "a b/1/2", "a/-1/2", "a/1/²", "/1/2", "a/1/2\n"])
-def test_everything_else_is_an_id(given: str) -> None:
-    assert trace.place_in(given) is None
-
-
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [(0.0123, "+12.3 ms"), (-0.5, "-500.0 ms"), (2.5, "+2.50 s"), (185, "+3 min 5 s"), (7260, "+2 h 1 min")],
@@ -56,7 +46,7 @@ def test_the_story_line_by_line(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         "note-1 = 1f0e1ab6-0f2e-5e0a-9d0e-000000000001: found by search",
-        "   2026-01-31 12:00:00.123  in Kafka: text-messages/2/1041, key k, 1 bytes",
+        "   2026-01-31 12:00:00.123  in Kafka: text-messages:2:1041, key k, 1 bytes",
         "                  +12.0 ms  stored",
         "                   +2.00 s  embedded by m: 2 passages, index part 7",
         "                   +2.01 s  in all",

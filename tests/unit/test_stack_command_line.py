@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,13 @@ def test_stop_of_what_does_not_run_is_no_failure(tmp_path: Path) -> None:
         (["embed", "2"], 1, "it does not run: ./start.sh starts it"),
         (["embed"], 2, "how many workers for embed?"),
         (["embed", "many"], 2, "how many workers for embed?"),
+        (["embed", "\N{ARABIC-INDIC DIGIT TWO}"], 2, "how many workers for embed?"),
+        (["embed", "--timeout", "0", "1"], 1, "it does not run: ./start.sh starts it"),
+        (["--json", "embed", "--timeout", "0", "1"], 1, "it does not run: ./start.sh starts it"),
+        (["embed", "1", "--timeout", "-1"], 2, "argument --timeout: must be 0 or more seconds"),
+        (["embed", "1", "--timeout", "nan"], 2, "argument --timeout: must be 0 or more seconds"),
+        (["embed", "1", "--timeout", "inf"], 2, "argument --timeout: must be 0 or more seconds"),
+        (["embed", "1", "--timeout", "soon"], 2, "argument --timeout: "),
         (["embed", "-1"], 2, ""),
         (["embed", "0"], 2, "a queue needs a worker"),
         (["embed", "1000"], 2, "1000 workers: 1 to 16"),
@@ -105,3 +113,21 @@ def test_without_a_python_one_line_says_what_to_install(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["start.sh", "stop.sh", "status.sh", "scale.sh"])
 def test_help_names_the_script(name: str, tmp_path: Path) -> None:
     assert script(name, "--help", data_dir=tmp_path).stdout.startswith(f"usage: ./{name}")
+
+
+@pytest.mark.parametrize("name", ["start.sh", "stop.sh", "status.sh", "scale.sh"])
+def test_what_is_said_of_wrong_usage_names_the_script(name: str, tmp_path: Path) -> None:
+    for words in (["--bogus"], ["one", "2", "too", "many"]):
+        answer = script(name, *words, data_dir=tmp_path)
+        assert answer.returncode == 2
+        usage, *_, error = answer.stderr.splitlines()
+        assert usage.startswith(f"usage: ./{name} ")
+        assert error.startswith(f"./{name}: error: unrecognized arguments: ")
+
+
+def test_the_commands_without_a_script_are_named_as_they_are_typed(tmp_path: Path) -> None:
+    for words, said in (((), "python -m stack: error: "), (("install", "--bogus"), "python -m stack install: error: ")):
+        command = [sys.executable, "-m", "stack", *words]
+        answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+        assert answer.returncode == 2
+        assert answer.stderr.splitlines()[-1].startswith(said)

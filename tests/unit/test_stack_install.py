@@ -8,6 +8,7 @@ import pytest
 from stack import java
 from stack.errors import StackError
 from stack.packages import READY, REBUILD, UPDATE, Packages
+from stack.progress import Progress
 
 
 @pytest.fixture
@@ -59,6 +60,31 @@ def test_a_missing_one_is_made(packages: Packages, tmp_path: Path) -> None:
 def test_one_that_was_moved_is_made_anew(packages: Packages) -> None:
     mark(packages, Path("/where/it/was/before"))
     assert packages.state() == REBUILD
+
+
+def test_a_whole_one_behind_a_link_is_used(packages: Packages, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(packages.folder)
+    assert Packages("x", link, packages.files).state() == READY
+
+
+@pytest.mark.parametrize("state", [UPDATE, REBUILD])
+def test_nothing_is_changed_through_a_link(packages: Packages, tmp_path: Path, state: str) -> None:
+    if state == UPDATE:
+        packages.files[0].write_text("celery==5.7.1\n")
+    else:
+        (packages.folder / ".installing").touch()
+    before = {file: file.stat().st_mtime_ns for file in packages.folder.rglob("*")}
+    (tmp_path / "a checkout").mkdir()
+    link = tmp_path / "a checkout" / "env"
+    link.symlink_to(packages.folder)
+    linked = Packages("x", link, packages.files)
+    assert linked.state() == state
+    with pytest.raises(StackError) as refused, Progress() as progress:
+        linked.install(progress)
+    assert str(packages.folder) in str(refused.value)
+    assert f"rm '{link}'" in str(refused.value)
+    assert {file: file.stat().st_mtime_ns for file in packages.folder.rglob("*")} == before
 
 
 @pytest.mark.parametrize(
