@@ -83,6 +83,7 @@ def from_database(error: SQLAlchemyError) -> Problem:
         log.warning("%s %s: the database is away: %s", request.method, request.path, reason)
         return Unavailable("the database does not answer; try again in a moment")
     if is_bad_value(error):
+        log.warning("%s %s: %s", request.method, request.path, reason)
         return Problem(400, f"the database refuses this value: {reason}")
     log.error("%s %s failed", request.method, request.path, exc_info=error)
     return internal()

@@ -44,6 +44,8 @@ INT_DIGITS = 4000
 # Of PostgreSQL's numeric, before and after the decimal point: https://www.postgresql.org/docs/18/datatype-numeric.html
 NUMERIC_DIGITS_BEFORE = 131_072
 NUMERIC_DIGITS_AFTER = 16_383
+# PostgreSQL prints 1e131071 as so many digits, wherever the metadata is read: an array of these would be a gigabyte.
+PRINTED_DIGITS = 1_000_000
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -211,12 +213,34 @@ def check_metadata(metadata: object) -> str | None:
         dumped = simplejson.dumps(metadata, use_decimal=True, ensure_ascii=False, separators=(",", ":"))
     except RecursionError:
         raise BadRecord("invalid-metadata", "nested too deeply") from None
-    if ("E" in dumped or len(dumped) > NUMERIC_DIGITS_AFTER) and not all(map(is_numeric, decimals(metadata))):
-        raise BadRecord("rejected", "the metadata has a number beyond what PostgreSQL's numeric can hold")
+    if "E" in dumped or len(dumped) > NUMERIC_DIGITS_AFTER:
+        check_numbers(metadata)
     if ESCAPED_NUL.search(dumped):
         raise BadRecord("nul-character", "the metadata contains a NUL character")
     check_characters(dumped, "the metadata")
     return dumped
+
+
+def check_numbers(metadata: Mapping[str, object]) -> None:
+    """Raises BadRecord for numbers that PostgreSQL cannot hold, or that become far too long when it prints them."""
+    printed = 0
+    for number in decimals(metadata):
+        if not is_numeric(number):
+            raise BadRecord("rejected", "the metadata has a number beyond what PostgreSQL's numeric can hold")
+        printed += zeros(number)
+    if printed > PRINTED_DIGITS:
+        raise BadRecord(
+            "rejected",
+            f"the metadata's numbers would be longer by {printed} digits without exponents, "
+            f"the limit is {PRINTED_DIGITS}",
+        )
+
+
+def zeros(number: Decimal) -> int:
+    """The digits that its exponent adds when it is written without one."""
+    _, digits, exponent = number.as_tuple()
+    assert isinstance(exponent, int)
+    return exponent if exponent > 0 else max(0, -exponent - len(digits))
 
 
 def decimals(value: object) -> Iterator[Decimal]:

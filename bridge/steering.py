@@ -7,7 +7,7 @@ twice a second. With Redis away the bridges stay as they are; a Redis that was e
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import redis
 from kafka.errors import KafkaError
@@ -67,7 +67,7 @@ class Steering:
             self.tell_rest(wishes, at_rest())
         if REWIND in wishes:
             try:
-                self.rewind(json.loads(wishes[REWIND]))
+                self.rewind(json.loads(wishes[REWIND]), wishes)
             except (ValueError, KeyError, TypeError) as error:
                 log.error("a wish that cannot be read was left alone: %s", error)
             except (KafkaError, redis.RedisError, OSError) as error:
@@ -85,13 +85,16 @@ class Steering:
         except (redis.RedisError, OSError) as error:
             log.warning("not told that nothing is under way: %s", error)
 
-    def rewind(self, wish: dict[str, object]) -> None:
-        """Reads the partitions that are ours from the wished offsets; committed at once, so that a crash keeps it."""
+    def rewind(self, wish: dict[str, object], answers: Mapping[str, str]) -> None:
+        """Reads the partitions that are ours from the wished offsets; committed at once, so that a crash keeps it.
+
+        What has an answer was done, by a bridge that had the partition before: the command may have died since.
+        """
         request, offsets = str(wish["id"]), dict(wish["offsets"])  # type: ignore[call-overload]
         wished = {int(number): int(offset) for number, offset in offsets.items()}
         consumer = self.positions.consumer
         for part in consumer.assignment() - self.positions.unchecked:
-            if part.partition not in wished:
+            if part.partition not in wished or answer_field(request, part.partition) in answers:
                 continue
             if (request, part.partition) not in self.rewound:
                 offset = self.positions.go_back(part, wished[part.partition])

@@ -1,5 +1,6 @@
 """Wishes to running bridges: pause, resume, rewind. What the bridges make of them is in bridge/steering.py."""
 
+import contextlib
 import json
 import time
 import uuid
@@ -123,10 +124,12 @@ def rewind(settings: Settings, admin: KafkaAdminClient, offsets: dict[int, int])
                 if not is_running(settings, admin):  # a stopped bridge stays a member until its session has run out
                     set_in_kafka(settings, admin, {part: offsets[part] for part in missing})
                     missing = set()
-        client.hdel(key(settings.kafka_group_id), REWIND, *(answer_field(request, part) for part in offsets))
     except (redis.RedisError, OSError) as error:
         raise Unreachable(f"Redis at {settings.redis_address.rpartition('@')[2]} does not answer: {error}") from error
     finally:
+        # However it ends (Ctrl-C too): a wish that stays would be one of every bridge that has not answered it.
+        with contextlib.suppress(redis.RedisError, OSError):
+            client.hdel(key(settings.kafka_group_id), REWIND, *(answer_field(request, part) for part in offsets))
         client.close()
     if missing:
         raise CommandFailed(

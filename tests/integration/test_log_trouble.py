@@ -3,20 +3,22 @@ log."""
 
 import contextlib
 import json
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import pytest
 import redis
-from kafka import KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 from sqlalchemy import Engine
 
-from bridge import topics
+from bridge import steering, topics
 from settings import ROOT, Settings
 from tests.integration.test_bridge import all_committed, committed, stored
-from tests.kafka_cli import Cli
+from tests.kafka_cli import COMMAND, Cli
 from tests.parts import Running, eventually
 from tests.samples import ask, run, send_texts
 
@@ -166,6 +168,43 @@ def test_rewinding_skips_nothing_that_is_not_durable_yet(
     start("bridge")
     eventually(lambda: numbers(database) == set(range(20)))
     eventually(lambda: committed(settings) == {0: 20})
+
+
+def test_a_rewind_whose_command_died_is_carried_out_once(
+    settings: Settings, database: Engine, producer: KafkaProducer, start: Start, broker: redis.Redis
+) -> None:
+    start("persist-worker")
+    bridge = start("bridge")
+    send_texts(producer, settings, 0, 10, partition=0)
+    eventually(lambda: committed(settings) == {0: 10})
+    wishes = steering.key(settings.kafka_group_id)
+    broker.hset(wishes, steering.REWIND, json.dumps({"id": "left", "offsets": {"0": 0}}))
+    eventually(lambda: broker.hexists(wishes, steering.answer_field("left", 0)))
+    eventually(lambda: committed(settings) == {0: 10})
+    bridge.kill()
+    bridge = start("bridge")
+    send_texts(producer, settings, 10, 20, partition=0)
+    eventually(lambda: committed(settings) == {0: 20})
+    # Two looks at the wishes later.
+    broker.hset(wishes, steering.PAUSED, "this")
+    eventually(lambda: "intake paused" in bridge.log_tail())
+    broker.hdel(wishes, steering.PAUSED)
+    eventually(lambda: "intake goes on" in bridge.log_tail())
+    assert "is read again" not in bridge.log_tail()
+
+
+def test_an_interrupted_rewind_takes_its_wish_back(
+    cli: Cli, settings: Settings, topic: str, broker: redis.Redis
+) -> None:
+    with KafkaConsumer(**settings.kafka_client(), group_id=settings.kafka_group_id) as somebody:
+        somebody.subscribe([settings.kafka_topic])  # in the group, and answers no wish
+        eventually(lambda: somebody.poll(timeout_ms=200) or somebody.assignment(), timeout=30)
+        command = subprocess.Popen([*COMMAND, "rewind", "--to-beginning", "--yes"], env=cli.environment)
+        wishes = steering.key(settings.kafka_group_id)
+        eventually(lambda: broker.hexists(wishes, steering.REWIND))
+        command.send_signal(signal.SIGINT)
+        assert command.wait(20) == 130
+        assert not broker.hexists(wishes, steering.REWIND)
 
 
 def test_pause_and_resume(

@@ -113,6 +113,8 @@ def test_no_id_and_null_come_from_the_coordinates() -> None:
         (json.dumps({"text": "x" * (MAX + 1)}).encode(), "text-too-long"),
         (b'{"text": "a", "metadata": {"n": [1e200000]}}', "rejected"),
         (b'{"text": "a", "metadata": {"n": 1e-20000}}', "rejected"),
+        (b'{"text": "a", "metadata": {"n": [' + b", ".join([b"1e131071"] * 8) + b"]}}", "rejected"),
+        (b'{"text": "a", "metadata": {"n": [' + b", ".join([b"1e-16383"] * 62) + b"]}}", "rejected"),
         (b'{"text": "a", "metadata": []}', "invalid-metadata"),
         (b'{"text": "a", "metadata": "x"}', "invalid-metadata"),
         (b'{"text": "a", "metadata": 0}', "invalid-metadata"),
