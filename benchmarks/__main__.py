@@ -30,7 +30,12 @@ def parser(name: str | None = None) -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     made.add_argument("--quick", action="store_true", help="small sizes and one round: to see that it works")
-    made.add_argument("--output", type=Path, metavar="FILE", help="the JSON; by default below benchmarks/results")
+    made.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the JSON, to which the cases are added; by default a new one below benchmarks/results",
+    )
     made.add_argument("--plot", type=Path, metavar="FOLDER", help="draw the plots (SVG) into this folder")
     if name is None:
         made.epilog = f"cases: {', '.join(CASES)}; `benchmarks CASE --help` shows the arguments of one"

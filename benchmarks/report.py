@@ -181,20 +181,32 @@ def postgres_settings(servers: Servers) -> dict[str, str]:
 
 
 class Results:
-    """The JSON of a run, written anew after each case, so that a run that is broken off keeps what it has."""
+    """The JSON of a run, written anew after each case, so that a run that is broken off keeps what it has.
+
+    Where the file is there already, its cases stay, but for those that are measured again: so a long run can be made in
+    pieces. Each case says by which command it was measured, and when.
+    """
 
     def __init__(self, path: Path | None, command: str, servers: Servers) -> None:
         self.path = path or RESULTS / f"{time.strftime('%Y-%m-%d-%H%M%S')}.json"
         self.content: dict[str, object] = {
-            "command": command,
-            "began": time.strftime("%Y-%m-%d %H:%M:%S %z"),
             "machine": machine(),
             "versions": versions(servers),
             "postgresql settings": postgres_settings(servers),
         }
+        self.command = command
         self.cases: list[dict[str, object]] = []
+        if self.path.exists():
+            self.cases = json.loads(self.path.read_text(encoding="utf-8"))["cases"]
 
     def add(self, outcome: Outcome) -> None:
-        self.cases.append({**as_json(outcome), "load at the end": os.getloadavg()[0]})
+        case = {
+            **as_json(outcome),
+            "command": self.command,
+            "ended": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+            "commit": dict(self.content["versions"]).get("commit"),  # type: ignore[call-overload]
+            "load at the end": os.getloadavg()[0],
+        }
+        self.cases = [each for each in self.cases if each["case"] != outcome.case] + [case]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps({**self.content, "cases": self.cases}, indent=1) + "\n", encoding="utf-8")

@@ -34,8 +34,7 @@ def tables(run: Mapping[str, Any]) -> str:
     """All cases of a run in Markdown, headed by where and how it was made."""
     machine, versions = run["machine"], run["versions"]
     lines = [
-        f"`{run['command']}`, {run['began'][:10]}, commit {versions['commit']}: {machine['cores']} cores "
-        f"({machine['processor']}), {machine['memory GB']} GB, load {machine['load at the start']:.1f} when it began. "
+        f"{machine['cores']} cores ({machine['processor']}), {machine['memory GB']} GB. "
         "Median, and in brackets the least and the most of the rounds.",
         "",
         "Versions: " + ", ".join(f"{name} {value}" for name, value in versions.items() if name != "commit") + ".",
@@ -43,7 +42,9 @@ def tables(run: Mapping[str, Any]) -> str:
     for case in run["cases"]:
         figures: dict[str, dict[str, Any]] = case["figures"]
         names = list(dict.fromkeys(name for values in figures.values() for name in values))
-        lines += ["", f"### {case['case']}: {case['title']}", "", row(["", *names]), row(["---"] * (len(names) + 1))]
+        lines += ["", f"### {case['case']}: {case['title']}", ""]
+        lines += [f"`{case['command']}`, {case['ended'][:10]}, commit {case['commit']}", ""]
+        lines += [row(["", *names]), row(["---"] * (len(names) + 1))]
         lines += [row([who, *(cell(values.get(name)) for name in names)]) for who, values in figures.items()]
         if case["ratios"]:
             lines += ["", row(["ratio", "of", "found", "aim"]), row(["---"] * 4)]

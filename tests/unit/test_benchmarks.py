@@ -273,15 +273,27 @@ def test_what_is_measured_is_written_after_each_case(tmp_path: Path, monkeypatch
     assert said["machine"]["cores"] == os.cpu_count()
     assert said["postgresql settings"] == {"fsync": "on"}
 
+    # A later run adds to the file, and measures a case again.
+    for case, rate in (("backlog", 1.0), ("throughput", 7.0)):
+        later = Results(results.path, f"benchmarks {case}", None)  # type: ignore[arg-type]
+        outcome = Outcome(case, "title", {})
+        outcome.add("us", **{"running /s": rate})
+        later.add(outcome)
+    cases = {case["case"]: case for case in json.loads(results.path.read_text())["cases"]}
+    assert list(cases) == ["backlog", "throughput"]
+    assert cases["throughput"]["figures"]["us"]["running /s"]["median"] == 7.0
+    assert cases["throughput"]["command"] == "benchmarks throughput"
+
 
 RUN = {
-    "command": "benchmarks throughput",
-    "began": "2026-01-02 03:04:05 +0000",
-    "machine": {"cores": 2, "processor": "a processor", "memory GB": 8.0, "load at the start": 0.25},
+    "machine": {"cores": 2, "processor": "a processor", "memory GB": 8.0},
     "versions": {"python": "3.11", "commit": "abc"},
     "cases": [
         {
             "case": "throughput",
+            "command": "benchmarks throughput",
+            "ended": "2026-01-02 03:04:05 +0000",
+            "commit": "abc",
             "title": "texts",
             "figures": {"like Pathway": {"running /s": {"median": 5.0, "least": 4.0, "most": 6.0, "rounds": 3}}},
             "ratios": [{"figure": "running /s", "of": "a", "to": "b", "aim": "1.2", "median": 1.5, "rounds": 1}],
@@ -295,6 +307,9 @@ RUN = {
         },
         {
             "case": "minilm",
+            "command": "benchmarks minilm",
+            "ended": "2026-01-02 03:04:05 +0000",
+            "commit": "abc",
             "title": "real texts",
             "figures": {"floor: the model alone": {"running /s": {"median": 100.0, "rounds": 1}}},
             "ratios": [],
@@ -311,7 +326,7 @@ def test_the_docs_get_their_tables_from_a_run() -> None:
     written = docs.tables(RUN)
     assert "| like Pathway | 5 (4 to 6) |" in written
     assert "| a / b | running /s | 1.5 | 1.2 |" in written
-    assert "load 0.2 when it began" in written
+    assert "`benchmarks throughput`, 2026-01-02, commit abc" in written
     page = f"before {docs.BEGIN} old {docs.END} after"
     assert docs.filled(page, "new") == f"before {docs.BEGIN}\nnew\n{docs.END} after"
     with pytest.raises(ValueError, match="the page has no"):
