@@ -16,7 +16,18 @@ from benchmarks.watch import Unfinished
 from stack import StackError
 from stack.progress import say
 
-CASES = ("throughput", "minilm", "freshness", "backlog", "restart", "search", "scaling", "quality", "indexing")
+CASES = (
+    "throughput",
+    "minilm",
+    "freshness",
+    "backlog",
+    "restart",
+    "search",
+    "scaling",
+    "quality",
+    "indexing",
+    "keeping_up",
+)
 
 
 def case(name: str) -> ModuleType:
