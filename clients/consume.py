@@ -4,7 +4,6 @@ Without a group `follow` reads, which disturbs no other reader.
 """
 
 import base64
-import json
 import time
 from collections.abc import Iterator
 
@@ -12,6 +11,7 @@ from kafka import KafkaConsumer
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaTimeoutError
 
+from clients import json_form
 from replay.reading import POLL_RECORDS, drain
 from replay.reading import follow as follow
 
@@ -40,7 +40,7 @@ def follow_as_group(
 
 def as_json(record: ConsumerRecord) -> str:
     """A record as one line of JSON; bytes that are not UTF-8 are {"base64": "..."}."""
-    return json.dumps(
+    return json_form.dump(
         {
             "topic": record.topic,
             "partition": record.partition,
@@ -49,8 +49,7 @@ def as_json(record: ConsumerRecord) -> str:
             "key": readable(record.key),
             "value": readable(record.value),
             "headers": [[name, readable(value)] for name, value in record.headers],
-        },
-        ensure_ascii=False,
+        }
     )
 
 

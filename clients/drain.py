@@ -5,20 +5,23 @@ bridges say themselves when they rest (bridge/steering.py); where none runs, not
 """
 
 import argparse
-import json
+import signal
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import redis
 from kafka.admin import KafkaAdminClient
 
 from bridge.steering import PAUSED, key, rest_field
-from clients import connect, database, steering
+from clients import connect, database, json_form, steering
 from clients.progress import counting_down
 from clients.terminal import CommandFailed, Unreachable, say
 from db import queries
 from settings import Settings
+
+STAYS_PAUSED = "the intake stays paused: `python kafka_cli.py resume` lets it go on"
 
 LOOK_SECONDS = 0.5
 PRIORITIES = ("", "\x06\x163", "\x06\x166", "\x06\x169")  # Celery's on Redis: each is a list of its own
@@ -44,24 +47,50 @@ class Left:
         )
 
 
+class Resumed(CommandFailed):
+    """Somebody has resumed the intake, or paused it himself."""
+
+
 def drain(given: argparse.Namespace, settings: Settings) -> int:
     name = steering.pause(settings, paused=True)
+    with told_that_it_stays_paused():
+        return drain_paused(given, settings, name)
+
+
+@contextmanager
+def told_that_it_stays_paused() -> Iterator[None]:
+    """Says so in every ending, of which Ctrl-C, SIGTERM and a part that does not answer are some."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    stays = True
+    try:
+        yield
+    except Resumed:
+        stays = False
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if stays:
+            say(STAYS_PAUSED)
+
+
+def drain_paused(given: argparse.Namespace, settings: Settings, name: str) -> int:
     began = time.monotonic()
     with connect.admin(settings) as admin:
         left = wait(settings, admin, name, given.timeout)
     took = round(time.monotonic() - began, 1)
     if given.json:
         found = {"drained": left.nothing, "seconds": took, "partitions_in_hand": left.partitions}
-        print(json.dumps({**found, "tasks": left.tasks, "pending": left.texts, "failed": left.failed}))
+        print(json_form.dump({**found, "tasks": left.tasks, "pending": left.texts, "failed": left.failed}))
     if not left.nothing:
-        raise CommandFailed(
-            f"not drained within {given.timeout:g} s: {left}; the intake stays paused: drain again, or `resume`"
-        )
+        raise CommandFailed(f"not drained within {given.timeout:g} s: {left}")
     if not given.json:
         print(f"drained in {took:g} s: all that was read is stored, embedded and committed")
         if left.failed:
             say(f"{left.failed:,} messages are marked as failed: `python -m db retry-failed` embeds them once more")
-        say("the intake stays paused: `python kafka_cli.py resume` takes it up again")
     return 0
 
 
@@ -93,7 +122,7 @@ def in_hand(
 ) -> tuple[int, int]:
     """Partitions of which a running bridge has not said that it rests, and persist tasks that wait.
 
-    Raises CommandFailed where somebody has resumed the intake, and Unreachable where Redis is away.
+    Raises Resumed where somebody has resumed the intake, and Unreachable where Redis is away.
     """
     try:
         wishes = client.hgetall(key(settings.kafka_group_id))
@@ -101,7 +130,7 @@ def in_hand(
     except (redis.RedisError, OSError) as error:
         raise Unreachable(f"Redis at {settings.redis_address.rpartition('@')[2]} does not answer: {error}") from error
     if wishes.get(PAUSED) != name:
-        raise CommandFailed("the intake was resumed, or paused by somebody else, meanwhile: drain again")
+        raise Resumed("the intake was resumed, or paused by somebody else, meanwhile: drain again")
     unrested = [number for number in numbers if wishes.get(rest_field(number)) != name]
     if unrested and not steering.is_running(settings, admin):
         unrested = []

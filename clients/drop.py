@@ -2,11 +2,10 @@
 Kafka."""
 
 import argparse
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from clients import database
+from clients import database, json_form
 from clients.place import counted, dead_letter
 from clients.terminal import confirm, say
 from db import console_queries, queries
@@ -25,7 +24,7 @@ def drop(given: argparse.Namespace, settings: Settings) -> int:
     elif not refused:
         say("no open dead letters" + (f" with the reason {given.reason}" if given.reason else ""))
     if given.json:
-        print(json.dumps({"dropped": dropped, "failed": len(refused)}))
+        print(json_form.dump({"dropped": dropped, "failed": len(refused)}))
     elif dropped:
         print(f"dropped {counted(dropped)}")
     return 1 if refused else 0

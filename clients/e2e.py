@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import settings as configuration
 from clients import rest
+from clients.command_line import Parser
 from clients.e2e_checks import CHECKS, Trial, Unmet
 from clients.terminal import CommandFailed, Unreachable, one_line, run, say
 from settings import ROOT
@@ -19,7 +20,7 @@ WHOLE_SECONDS = 55.0
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="./e2e_test.sh", description="Seven checks of the running system.")
+    parser = Parser(prog="./e2e_test.sh", description="Seven checks of the running system.")
     parser.add_argument("--docker", action="store_true", help="if nothing runs yet, start it by docker compose")
     return run("e2e_test.sh", lambda: check(parser.parse_args(arguments)))
 

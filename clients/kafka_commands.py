@@ -1,19 +1,29 @@
 """The commands of kafka_cli.py: what they do with what was typed, and what they print."""
 
 import argparse
-import json
 import os
 import stat
 import sys
 import time
 from collections.abc import Callable, Mapping
+from typing import BinaryIO
 
 from kafka.errors import KafkaError
 
 import settings as configuration
-from clients import connect, consume, kafka_options, produce, steering, topics
+from clients import connect, consume, json_form, kafka_options, produce, steering, topics
 from clients.progress import reading
-from clients.terminal import CommandFailed, WrongUsage, confirm, on_terminal, one_line, run, say, table
+from clients.terminal import (
+    CommandFailed,
+    WrongUsage,
+    confirm,
+    on_terminal,
+    one_line,
+    run,
+    say,
+    standard_input,
+    table,
+)
 from settings import Settings
 
 # While a stream is sent, a broker may restart; a single record is not waited for so long.
@@ -36,11 +46,12 @@ def dispatch(given: argparse.Namespace) -> int:
 def produce_records(given: argparse.Namespace, settings: Settings) -> int:
     if (given.value is None) == (given.tombstone is None):
         raise WrongUsage("give a JSON value, - for standard input, or --tombstone KEY")
+    lines = standard_input() if given.value == "-" else None
     with connect.admin(settings) as admin:
         connect.partitions(admin, given.topic)
         largest = connect.record_limit(admin, given.topic)
-    if given.value == "-":
-        return produce_lines(given, settings, largest)
+    if lines is not None:
+        return produce_lines(given, settings, lines, largest)
     key: bytes | None
     value: bytes | None
     if given.tombstone is not None:
@@ -52,7 +63,7 @@ def produce_records(given: argparse.Namespace, settings: Settings) -> int:
     with connect.producer(settings, largest) as producer:
         sent = produce.send_one(producer, given.topic, key, value, given.header)
     if given.json:
-        print(json.dumps({name: getattr(sent, name) for name in ("topic", "partition", "offset", "timestamp")}))
+        print(json_form.dump({name: getattr(sent, name) for name in ("topic", "partition", "offset", "timestamp")}))
     else:
         print(f"{sent.topic}: partition {sent.partition}, offset {sent.offset}")
     return 0
@@ -65,15 +76,15 @@ def key_in(value: bytes) -> bytes | None:
         raise CommandFailed(f"{error}: not sent (--raw sends it all the same)") from None
 
 
-def produce_lines(given: argparse.Namespace, settings: Settings, largest: int) -> int:
+def produce_lines(given: argparse.Namespace, settings: Settings, lines: BinaryIO, largest: int) -> int:
     key = None if given.key is None else os.fsencode(given.key)
     began = time.monotonic()
     with connect.producer(settings, largest, patience_ms=STREAM_PATIENCE_MS) as producer:
         sending = produce.Sending(producer, given.topic)
         try:
-            with reading("sending", total_bytes=input_bytes()) as moved:
+            with reading("sending", total_bytes=length(lines)) as moved:
                 done = 0
-                for line in produce.records(sys.stdin.buffer, raw=given.raw):
+                for line in produce.records(lines, raw=given.raw):
                     if line.wrong is None:
                         sending.send(line.number, line.key if key is None else key, line.value, given.header)
                     else:
@@ -89,7 +100,7 @@ def produce_lines(given: argparse.Namespace, settings: Settings, largest: int) -
     for unsent in sending.reasons:
         say(f"kafka_cli.py: line {unsent.number}: {one_line(unsent.reason)}")
     if given.json:
-        print(json.dumps({"sent": sending.acknowledged, "failed": sending.failed, "seconds": round(took, 3)}))
+        print(json_form.dump({"sent": sending.acknowledged, "failed": sending.failed, "seconds": round(took, 3)}))
     else:
         rate = (
             f"{sending.acknowledged:,} records to {given.topic} in {took:.1f} s ({sending.acknowledged / took:,.0f}/s)"
@@ -98,9 +109,9 @@ def produce_lines(given: argparse.Namespace, settings: Settings, largest: int) -
     return 1 if sending.failed else 0
 
 
-def input_bytes() -> int | None:
+def length(lines: BinaryIO) -> int | None:
     """The length of standard input where it is a file."""
-    found = os.fstat(sys.stdin.fileno())
+    found = os.fstat(lines.fileno())
     return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
@@ -141,7 +152,7 @@ def list_topics(given: argparse.Namespace, settings: Settings) -> int:
     with connect.admin(settings) as admin:
         found = topics.topics(admin, internal=given.all)
     if given.json:
-        print(json.dumps([topic._asdict() for topic in found]))
+        print(json_form.dump([topic._asdict() for topic in found]))
     elif on_terminal():
         table(["topic", "partitions", "records"], found, right=["partitions", "records"])
     else:
@@ -163,7 +174,7 @@ def show_lag(given: argparse.Namespace, settings: Settings) -> int:
     paused = steering.is_paused(settings) if group == settings.kafka_group_id else False
     if given.json:
         rows_as_json = [row._asdict() for row in found]
-        print(json.dumps({"group": group, "total": total, "paused": paused, "partitions": rows_as_json}))
+        print(json_form.dump({"group": group, "total": total, "paused": paused, "partitions": rows_as_json}))
         return 0
     rows = [row._replace(committed="-") if row.committed is None else row for row in found]  # type: ignore[arg-type]
     if on_terminal():
@@ -187,7 +198,7 @@ def dead_letters(given: argparse.Namespace, settings: Settings) -> int:
 def pause(given: argparse.Namespace, settings: Settings) -> int:
     steering.pause(settings, paused=given.command == "pause")
     if given.json:
-        print(json.dumps({"paused": given.command == "pause"}))
+        print(json_form.dump({"paused": given.command == "pause"}))
     else:
         print("intake pauses" if given.command == "pause" else "intake goes on")
     return 0
@@ -200,16 +211,22 @@ def drain(given: argparse.Namespace, settings: Settings) -> int:
 
 
 def rewind(given: argparse.Namespace, settings: Settings) -> int:
+    offsets = dict(given.to_offset)
+    if len(offsets) < len(given.to_offset):
+        raise WrongUsage("a partition is given twice: it can be read from one offset only")
     with connect.admin(settings) as admin, connect.consumer(settings) as reader:
         partitions = connect.partitions(admin, settings.kafka_topic)
         commits = steering.committed(settings, admin, partitions)
-        wished = steering.earliest_of(reader, partitions, commits, since=given.to_time, offsets=dict(given.to_offset))
+        wished = steering.earliest_of(reader, partitions, commits, since=given.to_time, offsets=offsets)
         ends = reader.end_offsets(partitions)
         records = sum(max(0, ends[part] - wished[part.partition]) for part in partitions if part.partition in wished)
-        confirm(f"Read {records:,} records of {settings.kafka_topic} again?", "nothing was changed", yes=given.yes)
+        these = f"{records:,} records of {settings.kafka_topic} again"
+        # A machine that reads the answer as JSON has nobody to ask.
+        unasked = None if given.json else f"this reads {these}"
+        confirm(f"Read {these}?", "nothing was changed", yes=given.yes, unasked=unasked)
         steering.rewind(settings, admin, wished)
     if given.json:
-        print(json.dumps({"records": records, "offsets": {str(part): offset for part, offset in wished.items()}}))
+        print(json_form.dump({"records": records, "offsets": {str(part): offset for part, offset in wished.items()}}))
     else:
         print(f"{records:,} records of {settings.kafka_topic} are read again: `kafka_cli.py lag` shows how far it is")
     return 0

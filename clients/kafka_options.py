@@ -3,8 +3,10 @@
 import argparse
 import os
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
+
+from clients.command_line import Parser
 
 DESCRIPTION = (
     "Kafka client of the text pipeline: send records, read them, see what is behind, give dead letters a second try."
@@ -28,10 +30,12 @@ examples:
 exit codes: 0 done, 1 not or not all of it, 2 wrong usage, 3 Kafka, PostgreSQL or Redis does not answer
 """
 
+BEGINNING = datetime.fromtimestamp(0, UTC)
+
 
 def parser() -> argparse.ArgumentParser:
     form = argparse.RawDescriptionHelpFormatter
-    top = argparse.ArgumentParser(prog="kafka_cli.py", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=form)
+    top = Parser(prog="kafka_cli.py", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=form)
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     produce(commands)
     consume(commands)
@@ -133,7 +137,7 @@ def steering(commands: Any) -> None:
         "stored already stays as it is, and nothing comes twice."
     )
     made = add(commands, "rewind", does, "rewind --to-time 2026-01-31T08:00:00+00:00")
-    made.add_argument("--yes", action="store_true", help="do not ask")
+    made.add_argument("--yes", action="store_true", help="do not ask; without a terminal it wants this, or --json")
     where = made.add_mutually_exclusive_group(required=True)
     where.add_argument("--to-beginning", action="store_true", help="all that the topic holds")
     where.add_argument("--to-time", type=moment, metavar="TIME", help="ISO 8601; of this machine's zone if it has none")
@@ -142,9 +146,12 @@ def steering(commands: Any) -> None:
 
 
 def moment(given: str) -> datetime:
+    """A time at or after 1970, where Kafka's times begin: an earlier one means the beginning too."""
     try:
-        return datetime.fromisoformat(given).astimezone()
-    except ValueError:
+        found = datetime.fromisoformat(given)
+        # A time of the year 1 has no counterpart in every zone.
+        return BEGINNING if found.year < BEGINNING.year - 1 else max(found.astimezone(), BEGINNING)
+    except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"{given!r} is no time: expected like 2026-01-31T08:00:00+00:00") from None
 
 

@@ -5,10 +5,9 @@ The table has most of them whole; of a large one the log, or its copy in the dea
 
 import argparse
 import base64
-import json
 from typing import Any
 
-from clients import database
+from clients import database, json_form
 from clients.connect import NoSuchTopic
 from clients.consume import readable
 from clients.place import Place, dead_letter
@@ -29,7 +28,7 @@ def show(given: argparse.Namespace, settings: Settings) -> int:
         raise CommandFailed(f"there is no dead letter {place}: `kafka_cli.py dead-letters list` shows them")
     original, problem = record_of(row, settings)
     if given.json:
-        print(json.dumps(as_document(row, original, complete=problem is None), ensure_ascii=False))
+        print(json_form.dump(as_document(row, original, complete=problem is None)))
     else:
         as_text(row, original)
     if problem is not None:

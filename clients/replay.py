@@ -1,12 +1,11 @@
 """`kafka_cli.py dead-letters`: the list of them, and sending chosen ones to the topic again."""
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 
 from kafka.producer import KafkaProducer
 
-from clients import connect, database
+from clients import connect, database, json_form
 from clients.place import Place, counted, dead_letter
 from clients.produce import Sending
 from clients.progress import bar
@@ -24,7 +23,7 @@ def list_letters(given: argparse.Namespace, settings: Settings) -> int:
         state = None if given.state == "all" else given.state
         found = queries.dead_letters(connection, state=state, reason=given.reason, limit=given.limit)
     if given.json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(json_form.dump(found))
         return 0
     shown = short_time if on_terminal() else str
     rows = [
@@ -68,7 +67,7 @@ def replay(given: argparse.Namespace, settings: Settings) -> int:
         say(f"kafka_cli.py: {letters[unsent.number].name}: {one_line(unsent.reason)}")
     failed = len(refused) + len(missing) + sending.failed
     if given.json:
-        print(json.dumps({"sent": sending.acknowledged, "failed": failed}))
+        print(json_form.dump({"sent": sending.acknowledged, "failed": failed}))
     else:
         print(f"sent {sending.acknowledged} to {settings.kafka_topic} again" + (f", {failed} not" if failed else ""))
         say("`kafka_cli.py dead-letters list` shows the ones that stay open")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
+from clients import json_form
 from clients.terminal import CommandFailed, Unreachable, WrongUsage
 from settings import Settings
 
@@ -130,7 +131,7 @@ def own_key(settings: Settings) -> str | None:
 def read(target: str, status: int, reason: str, content: bytes, also: tuple[int, ...]) -> Answer:
     text = content.decode("utf-8", "replace")
     try:
-        document = json.loads(text) if text.strip() else None
+        document = json_form.parse(text) if text.strip() else None
     except ValueError:
         document = None
     if status < 400 or status in also:

@@ -1,16 +1,15 @@
 """The commands of cli.py: what they take, which call they make, and how its answer is shown."""
 
 import argparse
-import json
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import settings as configuration
-from clients import rest, show, trace
+from clients import json_form, rest, show, trace
+from clients.command_line import Parser
 from clients.place import place_in
 from clients.rest import Answer, Api, Json
-from clients.terminal import WrongUsage, run, say
+from clients.terminal import WrongUsage, run, say, standard_input
 
 DESCRIPTION = "REST client of the text pipeline: store texts, read them, search them by meaning."
 
@@ -35,9 +34,9 @@ def main(arguments: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     form = argparse.RawDescriptionHelpFormatter
-    top = argparse.ArgumentParser(prog="cli.py", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=form)
+    top = Parser(prog="cli.py", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=form)
     common(top, None, False)
-    anywhere = argparse.ArgumentParser(add_help=False)
+    anywhere = Parser(add_help=False)
     common(anywhere, argparse.SUPPRESS, argparse.SUPPRESS)
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
@@ -84,7 +83,7 @@ def common(target: argparse.ArgumentParser, nothing: Any, off: Any) -> None:
 
 def json_object(text: str) -> Json:
     try:
-        value = json.loads(text)
+        value = json_form.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
     if not isinstance(value, dict):
@@ -106,7 +105,7 @@ def text_api(given: argparse.Namespace) -> Api:
 
 def answer(given: argparse.Namespace, found: Answer, human: Callable[[Any], None]) -> int:
     if given.json:
-        print(found.text.strip())
+        print(json_form.shown(found.text.strip()))
     else:
         human(found.document)
     return 0
@@ -135,7 +134,7 @@ def create(given: argparse.Namespace) -> int:
 def read_text() -> str:
     """Standard input as it is, but for the line break that an editor or `echo` puts at the end."""
     try:
-        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n").removesuffix("\r")
+        return standard_input().read().decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
         raise WrongUsage(f"standard input is not UTF-8 at byte {error.start}") from None
 

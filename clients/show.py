@@ -1,12 +1,11 @@
 """The answers of the REST APIs as people read them: tables on a terminal, tab-separated lines in a pipe."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clients.terminal import lines, on_terminal, one_line, pairs, say, table
+from clients import json_form
+from clients.terminal import lines, on_terminal, pairs, say, snippet, table
 
-SNIPPET = 200  # characters of a text in a line for a pipe; a terminal cuts at its edge
 BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -76,15 +75,10 @@ def known_as(row: Mapping[str, Any]) -> str:
     return str(row.get("source_id") or row["id"])
 
 
-def snippet(text: str) -> str:
-    line = one_line(text)
-    return line if len(line) <= SNIPPET else line[: SNIPPET - 1] + "…"
-
-
 def short_time(iso: str | None) -> str:
     return (iso or "")[:19].replace("T", " ")
 
 
 def json_text(value: object) -> str:
     """A value as it is typed: texts bare, everything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else json_form.dump(value)

@@ -3,10 +3,13 @@
 Texts come from anyone, so no control character of theirs reaches the terminal.
 """
 
+import errno
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import BinaryIO
 
 from settings import InvalidSetting
 
@@ -29,10 +32,14 @@ class Unreachable(CommandFailed):
     exit_code = 3
 
 
+SNIPPET = 200  # characters of a text in a line of its own; a table cuts at the terminal's edge
+NARROW = 40  # columns below which a table would be dots only; some terminals say that they have 0
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the commands write nowhere but to their output
 INTERRUPTED = 130  # as a shell counts it: 128 + SIGINT
 
-# C0 and C1 controls (ESC among them), and the marks that turn the direction of writing round.
-COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# C0 and C1 controls (ESC among them), separators of lines, and the marks that turn the direction of writing round.
+COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def run(program: str, command: Callable[[], int]) -> int:
@@ -40,17 +47,32 @@ def run(program: str, command: Callable[[], int]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    if sys.stdout is None:  # the shell's >&-; nothing was done yet
+        say(f"{program}: standard output is closed: there is nowhere to write to")
+        return CommandFailed.exit_code
+    code = 0
     try:
-        try:
-            code = command()
-        except SystemExit as ended:  # argparse, after --help or wrong usage
-            code = ended.code if isinstance(ended.code, int) else 1
+        code = outcome(program, command)
         sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        # Who read us has enough (`| head`). What is still buffered must not complain when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:  # who read us has enough (`| head`)
+        discard_output()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        if error.errno not in FULL and not output_fails():
+            raise
+        discard_output()
+        say(f"{program}: standard output: {error.strerror}")
+        return code or CommandFailed.exit_code
+    return code
+
+
+def outcome(program: str, command: Callable[[], int]) -> int:
+    """The exit code of a command that has ended in one of the ways in which commands end."""
+    try:
+        return command()
+    except SystemExit as ended:  # argparse, after --help or wrong usage
+        return ended.code if isinstance(ended.code, int) else 1
     except KeyboardInterrupt:
         return INTERRUPTED
     except InvalidSetting as error:
@@ -61,9 +83,32 @@ def run(program: str, command: Callable[[], int]) -> int:
         return error.exit_code
 
 
+def output_fails() -> bool:
+    """Whether an OSError came from standard output: then what is still buffered fails again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
+
+
+def discard_output() -> None:
+    """What is still buffered must not complain when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def say(line: str) -> None:
-    """A line for the person, beside the output: on standard error."""
-    print(line, file=sys.stderr)
+    """A line for the person, beside the output: on standard error, where that is open."""
+    if sys.stderr is not None:  # print would take standard output instead
+        with suppress(OSError):  # full: there is no other place to say it
+            print(line, file=sys.stderr)
+
+
+def standard_input() -> BinaryIO:
+    """Raises WrongUsage where it is closed, as by the shell's <&-."""
+    if sys.stdin is None:
+        raise WrongUsage("standard input is closed: there is nothing to read")
+    return sys.stdin.buffer
 
 
 def confirm(question: str, otherwise: str, *, yes: bool, unasked: str | None = None) -> None:
@@ -74,7 +119,7 @@ def confirm(question: str, otherwise: str, *, yes: bool, unasked: str | None = N
     """
     if yes:
         return
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         if unasked is None:
             return
         raise WrongUsage(f"{unasked}: without a terminal to ask on, it wants --yes too")
@@ -101,6 +146,11 @@ def one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
+def snippet(text: str) -> str:
+    line = one_line(text)
+    return line if len(line) <= SNIPPET else line[: SNIPPET - 1] + "…"
+
+
 def on_terminal() -> bool:
     return sys.stdout.isatty()
 
@@ -108,11 +158,19 @@ def on_terminal() -> bool:
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = (), wide: str = ""
 ) -> None:
-    """A table on the terminal. `right` columns are numbers; the `wide` one takes the room that is left, and is cut."""
+    """A table on the terminal. `right` columns are numbers; the `wide` one takes the room that is left, and is cut.
+
+    Where there is hardly any room it is lines that the terminal wraps, so that no name is cut.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    screen = Console()
+    if screen.width < NARROW:
+        named = (zip(columns, row, strict=True) for row in rows)
+        lines([columns, *([snippet(str(cell)) if name == wide else cell for name, cell in row] for row in named)])
+        return
     drawn = Table(box=None, pad_edge=False, header_style="bold", expand=bool(wide))
     for column in columns:
         drawn.add_column(
@@ -124,7 +182,7 @@ def table(
         )
     for row in rows:
         drawn.add_row(*(Text(one_line(str(cell))) for cell in row))
-    Console().print(drawn)
+    screen.print(drawn)
 
 
 def lines(rows: Iterable[Sequence[object]]) -> None:

@@ -2,19 +2,21 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kafka import TopicPartition
 from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
 from kafka.partitioner import murmur2 as library_murmur2
 
-from clients import consume, kafka_commands, kafka_options, produce
+from clients import consume, drain, kafka_commands, kafka_options, produce
 from clients.partitioner import murmur2
 from clients.produce import Line, NotJson, Sending, Unsent, key_in, records
-from clients.terminal import CommandFailed
+from clients.terminal import CommandFailed, Unreachable
 
 
 @pytest.mark.parametrize(
@@ -241,3 +243,96 @@ def nobodys_port() -> int:
 def test_a_number_is_written_in_the_digits_0_to_9(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert kafka_commands.main(list(words)) == 2
     assert f"argument {words[-2]}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("time", ["1960-01-01", "0001-01-01", "0001-01-01T00:00:00+14:00", "1969-12-31T23:59:59+00:00"])
+def test_a_time_before_1970_is_the_beginning(time: str) -> None:
+    assert kafka_options.moment(time).timestamp() == 0
+
+
+def test_a_time_is_the_one_that_was_typed() -> None:
+    assert kafka_options.moment("2026-01-31T08:00:00+02:00").timestamp() == 1_769_839_200
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--to-time", "9999-12-31T23:59:59-12:00"), "is no time"),
+        (("--to-time", "yesterday"), "is no time"),
+        (("--to-offset", "1:7", "--to-offset", "0:5", "--to-offset", "01:9"), "a partition is given twice"),
+    ],
+)
+def test_a_place_that_cannot_be_meant_is_wrong_usage(
+    words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert kafka_commands.main(["rewind", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.fixture
+def rewound(monkeypatch: pytest.MonkeyPatch) -> list[dict[int, int]]:
+    """The places to which a topic of one partition with 7 records was rewound, nobody being there to ask."""
+    part = TopicPartition("texts", 0)
+    done: list[dict[int, int]] = []
+    reader = SimpleNamespace(end_offsets=lambda partitions: {part: 7})
+    monkeypatch.setattr("clients.connect.admin", lambda settings: nullcontext())
+    monkeypatch.setattr("clients.connect.consumer", lambda settings: nullcontext(reader))
+    monkeypatch.setattr("clients.connect.partitions", lambda admin, topic: [part])
+    monkeypatch.setattr("clients.steering.committed", lambda *given: {})
+    monkeypatch.setattr("clients.steering.earliest_of", lambda *given, **options: {0: 0})
+    monkeypatch.setattr("clients.steering.rewind", lambda settings, admin, wished: done.append(wished))
+    monkeypatch.setattr("sys.stdin", None)
+    return done
+
+
+@pytest.mark.parametrize(("words", "code"), [((), 2), (("--yes",), 0), (("--json",), 0), (("--json", "--yes"), 0)])
+def test_without_a_terminal_a_rewind_wants_yes(
+    rewound: list[dict[int, int]], capsys: pytest.CaptureFixture[str], words: tuple[str, ...], code: int
+) -> None:
+    assert kafka_commands.main(["rewind", "--to-beginning", *words]) == code
+    assert rewound == ([] if code else [{0: 0}])
+    assert ("this reads 7 records" in capsys.readouterr().err) == bool(code)
+
+
+STAYS_PAUSED = "the intake stays paused: `python kafka_cli.py resume` lets it go on\n"
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "said"),
+    [
+        (drain.Left(0, 0, 0, 0), 0, STAYS_PAUSED),
+        (drain.Left(1, 0, 0, 0), 1, STAYS_PAUSED),
+        (Unreachable("nobody answers"), 3, STAYS_PAUSED),
+        (drain.Resumed("it was resumed"), 1, ""),
+    ],
+)
+def test_every_ending_of_a_drain_says_that_the_intake_stays_paused(
+    ending: drain.Left | CommandFailed,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def wait(*given: object) -> drain.Left:
+        if isinstance(ending, CommandFailed):
+            raise ending
+        return ending
+
+    monkeypatch.setattr("clients.steering.pause", lambda settings, paused: "name")
+    monkeypatch.setattr("clients.connect.admin", lambda settings: nullcontext())
+    monkeypatch.setattr(drain, "wait", wait)
+    for words in (["drain", "--timeout", "1"], ["drain", "--timeout", "1", "--json"]):
+        assert kafka_commands.main(words) == code
+        told = capsys.readouterr().err
+        assert told.startswith(said)
+        assert told.count("stays paused") == bool(said)
+
+
+@pytest.mark.parametrize("mark", ["\x9b", "\u2028", "\u202e", "\u200f"])
+def test_a_record_is_shown_without_what_a_terminal_obeys(mark: str) -> None:
+    record = SimpleNamespace(
+        topic="texts", partition=0, offset=0, timestamp=0, key=None, value=f"größer{mark}".encode(), headers=[]
+    )
+    shown = consume.as_json(record)
+    assert mark not in shown
+    assert json.loads(shown)["value"] == f"größer{mark}"

@@ -219,3 +219,36 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
 def test_bars_grow_with_the_numbers() -> None:
     assert show.spark([0, 1, 4, 7]) == "▁▂▅█"
     assert show.spark([]) == ""
+
+
+@pytest.mark.parametrize("words", [["get", "x"], ["--json", "get", "x"]])
+def test_a_number_of_thousands_of_digits_is_shown(
+    server: Server, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    digits = "9" * 5_000
+    server.body = json.dumps({**MESSAGE, "metadata": {"n": "?"}}).replace('"?"', digits).encode()
+    assert rest_commands.main(["--url", server.url, *words]) == 0
+    assert f'{{"n": {digits}}}' in capsys.readouterr().out
+
+
+def test_metadata_may_hold_a_number_of_thousands_of_digits(server: Server) -> None:
+    server.status, server.body = 201, MESSAGE
+    metadata = f'{{"n": {"9" * 5_000}}}'
+    assert rest_commands.main(["--url", server.url, "create", "x", "--metadata", metadata]) == 0
+    assert metadata.encode() in server.calls[-1][2]
+
+
+def test_metadata_that_are_nested_too_deeply_are_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert rest_commands.main(["create", "x", "--metadata", "[" * 100_000]) == 2
+    assert "nested too deeply" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mark", ["\x9b", "\u2028", "\u202e", "\u200f"])
+def test_json_that_came_with_marks_is_printed_with_escapes(
+    server: Server, capsys: pytest.CaptureFixture[str], mark: str
+) -> None:
+    server.body = json.dumps({**MESSAGE, "message": f"größer{mark}"}, ensure_ascii=False).encode()
+    assert rest_commands.main(["--url", server.url, "--json", "get", "x"]) == 0
+    printed = capsys.readouterr().out
+    assert mark not in printed
+    assert json.loads(printed)["message"] == f"größer{mark}"

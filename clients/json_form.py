@@ -1,0 +1,60 @@
+"""JSON as the commands read it and print it: numbers of any length, and nothing in it that a terminal would obey.
+
+What goes to the APIs and into Kafka is not made here.
+"""
+
+import json
+import re
+import uuid
+from typing import Any
+
+# Python refuses to make an int of more digits than this, and needs long for the most that it takes.
+DIGITS = 4_000
+
+# What JSON may hold as it is and a terminal, an editor or a reader of lines may obey: DEL and the C1 controls, the
+# separators of lines, the marks that turn the direction of writing round. And halves of a character: no UTF-8 has them.
+MARKS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class LongNumber:
+    """A whole number that is too long to count with: it is only shown."""
+
+    def __init__(self, digits: str) -> None:
+        self.digits = digits
+
+    def __str__(self) -> str:
+        return self.digits
+
+
+def number(digits: str) -> int | LongNumber:
+    return int(digits) if len(digits) <= DIGITS else LongNumber(digits)
+
+
+def parse(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError, for one that is nested too deeply too."""
+    try:
+        return json.loads(text, parse_int=number)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def dump(value: object) -> str:
+    """A value as JSON on one line, to be printed."""
+    name = uuid.uuid4().hex  # nobody can have put it into a text
+    long: list[str] = []
+
+    def stand_in(found: object) -> str:
+        if not isinstance(found, LongNumber):
+            raise TypeError(f"{type(found).__name__} is no JSON")
+        long.append(found.digits)
+        return f"{name}:{len(long) - 1}"
+
+    text = json.dumps(value, ensure_ascii=False, default=stand_in)
+    if long:
+        text = re.sub(f'"{name}:([0-9]+)"', lambda found: long[int(found[1])], text)
+    return shown(text)
+
+
+def shown(text: str) -> str:
+    """JSON text with its marks as escapes: it means the same, since they can stand in strings only."""
+    return MARKS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
