@@ -6,18 +6,20 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy import Connection
 
-from db import providers, reembedding, reembedding_status, session
+from db import output, providers, reembedding, reembedding_status, session
 from embedder import EmbedderUnavailable, ModelError, load_provider
 from settings import InvalidSetting, Settings
 
 ACTIONS = ("start", "status", "stop", "resume", "undo", "forget-old")
 WATCH_SECONDS = 1.0
+WRONG_USAGE = 2
 INTERRUPTED = 130
 
 EPILOG = """\
@@ -54,7 +56,11 @@ def add_to(commands: Any) -> None:
     parser.add_argument("action", nargs="?", choices=ACTIONS, default="start")
     parser.add_argument("--provider", help="of the new model; without it that of the settings")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the new provider: OPENAI_MODEL=…"
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of the new provider: OPENAI_MODEL=...",
     )
     parser.add_argument(
         "--wait",
@@ -67,13 +73,18 @@ def add_to(commands: Any) -> None:
 
 
 def run(given: argparse.Namespace, settings: Settings) -> int:
-    """Raises InvalidSetting, and what the database says."""
+    """Raises what the database says, and output.Unwritten."""
     if given.action != "start" and (given.provider or given.set):
         print("db: --provider and --set are for starting a change", file=sys.stderr)
-        return 2
+        return WRONG_USAGE
     try:
+        # What was typed is looked at first: it is as wrong when the database is away.
+        new = asked_for(given, settings) if given.action == "start" else None
         with connected(settings) as connection:
-            carry_out(given, settings, connection)
+            if new is not None:
+                start(new, settings)
+            else:
+                carry_out(given, settings, connection)
             if given.action == "status":
                 wait = bool(given.wait)
             else:
@@ -81,13 +92,16 @@ def run(given: argparse.Namespace, settings: Settings) -> int:
             if wait and given.action != "stop":
                 watch(connection)
             state = reembedding_status.status(connection)
+    except InvalidSetting as error:
+        print(f"db: {error}", file=sys.stderr)
+        return WRONG_USAGE
     except (Failed, reembedding.Refused, ModelError, EmbedderUnavailable) as error:
         print(f"db: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("db: it goes on all the same; `python -m db reembed stop` stops it", file=sys.stderr)
         return INTERRUPTED
-    print(json.dumps(state) if given.json else told(state))
+    output.say(json.dumps(state) if given.json else told(state))
     return 0
 
 
@@ -103,9 +117,6 @@ def connected(settings: Settings) -> Iterator[Connection]:
 
 
 def carry_out(given: argparse.Namespace, settings: Settings, connection: Connection) -> None:
-    if given.action == "start":
-        start(given, settings)
-        return
     if given.action == "status":
         return
     destroys = dropped_by(given.action, reembedding.present(connection))
@@ -130,7 +141,17 @@ def transaction(settings: Settings) -> Iterator[Connection]:
         engine.dispose()
 
 
-def start(given: argparse.Namespace, settings: Settings) -> None:
+@dataclass(frozen=True)
+class NewModel:
+    """What is asked for, by its provider. `settings` make it, and are recorded."""
+
+    name: str
+    dimensions: int
+    settings: providers.Recorded
+
+
+def asked_for(given: argparse.Namespace, settings: Settings) -> NewModel:
+    """The model that the options make, or else the settings. Raises InvalidSetting, and what its provider says."""
     values = {}
     for assignment in given.set:
         name, equals, value = assignment.partition("=")
@@ -141,8 +162,18 @@ def start(given: argparse.Namespace, settings: Settings) -> None:
         values[providers.PROVIDER] = given.provider
     chosen = providers.with_recorded(settings, values)
     provider = load_provider(chosen)
+    idle = sorted(values.keys() - {providers.PROVIDER, *providers.OPTIONS.get(chosen.embedding_provider, ())})
+    if idle:
+        owner = next(name for name, options in providers.OPTIONS.items() if idle[0] in options)
+        raise InvalidSetting(
+            f"{idle[0]} is a setting of {owner}, not of {chosen.embedding_provider}: --provider {owner}"
+        )
+    return NewModel(provider.model, provider.dimensions, providers.recorded(chosen))
+
+
+def start(new: NewModel, settings: Settings) -> None:
     with transaction(settings) as connection:
-        reembedding.start(connection, provider.model, provider.dimensions, providers.recorded(chosen))
+        reembedding.start(connection, new.name, new.dimensions, new.settings)
 
 
 def dropped_by(action: str, change: reembedding.Change | None) -> str | None:

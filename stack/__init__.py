@@ -4,8 +4,28 @@ For tests and scripts: `local_part(settings, "postgres")` is one part that can b
 of them. Settings with free ports and a DATA_DIR of their own make a system that is apart from every other.
 """
 
-from stack.errors import StackError, Unhealthy
-from stack.part import Part, Port
-from stack.plan import local_part, parts
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stack.errors import StackError, Unhealthy
+    from stack.part import Part, Port
+    from stack.plan import local_part, parts
 
 __all__ = ["Part", "Port", "StackError", "Unhealthy", "local_part", "parts"]
+
+_HOMES = {
+    "Part": "stack.part",
+    "Port": "stack.part",
+    "StackError": "stack.errors",
+    "Unhealthy": "stack.errors",
+    "local_part": "stack.plan",
+    "parts": "stack.plan",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imported when it is asked for: `python -m stack` passes here before it can see to a Ctrl-C."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

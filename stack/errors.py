@@ -16,3 +16,7 @@ class StackError(Exception):
 
 class Unhealthy(StackError):
     """A part did not become healthy in time, or died on the way."""
+
+
+class WrongUsage(StackError):
+    """What was typed cannot be meant."""

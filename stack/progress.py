@@ -43,11 +43,27 @@ def say(text: str = "") -> None:
     _out(text + "\n")
 
 
+def flush() -> None:
+    """What was printed by others goes out now, and is lost like what `say` says where that cannot be."""
+    _out("")
+
+
+def lost() -> str | None:
+    """Why something could not be written, such as a full disk; None where all was, or the reader had enough."""
+    return _lost[0] if _lost else None
+
+
+_lost: list[str] = []
+
+
 def _out(text: str) -> None:
     try:
-        sys.stdout.write(text)
+        if text:  # no byte at all is too much for a full disk
+            sys.stdout.write(text)
         sys.stdout.flush()
-    except OSError:
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            _lost.append(error.strerror or str(error))
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

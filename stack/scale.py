@@ -11,7 +11,7 @@ from functools import partial
 
 from settings import Settings
 from stack import leaving, lock, places, plan, processes, record, supervisor, system
-from stack.errors import StackError, Unhealthy
+from stack.errors import StackError, Unhealthy, WrongUsage
 from stack.part import Part
 from stack.pipeline import QUEUES, worker, worker_name, worker_of
 from stack.processes import Identity
@@ -26,7 +26,7 @@ _HOPELESS_DEATHS = 3
 _STOP_SECONDS = 15.0
 
 
-class WrongNumber(StackError):
+class WrongNumber(WrongUsage):
     """So many workers there cannot be."""
 
 

@@ -1,6 +1,9 @@
 """`python -m db reembed`: what it takes, what it asks before it deletes, and how it tells the state."""
 
 import argparse
+import os
+import shlex
+import subprocess
 import sys
 from dataclasses import replace
 from typing import Any
@@ -10,7 +13,7 @@ import pytest
 from db import reembed_command
 from db.reembed_command import Failed, confirmed, dropped_by, told
 from db.reembedding import Change
-from settings import InvalidSetting, Settings
+from settings import ROOT, InvalidSetting, Settings
 
 NOWHERE = Settings(database_port=1, embedding_provider="hashing")
 RUNNING = Change("running", "new", None, False, None, False, 1.0)
@@ -51,6 +54,58 @@ def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFix
     assert ended.value.code == 2
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--provider", "nonsense"],
+        ["--set", "bad"],
+        ["--set", "FOO=1"],
+        ["--set", "OPENAI_DIMENSIONS=-3"],
+        ["--provider", "openai", "--set", "OPENAI_DIMENSIONS=-3"],
+    ],
+)
+def test_so_does_a_provider_that_cannot_be_whether_the_database_is_there_or_not(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reembed_command.run(parse(*arguments), NOWHERE) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("db: ")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("where", [">/dev/full", ">&-"])
+@pytest.mark.parametrize("says", ["db.schema.current = lambda _: 4", "db.reembedding_status.status = lambda _: None"])
+def test_an_answer_that_cannot_be_written_is_a_failure(says: str, where: str, unbuffered: str) -> None:
+    words = ["current"] if "current" in says else ["reembed", "status", "--json"]
+    code = (
+        "import contextlib, sys; import db.__main__, db.schema, db.reembed_command, db.reembedding_status; "
+        "db.reembed_command.connected = lambda _: contextlib.nullcontext(); "
+        f"{says}; sys.argv[1:] = {words}; sys.exit(db.__main__.main())"
+    )
+    answer = shell(f"{shlex.join([sys.executable, '-c', code])} {where}", PYTHONUNBUFFERED=unbuffered)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("db: standard output cannot be written: ")
+    assert answer.stderr.count("\n") == 1
+
+
+def test_a_reader_who_has_enough_is_no_failure() -> None:
+    answer = shell(f"{shlex.quote(sys.executable)} -m db reembed --help | true; echo ${{PIPESTATUS[0]}}")
+    assert (answer.stdout, answer.stderr) == ("0\n", "")
+
+
+def test_the_help_is_for_any_locale() -> None:
+    command = f"{shlex.quote(sys.executable)} -m db reembed --help"
+    answer = shell(command, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", PYTHONIOENCODING="")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert answer.stdout.isascii()
+
+
+def shell(line: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **variables}
+    return subprocess.run(["bash", "-c", line], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+
+
 def test_a_provider_is_for_starting(capsys: pytest.CaptureFixture[str]) -> None:
     assert reembed_command.run(parse("stop", "--provider", "minilm"), NOWHERE) == 2
     assert "for starting a change" in capsys.readouterr().err
@@ -62,11 +117,12 @@ def test_a_provider_is_for_starting(capsys: pytest.CaptureFixture[str]) -> None:
         (["--set", "OPENAI_MODEL"], "takes NAME=VALUE"),
         (["--set", "DATABASE_HOST=elsewhere"], "does not make a provider"),
         (["--provider", "word2vec"], "takes minilm, hashing, openai or fastembed"),
+        (["--set", "OPENAI_DIMENSIONS=3"], "is a setting of openai, not of hashing"),
     ],
 )
 def test_a_provider_that_cannot_be_is_refused_before_anything_is_changed(arguments: list[str], said: str) -> None:
     with pytest.raises(InvalidSetting, match=said):
-        reembed_command.start(parse(*arguments), NOWHERE)
+        reembed_command.asked_for(parse(*arguments), NOWHERE)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,244 @@
+"""What each command of the stack does, and how it ends: an error is one line, and an exit code says its kind."""
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from settings import InvalidSetting, Settings, load
+from stack import arguments as command_line
+from stack import lock, places, progress, streams
+from stack.errors import StackError, WrongUsage
+from stack.progress import red, say
+
+SHOWING = ("status", "scale")  # of no use when nobody learns what they say
+INTERRUPTED = 130
+
+
+def main(given: list[str], *, interruptible: bool = True) -> int:
+    """Runs a command and returns its exit code. A reader that has enough (`| head`) is no error."""
+    try:
+        if interruptible:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        streams.prepare()
+        shows, code = _carry_out(given)
+        progress.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    lost = progress.lost()
+    if lost is None:
+        return code
+    _fail(f"standard output cannot be written: {lost}")
+    return (code or 1) if shows else code
+
+
+def _carry_out(given: list[str]) -> tuple[bool, int]:
+    """Whether the command is for what it shows, and its exit code."""
+    try:
+        arguments = command_line.read(given)
+    except SystemExit as ended:  # after --help or wrong usage
+        return True, ended.code if isinstance(ended.code, int) else 1
+    shows = arguments.command in SHOWING or (arguments.command == "start" and arguments.status)
+    # Client libraries warn of a server that is not up yet; what matters of it is said by the commands.
+    logging.getLogger().addHandler(logging.NullHandler())
+    if arguments.command != "run":  # which is ended like the part that it becomes
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _as_interrupt)
+    try:
+        return shows, COMMANDS[arguments.command](load(), arguments)
+    except KeyboardInterrupt:
+        if not shows:
+            say("Interrupted.")
+        return shows, INTERRUPTED
+    except InvalidSetting as error:
+        return shows, _fail(str(error))
+    except WrongUsage as error:
+        return shows, _fail(str(error), error.detail, code=2)
+    except StackError as error:
+        return shows, _fail(str(error), error.detail)
+    except PermissionError as error:
+        return shows, _fail(_explain_permission(error))
+
+
+def _install(settings: Settings, arguments: argparse.Namespace) -> int:
+    from stack.install import install
+
+    install(settings, dev=arguments.dev, ui=not arguments.no_ui)
+    return 0
+
+
+def _start(settings: Settings, arguments: argparse.Namespace) -> int:
+    if arguments.status:
+        return _status(settings, arguments)
+    from stack import docker, stop, supervisor, system
+    from stack.install import install
+
+    hold = lock.take(
+        _lock_file(settings), "another start or stop is under way here: wait for it, or end it with Ctrl-C"
+    )
+    if arguments.docker:
+        if supervisor.talk(settings) is not None:
+            raise StackError("it runs here without containers: ./stop.sh first")
+        install(settings, local=False)
+        _go_on_in_venv(hold)
+        return _start_docker(settings, demo=not arguments.no_demo)
+    if docker.is_up(settings):
+        raise StackError("it runs in containers: ./stop.sh first, or ./start.sh --docker")
+    known = system.read(settings)
+    if supervisor.talk(settings) is not None:
+        if known is not None and known.ready:
+            return _already_running(known.settings)
+        say("An earlier start did not come to its end: stopping what it left")
+    elif stop.end_orphans(settings):
+        say("Ended parts that an earlier supervisor had left behind")
+    stop.stop_all(settings)
+    install(settings)
+    _go_on_in_venv(hold)
+    return _start_local(settings, demo=not arguments.no_demo)
+
+
+def _already_running(settings: Settings) -> int:
+    from stack import report, status
+
+    down = [line.name for line in status.lines(settings) if not line.runs]
+    say("It is running." if not down else f"It is running, but not all of it: {', '.join(down)}. See ./status.sh")
+    report.show(settings)
+    return 0
+
+
+def _go_on_in_venv(hold: lock.Lock) -> None:
+    """The same command in the Python that has the packages; returns when this is it."""
+    if Path(sys.prefix) == places.VENV:
+        return
+    hold.hand_on()
+    os.execv(places.VENV_PYTHON, [str(places.VENV_PYTHON), "-m", "stack", *sys.argv[1:]])
+
+
+def _start_local(settings: Settings, *, demo: bool) -> int:
+    from stack import probes, report
+    from stack.demo import demo as show_demo
+    from stack.start import start
+
+    start(settings)
+    if demo and probes.intake_paused(settings):
+        say("The intake is paused, so no message is sent: `python kafka_cli.py resume` takes it up again")
+    elif demo:
+        show_demo(settings)
+    report.show(settings)
+    return 0
+
+
+def _start_docker(settings: Settings, *, demo: bool) -> int:
+    from stack import docker, report
+    from stack.demo import demo as show_demo
+
+    docker.up(settings)
+    here = docker.seen_from_here(settings)
+    if demo:
+        show_demo(here)
+    report.show(here, docker=True)
+    return 0
+
+
+def _stop(settings: Settings, arguments: argparse.Namespace) -> int:
+    from stack import docker, stop
+
+    containers = arguments.docker or docker.is_up(settings)
+    if arguments.volumes and not arguments.yes and not _confirmed(settings, containers):
+        return 2
+    if containers:
+        docker.down(settings, volumes=arguments.volumes)
+        return 0
+    hold = lock.take(
+        _lock_file(settings), "another start or stop is under way here: wait for it, or end it with Ctrl-C"
+    )
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # half a stop helps nobody, and a stop has an end
+    say("Stopped." if stop.stop_all(settings) else "Nothing was running.")
+    if arguments.volumes:
+        stop.remove_data(settings)
+        say("The data is removed.")
+    hold.release()
+    return 0
+
+
+def _confirmed(settings: Settings, docker: bool) -> bool:
+    where = "the compose volumes" if docker else places.data(settings)
+    if not sys.stdin.isatty():
+        _fail("--volumes removes all data: without a terminal to ask on, it wants --yes too")
+        return False
+    try:
+        answer = input(f"Remove all data in {where}? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() in ("y", "yes"):
+        return True
+    say("Nothing was done.")
+    return False
+
+
+def _status(settings: Settings, arguments: argparse.Namespace) -> int:
+    from stack import docker
+    from stack.status import status
+
+    return docker.status(settings) if arguments.docker or docker.is_up(settings) else status(settings)
+
+
+def _scale(settings: Settings, arguments: argparse.Namespace) -> int:
+    from stack import scale_command
+
+    return scale_command.run(settings, arguments)
+
+
+def _run(settings: Settings, arguments: argparse.Namespace) -> int:
+    from stack.run import run
+
+    run(settings, arguments.name)
+    return 1
+
+
+def _lock_file(settings: Settings) -> Path:
+    """Beside `run`, which `--volumes` removes."""
+    return places.data(settings) / "lock"
+
+
+def _as_interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, detail: tuple[str, ...] = (), code: int = 1) -> int:
+    """One line on standard error, and below it what helps to understand it."""
+    with contextlib.suppress(OSError):  # where that cannot be written either, the exit code has to do
+        print(red(message), file=sys.stderr)
+        for line in detail:
+            print(f"    {line}", file=sys.stderr)
+        sys.stderr.flush()
+    return code
+
+
+def _explain_permission(error: PermissionError) -> str:
+    path = Path(error.filename or places.LOCAL)
+    return f"{path} belongs to {_owner(path)}: do this as {_owner(path)}, or set DATA_DIR to a folder of your own"
+
+
+def _owner(path: Path) -> str:
+    """Who owns a path, or the nearest folder above it that this user may look at."""
+    for each in (path, *path.parents):
+        try:
+            return each.owner()
+        except (KeyError, OSError):
+            continue
+    return "another user"
+
+
+COMMANDS = {
+    "install": _install,
+    "start": _start,
+    "stop": _stop,
+    "status": _status,
+    "scale": _scale,
+    "run": _run,
+}
