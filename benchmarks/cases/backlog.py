@@ -14,7 +14,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--every", type=int, default=100_000, help="records that one rate is taken over")
     parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--of", default="lean,shipped", help="some of lean,shipped")
+    parser.add_argument("--of", default="lean,shipped", help="some of lean,unindexed,shipped")
 
 
 def quick(given: argparse.Namespace) -> None:
@@ -22,7 +22,13 @@ def quick(given: argparse.Namespace) -> None:
 
 
 def run(bench: Bench, given: argparse.Namespace) -> Outcome:
-    choices = {"lean": contestants.lean, "shipped": contestants.as_shipped}
+    choices = {
+        "lean": contestants.lean,
+        "unindexed": lambda: contestants.ours(
+            "as shipped, no vector index", contestants.EVERYTHING, {"vector_index": "off"}
+        ),
+        "shipped": contestants.as_shipped,
+    }
     outcome = Outcome("backlog", f"{given.records:,} texts, hashing embedder", vars(given))
     embedder = HashingEmbedder()
     sent = list(texts.made_up(given.records))
