@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from flask import Response
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from api import schemas
@@ -68,7 +69,7 @@ def ranked(parts: Parts, asked: SearchRequest, narrowed: dict[str, Any]) -> tupl
         embedder = parts.model.ready() if asked.mode != "keyword" else None
         vector = embed(embedder, asked.query) if embedder is not None else None
         rankings = []
-        with parts.reader.connect() as connection:
+        with in_transaction(parts) as connection:
             if embedder is not None:
                 active, coming = queries.models_in_use(connection)
             if embedder is None or active in (None, embedder.model):
@@ -82,6 +83,11 @@ def ranked(parts: Parts, asked: SearchRequest, narrowed: dict[str, Any]) -> tupl
                 return (embedder.model if embedder is not None else None), rankings
         parts.model.follow(active)
     raise Unavailable("the model is being changed; mode keyword works meanwhile")
+
+
+def in_transaction(parts: Parts) -> Connection:
+    """A connection whose statements are one transaction, as long as what a search asks of the planner has to hold."""
+    return parts.reader.execution_options(isolation_level="READ COMMITTED").connect()
 
 
 def some_words(query: str) -> str:
@@ -119,7 +125,7 @@ def answer(query: str, mode: str, model: str | None, took: float, hits: list[que
 
 def similar(parts: Parts, id: str, query: SimilarQuery) -> Response:
     began = time.perf_counter()
-    with parts.reader.connect() as connection:
+    with in_transaction(parts) as connection:
         found = stored(connection, id)
         model = queries.active_model(connection)
         vector = queries.first_vector(connection, found["id"], model) if model is not None else None

@@ -46,8 +46,11 @@ def semantic(
 
     A vector counts only while its content hash is that of its message, so no edited text is found by its old vector.
     `since` <= created_at < `until`. `without` leaves one message id out. What it asks of PostgreSQL's planner holds
-    until the transaction ends, so let it be the last statement there.
+    until the transaction ends, so let it be the last statement there. Raises ValueError outside of a transaction, where
+    all that would be lost at once: a search would look at 40 neighbours, not at INDEX_EF_SEARCH.
     """
+    if connection.connection.dbapi_connection.autocommit:  # type: ignore[union-attr]
+        raise ValueError("a search takes more than one statement: begin a transaction")
     where, values = narrowing(filter, since, until)
     values |= {"query": literal(vector), "model": model, "limit": limit, "without": without}
     parts = ready_parts(connection, model, max(settings.load().index_ef_search, wanted_of(limit)))

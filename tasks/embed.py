@@ -2,6 +2,7 @@
 current."""
 
 import logging
+import os
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,10 @@ log = logging.getLogger(__name__)
 SPLIT_AFTER = 2
 
 COLLISIONS = 5
+
+# A model that computes on these cores takes what the others leave of them: a search must not wait for a backlog.
+MODELS_HERE = ("minilm", "fastembed")
+NICE = 10
 
 MODEL_ERROR_SECONDS = 10.0
 SWITCHED_SECONDS = 0.5
@@ -185,6 +190,8 @@ def load_model(**_: object) -> None:
     """Loads the model when a process of an embed worker starts, so that the first text does not wait for it."""
     if "embed" not in app.amqp.queues.consume_from:
         return
+    if settings.load().embedding_provider in MODELS_HERE:
+        os.nice(NICE)
     try:
         resources.embedder()
     except (ModelError, InvalidSetting) as error:
