@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 from flask import Response
-from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from api import schemas
@@ -69,7 +68,7 @@ def ranked(parts: Parts, asked: SearchRequest, narrowed: dict[str, Any]) -> tupl
         embedder = parts.model.ready() if asked.mode != "keyword" else None
         vector = embed(embedder, asked.query) if embedder is not None else None
         rankings = []
-        with in_transaction(parts) as connection:
+        with parts.reader.connect() as connection:
             if embedder is not None:
                 active, coming = queries.models_in_use(connection)
             if embedder is None or active in (None, embedder.model):
@@ -77,17 +76,12 @@ def ranked(parts: Parts, asked: SearchRequest, narrowed: dict[str, Any]) -> tupl
                     parts.model.prepare(coming)
                 if asked.mode != "semantic":
                     rankings.append(queries.keyword(connection, some_words(asked.query), **narrowed))
-                if embedder is not None:  # last: see there. First of the rankings: its passages are shown
+                if embedder is not None:  # first of the rankings: its passages are shown
                     found = vector_search.semantic(connection, vector, embedder.model, **narrowed) if vector else []
                     rankings.insert(0, found)
                 return (embedder.model if embedder is not None else None), rankings
         parts.model.follow(active)
     raise Unavailable("the model is being changed; mode keyword works meanwhile")
-
-
-def in_transaction(parts: Parts) -> Connection:
-    """A connection whose statements are one transaction, as long as what a search asks of the planner has to hold."""
-    return parts.reader.execution_options(isolation_level="READ COMMITTED").connect()
 
 
 def some_words(query: str) -> str:
@@ -125,7 +119,7 @@ def answer(query: str, mode: str, model: str | None, took: float, hits: list[que
 
 def similar(parts: Parts, id: str, query: SimilarQuery) -> Response:
     began = time.perf_counter()
-    with in_transaction(parts) as connection:
+    with parts.reader.connect() as connection:
         found = stored(connection, id)
         model = queries.active_model(connection)
         vector = queries.first_vector(connection, found["id"], model) if model is not None else None

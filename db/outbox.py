@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-import psycopg2
 from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
@@ -94,10 +93,10 @@ def claim_jobs(
 
     Without `counts` it is no new attempt, whoever held the lease meanwhile: the last one ended in an outage.
     """
-    # A lease need not survive a crash of the server: the job is then simply free again.
-    connection.execute(text("SET LOCAL synchronous_commit = off"))
+    # A lease need not survive a crash of the server: the job is then simply free again. Two statements, one round trip.
     rows = connection.execute(
         text("""
+            SET LOCAL synchronous_commit = off;
             UPDATE embedding_jobs SET lease = :lease ::uuid,
                 attempts = attempts + (:counts AND lease IS DISTINCT FROM :lease ::uuid)::int,
                 available_at = clock_timestamp() + make_interval(secs => :seconds)
@@ -181,6 +180,7 @@ def store_embeddings(
     failures: Sequence[tuple[str, str, str]] = (),
     *,
     left: Left | None = None,
+    expect_new: bool = False,
 ) -> Following | None:
     """Finishes jobs: vectors whose message still has the text they were made of replace the older ones; the rest is let
     go. `failures` are (message id, content hash, reason); `left` are messages that stay queued, as not yet tried.
@@ -188,18 +188,14 @@ def store_embeddings(
     Where another model's vectors are made beside those of the active one, jobs for these messages are queued in the
     same transaction, so none is missed; they are returned where they should not wait.
 
+    `expect_new` is a guess that no vector has to be replaced, which saves looking for them.
+
     A job that somebody else has taken over is left to them, with its messages. Raises LeaseLost when all were, and
-    psycopg2's UniqueViolation when another worker writes vectors of the same message at this moment: do it again in a
-    new transaction.
+    psycopg2's UniqueViolation when the guess was wrong, or when another worker writes vectors of the same message at
+    this moment: do it again in a new transaction, without the guess.
     """
-    # A crash of the server takes the vectors back together with the end of their jobs: it may be waited for less.
-    # And no plan reads whole tables, which it would take for small ones until they have been analysed.
-    connection.execute(
-        text("""SELECT set_config('synchronous_commit', 'off', true), set_config('enable_hashjoin', 'off', true),
-                       set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true)""")
-    )
     left = left or Left(frozenset(), 0.0)
-    kept = finish_jobs(connection, jobs, lease, left)
+    kept = finish_jobs(connection, jobs, lease, model, left)
     if not kept and jobs:
         raise LeaseLost
     if left.message_ids or len(kept) != len(jobs):
@@ -226,10 +222,6 @@ def store_embeddings(
     if len(keep) != len(vectors.message_ids):
         vectors = vectors.only(keep)
     written = set(vectors.message_ids)
-    connection.execute(
-        text("DELETE FROM embedding_failures WHERE message_id = ANY (:ids ::uuid[]) AND model = :model"),
-        {"ids": array(ids), "model": model},
-    )
     others = (
         [message_id for message_id in ids if id_bytes(message_id) not in written] if len(written) < len(ids) else []
     )
@@ -238,14 +230,10 @@ def store_embeddings(
     if not is_second:  # what was edited follows when the active model's vector is there
         requeue_outdated(connection, model, outdated - written)
     if keep:
-        # Mostly nothing is there yet, so that is tried first.
-        try:
-            with connection.begin_nested():
-                copy(connection, model, vectors)
-        except psycopg2.errors.UniqueViolation:
+        if not expect_new:
             replaced = {uuid.UUID(bytes=found) for found in written}
             delete_outdated(connection, model, replaced, replaced)
-            copy(connection, model, vectors)
+        copy(connection, model, vectors)
     for message_id, content_hash, reason in failures:
         if current.get(uuid.UUID(message_id).bytes) == uuid.UUID(content_hash).bytes:
             record_failure(connection, message_id, content_hash, model, reason, max(job.attempts for job in jobs))
@@ -333,13 +321,27 @@ def copy(connection: Connection, model: str, vectors: Vectors) -> None:
     )
 
 
-def finish_jobs(connection: Connection, jobs: Sequence[Job], lease: str, left: Left) -> list[Job]:
-    """Removes jobs, but for those of their messages that are left to be done; returns the jobs that were still ours."""
-    whole = [job for job in jobs if left.message_ids.isdisjoint(job.message_ids)]
-    rows = connection.execute(
-        text("DELETE FROM embedding_jobs WHERE id = ANY (:jobs ::bigint[]) AND lease = :lease ::uuid RETURNING id"),
-        {"jobs": array(job.id for job in whole), "lease": lease},
+# A crash of the server takes the vectors back together with the end of their jobs: it may be waited for less. And no
+# plan reads whole tables, which it would take for small ones until they have been analysed. All in one round trip.
+FINISH = text("""
+    SELECT set_config('synchronous_commit', 'off', true), set_config('enable_hashjoin', 'off', true),
+        set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true);
+    WITH finished AS (
+        DELETE FROM embedding_jobs WHERE id = ANY (:jobs ::bigint[]) AND lease = :lease ::uuid
+        RETURNING id, message_ids
+    ), forgotten AS (
+        DELETE FROM embedding_failures
+        WHERE message_id IN (SELECT unnest(message_ids) FROM finished) AND model = :model
     )
+    SELECT id FROM finished
+""")
+
+
+def finish_jobs(connection: Connection, jobs: Sequence[Job], lease: str, model: str, left: Left) -> list[Job]:
+    """Removes jobs, but for those of their messages that are left to be done, and the failures of those that are done;
+    returns the jobs that were still ours."""
+    whole = [job for job in jobs if left.message_ids.isdisjoint(job.message_ids)]
+    rows = connection.execute(FINISH, {"jobs": array(job.id for job in whole), "lease": lease, "model": model})
     ours = set(rows.scalars())
     for job in jobs:
         if job not in whole:
@@ -358,6 +360,10 @@ def finish_jobs(connection: Connection, jobs: Sequence[Job], lease: str, left: L
             )
             if found.rowcount:
                 ours.add(job.id)
+                connection.execute(
+                    text("DELETE FROM embedding_failures WHERE message_id = ANY (:done ::uuid[]) AND model = :model"),
+                    {"done": array(set(job.message_ids) - left.message_ids), "model": model},
+                )
     return [job for job in jobs if job.id in ours]
 
 

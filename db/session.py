@@ -5,6 +5,7 @@ longer answers 10 s, and where TCP does not see that, 5 s more than the statemen
 connection never holds a task for long.
 """
 
+import time
 from decimal import Decimal
 from functools import partial
 
@@ -13,7 +14,8 @@ import simplejson
 from psycopg2 import errorcodes
 from psycopg2.extras import register_default_jsonb
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, PendingRollbackError, ResourceClosedError, TimeoutError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, PendingRollbackError, ResourceClosedError, TimeoutError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from db.deadline import BoundedConnection, BoundedCursor
 
@@ -54,12 +56,22 @@ exact_json = partial(simplejson.loads, use_decimal=True, parse_int=read_integer)
 
 
 def connect_engine(
-    url: str, name: str, *, pool_size: int = 1, timeout_ms: int = STATEMENT_MS, autocommit: bool = False
+    url: str,
+    name: str,
+    *,
+    pool_size: int = 1,
+    timeout_ms: int = STATEMENT_MS,
+    autocommit: bool = False,
+    trusted_seconds: float = 0.0,
 ) -> Engine:
     """An engine whose connections are named `name` in pg_stat_activity and bounded as the module says.
 
     `timeout_ms` bounds a statement (and on PostgreSQL 17 and later also a whole transaction); 0 lifts both bounds. With
     `autocommit` no transaction is opened around single statements, which would cost two round trips each.
+
+    A connection that comes out of the pool is asked for a sign of life first, so that one that a restart of the server
+    has closed is replaced before it is used; not where it was in use `trusted_seconds` ago, for which the caller has to
+    be ready to try again.
     """
     options = f"-c statement_timeout={timeout_ms} -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS}"
     engine = create_engine(
@@ -67,7 +79,6 @@ def connect_engine(
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=10,
-        pool_pre_ping=True,  # a connection that a restart of the server has closed is replaced before it is used
         pool_use_lifo=True,
         hide_parameters=True,  # they are texts, and an error that is logged would quote them
         connect_args={
@@ -93,17 +104,27 @@ def connect_engine(
                 cursor.execute(f"SET transaction_timeout = {timeout_ms}")
             connection.commit()
 
-    # A connection that comes out of the pool is asked for a sign of life first, which needs no more time than TCP has.
     @event.listens_for(engine, "checkout")
-    def allow_work(connection: BoundedConnection, _record: object, _proxy: object) -> None:
+    def allow_work(connection: BoundedConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
+        if time.monotonic() - record.info.get("used_at", float("inf")) > trusted_seconds:
+            ask_for_life(engine, connection)
         connection.seconds = (timeout_ms + LATE_ANSWER_MS) / 1000 if timeout_ms else None
 
     @event.listens_for(engine, "checkin")
-    def allow_sign_of_life(connection: BoundedConnection | None, _record: object) -> None:
+    def note_use(connection: BoundedConnection | None, record: ConnectionPoolEntry) -> None:
         if connection is not None:
-            connection.seconds = UNANSWERED_MS / 1000
+            record.info["used_at"] = time.monotonic()
 
     return engine
+
+
+def ask_for_life(engine: Engine, connection: BoundedConnection) -> None:
+    """Raises DisconnectionError, on which the pool makes a new connection, where the server does not answer."""
+    connection.seconds = UNANSWERED_MS / 1000  # a sign of life needs no more time than TCP has
+    try:
+        engine.dialect.do_ping(connection)
+    except psycopg2.Error as error:
+        raise DisconnectionError from error
 
 
 def is_outage(error: BaseException) -> bool:

@@ -19,14 +19,16 @@ FEW = 5_000
 # Each hit is asked for about twice, for the passages of one message and for vectors of texts that were edited.
 SPARE = 8
 
-# The ranges that indexes cover and, where there are any, how to use them, in one round trip. Sorting is made
-# unattractive, or PostgreSQL would rather read and sort a part that it believes small than walk its graph.
-# relaxed_order finds more of the nearest than strict_order; what comes out is sorted anyway.
+# Sent with each statement, for it alone where no transaction is open. Sorting is made unattractive, or PostgreSQL would
+# rather read and sort a part that it believes small than walk its graph. relaxed_order finds more of the nearest than
+# strict_order; what comes out is sorted anyway.
+SETTINGS = """
+    SELECT set_config('hnsw.ef_search', :ef, true), set_config('hnsw.iterative_scan', 'relaxed_order', true),
+        set_config('jit', 'off', true), set_config('enable_sort', 'off', true);
+"""
+
 READY_PARTS = text("""
-    SELECT from_id, to_id, set_config('hnsw.ef_search', :ef, true),
-        set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('jit', 'off', true),
-        set_config('enable_sort', 'off', true)
-    FROM vector_index_parts WHERE model = :model AND state = 'ready' ORDER BY from_id
+    SELECT from_id, to_id FROM vector_index_parts WHERE model = :model AND state = 'ready' ORDER BY from_id
 """)
 
 
@@ -45,15 +47,13 @@ def semantic(
     """The messages nearest to a vector, best first, each once with its best passage and the cosine similarity as score.
 
     A vector counts only while its content hash is that of its message, so no edited text is found by its old vector.
-    `since` <= created_at < `until`. `without` leaves one message id out. What it asks of PostgreSQL's planner holds
-    until the transaction ends, so let it be the last statement there. Raises ValueError outside of a transaction, where
-    all that would be lost at once: a search would look at 40 neighbours, not at INDEX_EF_SEARCH.
+    `since` <= created_at < `until`. `without` leaves one message id out. In an open transaction, what it asks of
+    PostgreSQL's planner holds until the end, so let it be the last statement there.
     """
-    if connection.connection.dbapi_connection.autocommit:  # type: ignore[union-attr]
-        raise ValueError("a search takes more than one statement: begin a transaction")
     where, values = narrowing(filter, since, until)
-    values |= {"query": literal(vector), "model": model, "limit": limit, "without": without}
-    parts = ready_parts(connection, model, max(settings.load().index_ef_search, wanted_of(limit)))
+    ef_search = max(settings.load().index_ef_search, wanted_of(limit))
+    values |= {"query": literal(vector), "model": model, "limit": limit, "without": without, "ef": str(ef_search)}
+    parts = ready_parts(connection, model)
     rows = None
     if parts and where and few_match(connection, where, values):
         rows = by_rows(connection, few(where, values), values)
@@ -66,10 +66,9 @@ def semantic(
     return [row for row in rows if min_score is None or row["score"] >= min_score]
 
 
-def ready_parts(connection: Connection, model: str, ef_search: int) -> list[tuple[int, int]]:
-    """The ranges [from, to) of a model's vectors that an index covers, ascending; the next statement will use them."""
-    rows = connection.execute(READY_PARTS, {"model": model, "ef": str(ef_search)})
-    return [(row[0], row[1]) for row in rows]
+def ready_parts(connection: Connection, model: str) -> list[tuple[int, int]]:
+    """The ranges [from, to) of a model's vectors that an index covers, ascending."""
+    return [(row[0], row[1]) for row in connection.execute(READY_PARTS, {"model": model})]
 
 
 def literal(vector: Sequence[float]) -> str:
@@ -93,7 +92,7 @@ def hits(nearest: str) -> str:
 
     OFFSET 0 has each message looked up by its id; the planner would rather walk all of them in order than sort these.
     """
-    return f"""
+    return f"""{SETTINGS}
         WITH nearest AS MATERIALIZED ({nearest}), best AS (
             SELECT DISTINCT ON (n.message_id) n.* FROM nearest n CROSS JOIN LATERAL (
                 SELECT FROM text_messages t WHERE t.id = n.message_id AND t.content_hash = n.content_hash OFFSET 0
@@ -118,14 +117,18 @@ def by_index(
 ) -> list[Row] | None:
     """What the indexes find, together with an exact scan of all ids outside of them; None: they found too little."""
     # With a filter the message is looked up for each vector that the graph yields, nearest first, until enough pass.
-    source = "message_embeddings e"
-    if where:
-        source += " JOIN text_messages m ON m.id = e.message_id AND m.content_hash = e.content_hash"
+    messages = " JOIN text_messages m ON m.id = e.message_id AND m.content_hash = e.content_hash" if where else ""
     common = ["e.model = :model", *others(values), *where]
     # Written like the expression and the condition of the part's index, or PostgreSQL would not take it.
     indexed = f"e.embedding::halfvec({dimensions}) <=> :query ::halfvec({dimensions})"
-    arms = [vectors_of(source, indexed, [f"e.id >= {from_id} AND e.id < {to_id}", *common]) for from_id, to_id in parts]
-    arms.append(vectors_of(source, "e.embedding <=> :query ::halfvec", [outside(parts), *common]))
+    arms = [
+        vectors_of(f"message_embeddings e{messages}", indexed, [f"e.id >= {from_id} AND e.id < {to_id}", *common])
+        for from_id, to_id in parts
+    ]
+    # OFFSET 0 has the rows found by their ids alone. The primary key has the model, too, and PostgreSQL would read all
+    # of that index to find out which of these few rows are of the one model that nearly all are of.
+    rest = f"(SELECT * FROM message_embeddings WHERE {outside(parts)} OFFSET 0) AS e{messages}"
+    arms.append(vectors_of(rest, "e.embedding <=> :query ::halfvec", common))
     statement = text(hits(f"SELECT * FROM ({' UNION ALL '.join(arms)}) AS arms ORDER BY distance LIMIT :wanted"))
     wanted = wanted_of(values["limit"])
     for _ in range(2):
@@ -140,12 +143,12 @@ def by_index(
 
 def outside(parts: Sequence[tuple[int, int]]) -> str:
     """The condition that holds for every id that is in none of the parts, whatever the catalogue says."""
-    gaps = [f"e.id >= {parts[-1][1]}"]
+    gaps = [f"id >= {parts[-1][1]}"]
     if parts[0][0] > 1:
-        gaps.append(f"e.id < {parts[0][0]}")
+        gaps.append(f"id < {parts[0][0]}")
     for (_, end), (start, _) in pairwise(parts):
         if start > end:
-            gaps.append(f"e.id >= {end} AND e.id < {start}")
+            gaps.append(f"id >= {end} AND id < {start}")
     return "(" + " OR ".join(gaps) + ")"
 
 

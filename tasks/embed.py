@@ -160,12 +160,20 @@ def release(claimed: Sequence[Job], lease: str, seconds: float) -> None:
 
 
 def store(claimed: Sequence[Job], lease: str, model: str, done: Embedded, *, counted: bool = True) -> Following | None:
-    """Stores what was embedded; a collision with another worker over the same message is settled by doing it again."""
+    """Stores what was embedded; where a vector is there already, or another worker is at the same message, it is done
+    again."""
     for attempt in range(COLLISIONS):
         try:
             with resources.engine().begin() as connection:
                 following = outbox.store_embeddings(
-                    connection, claimed, lease, model, done.vectors, done.failures, left=done.left
+                    connection,
+                    claimed,
+                    lease,
+                    model,
+                    done.vectors,
+                    done.failures,
+                    left=done.left,
+                    expect_new=attempt == 0,  # an edit took the old vector with it
                 )
             if counted:
                 measured.embedded(done.vectors.message_ids, len(done.failures))

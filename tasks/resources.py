@@ -15,9 +15,13 @@ from embedder import Embedder, ModelError, load_provider
 log = logging.getLogger(__name__)
 
 
+# A worker tries each task again whose connection has gone.
+TRUSTED_SECONDS = 1.0
+
+
 @cache
 def engine() -> Engine:
-    return session.connect_engine(settings.load().database_url(), "worker")
+    return session.connect_engine(settings.load().database_url(), "worker", trusted_seconds=TRUSTED_SECONDS)
 
 
 @cache

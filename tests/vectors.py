@@ -125,7 +125,7 @@ def status(chosen: Settings, engine: Engine) -> dict[str, object]:
 
 def ranges(engine: Engine) -> list[tuple[int, int]]:
     with engine.connect() as connection:
-        return vector_search.ready_parts(connection, MODEL, 40)
+        return vector_search.ready_parts(connection, MODEL)
 
 
 def indexes(engine: Engine) -> list[str]:

@@ -23,10 +23,13 @@ from benchmarks.publish import Pacer
 from benchmarks.report import Outcome, Ratio
 from benchmarks.texts import Text
 from embedder import Embedder
+from settings import Settings
 
 ABOUT = "latency, rate and recall of searches, by rows, with and without texts coming in"
 
 LIMIT = 10
+# By the recall they reach: pgvector's default, and what the product asks for.
+PLAIN_SQL = {"plain SQL on HNSW": 40, "plain SQL, same ef_search": Settings.index_ef_search}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +61,12 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
         plain_sql(bench, outcome, held, held_vectors, query_vectors, truth)
         outcome.ratios = [
             *outcome.ratios,
-            Ratio("p50 ms", f"{len(held):,} rows, HTTP", f"{len(held):,} rows, plain SQL on HNSW", "1.5 + embedding"),
+            Ratio(
+                "p50 ms",
+                f"{len(held):,} rows, HTTP",
+                f"{len(held):,} rows, plain SQL, same ef_search",
+                "1.5 + embedding",
+            ),
         ]
     began = time.perf_counter()
     for each in queries:
@@ -234,17 +242,20 @@ def plain_sql(
         cursor.execute(HNSW)
         built = time.perf_counter() - began
         cursor.execute("ANALYZE documents")
-        milliseconds, found = [], []
-        for vector in queries:
-            literal = json.dumps([round(float(number), 7) for number in vector])
-            began = time.perf_counter()
-            cursor.execute(
-                "SELECT key::text, message FROM documents ORDER BY embedding <=> %s::halfvec LIMIT %s", (literal, LIMIT)
+        for who, ef_search in PLAIN_SQL.items():
+            cursor.execute("SELECT set_config('hnsw.ef_search', %s, false)", (str(ef_search),))
+            milliseconds, found = [], []
+            for vector in queries:
+                literal = json.dumps([round(float(number), 7) for number in vector])
+                began = time.perf_counter()
+                cursor.execute(
+                    "SELECT key::text, message FROM documents ORDER BY embedding <=> %s::halfvec LIMIT %s",
+                    (literal, LIMIT),
+                )
+                found.append([str(uuid.UUID(row[0])) for row in cursor.fetchall()])
+                milliseconds.append(1000 * (time.perf_counter() - began))
+            outcome.add(
+                f"{len(held):,} rows, {who}",
+                **percentiles(milliseconds),
+                **{f"recall@{LIMIT}": recall(found, truth), "indexed after s": built},
             )
-            found.append([str(uuid.UUID(row[0])) for row in cursor.fetchall()])
-            milliseconds.append(1000 * (time.perf_counter() - began))
-    outcome.add(
-        f"{len(held):,} rows, plain SQL on HNSW",
-        **percentiles(milliseconds),
-        **{f"recall@{LIMIT}": recall(found, truth), "indexed after s": built},
-    )

@@ -142,6 +142,20 @@ def test_of_two_jobs_one_that_was_lost_leaves_the_other_its_vectors(database: En
     assert job_ids(database) == [second]
 
 
+def test_a_message_that_has_its_vector_already_gets_it_anew_and_its_neighbour_too(
+    database: Engine, fickle: Fickle
+) -> None:
+    records = [a_record("one"), a_record("two")]
+    persist(database, records[0])
+    embed.embed_text(job_ids(database))
+    run(database, "SELECT queue_embedding(array_agg(id)) FROM text_messages")
+    persist(database, records[1])
+    embed.embed_text(job_ids(database))
+    assert job_ids(database) == []
+    assert ask(database, "SELECT count(*) AS vectors FROM message_embeddings") == [{"vectors": 2}]
+    assert embedded(database) == {record.id for record in records}
+
+
 def test_a_text_that_was_embedded_before_is_not_embedded_again(database: Engine, fickle: Fickle) -> None:
     long = "A sentence of a long text, which has several passages. " * 60
     records = [a_record("same"), a_record("same"), a_record(long)]

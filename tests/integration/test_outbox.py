@@ -3,6 +3,7 @@
 import uuid
 
 import numpy as np
+import psycopg2
 import pytest
 from sqlalchemy import Engine, text
 
@@ -277,6 +278,18 @@ class TestStoring:
         embed(database, {ready: "one"}, OTHER_LEASE)
         assert len(ask(database, "SELECT FROM message_embeddings")) == 1
 
+    def test_a_vector_that_was_not_expected_is_refused_with_all_that_came_with_it(
+        self, database: Engine, ready: str
+    ) -> None:
+        run(database, "SELECT queue_embedding(array_agg(id)) FROM text_messages")
+        claimed = claim(database, job_ids(database))
+        with pytest.raises(psycopg2.errors.UniqueViolation), database.begin() as connection:
+            outbox.store_embeddings(connection, claimed, LEASE, MODEL, vectors_of({ready: "one"}), expect_new=True)
+        assert job_ids(database) == [claimed[0].id]
+        store(database, claimed, {ready: "one"})
+        assert job_ids(database) == []
+        assert len(ask(database, "SELECT FROM message_embeddings")) == 1
+
     def test_who_has_lost_the_lease_writes_nothing(self, database: Engine, message: str) -> None:
         slow = claim(database, job_ids(database), LEASE, 0.001)
         quick = claim(database, job_ids(database), OTHER_LEASE)
@@ -288,7 +301,7 @@ class TestStoring:
         with pytest.raises(outbox.LeaseLost):
             store(database, quick, {message: "one"}, OTHER_LEASE)
 
-    def test_of_two_workers_with_the_same_message_the_second_replaces_what_the_first_wrote(
+    def test_of_two_workers_with_the_same_message_the_second_replaces_in_another_try_what_the_first_wrote(
         self, database: Engine, message: str
     ) -> None:
         with database.begin() as connection:
@@ -297,9 +310,14 @@ class TestStoring:
         first, second = job_ids(database)
         ours, theirs = claim(database, [first]), claim(database, [second], OTHER_LEASE)
 
+        def in_two_tries() -> None:
+            with pytest.raises(psycopg2.errors.UniqueViolation):
+                store(database, theirs, {message: "one"}, OTHER_LEASE)
+            store(database, theirs, {message: "one"}, OTHER_LEASE)
+
         with database.connect() as connection:
             outbox.store_embeddings(connection, ours, LEASE, MODEL, vectors_of({message: "one"}))
-            with meanwhile(lambda: store(database, theirs, {message: "one"}, OTHER_LEASE)):
+            with meanwhile(in_two_tries):
                 wait_until_blocked(database)
                 connection.commit()
         assert job_ids(database) == []

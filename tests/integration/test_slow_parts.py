@@ -48,6 +48,22 @@ def test_a_silent_database_is_given_up(
         engine.dispose()
 
 
+@pytest.mark.parametrize("trusted_seconds", [0.0, 60.0])
+def test_a_connection_that_ended_in_the_pool(settings: Settings, database: Engine, trusted_seconds: float) -> None:
+    engine = session.connect_engine(settings.database_url(), "test", trusted_seconds=trusted_seconds)
+    with engine.connect() as connection:
+        process = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    with database.connect() as connection:
+        connection.execute(text("SELECT pg_terminate_backend(:process, 5000)"), {"process": process})
+    if trusted_seconds:
+        with pytest.raises(DBAPIError) as raised, engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+        assert session.is_outage(raised.value), "to be tried again"
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+    engine.dispose()
+
+
 @pytest.mark.timeout(240)
 def test_with_a_database_that_takes_five_seconds_for_each_answer(
     settings: Settings, database: Engine, start: Callable[..., Running]

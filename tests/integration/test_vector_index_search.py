@@ -156,6 +156,6 @@ def test_a_vector_that_is_committed_late_is_found_in_the_part_that_its_id_lies_i
 
 
 def test_gaps_between_parts_are_scanned() -> None:
-    assert vector_search.outside([(1, 10)]) == "(e.id >= 10)"
-    assert vector_search.outside([(1, 10), (10, 20)]) == "(e.id >= 20)"
-    assert vector_search.outside([(5, 10), (15, 20)]) == "(e.id >= 20 OR e.id < 5 OR e.id >= 10 AND e.id < 15)"
+    assert vector_search.outside([(1, 10)]) == "(id >= 10)"
+    assert vector_search.outside([(1, 10), (10, 20)]) == "(id >= 20)"
+    assert vector_search.outside([(5, 10), (15, 20)]) == "(id >= 20 OR id < 5 OR id >= 10 AND id < 15)"

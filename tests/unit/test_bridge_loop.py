@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kafka import TopicPartition
 
-from bridge import hand_over
+from bridge import consumer, hand_over
 from bridge.consumer import Bridge
 from bridge.hand_over import HandOver, HandOvers, SentTask
 from settings import Settings
@@ -47,14 +47,59 @@ class Consumer:
 
 
 def test_records_of_a_partition_that_went_and_came_back_in_one_poll_are_kept() -> None:
-    consumer = Consumer()
-    bridge = Bridge(Settings(), consumer, FullWindow())  # type: ignore[arg-type]
+    fake = Consumer()
+    bridge = Bridge(Settings(), fake, FullWindow())  # type: ignore[arg-type]
     bridge.gather({PART: [a_record(5)]})
     bridge.full_since = -10.0
-    consumer.during_poll = lambda: bridge.rebalances.on_partitions_revoked({PART})
+    fake.during_poll = lambda: bridge.rebalances.on_partitions_revoked({PART})
     bridge.wait_for_room()
     assert [record.offset for record in bridge.gathered] == [7]
     assert bridge.gathered_bytes == 2
+
+
+class Taken:
+    """Hand-overs that are finished at once."""
+
+    count = 0
+    app = FullWindow.app
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def begin(self, records: list[Any], _finished: Callable[[], None]) -> None:
+        self.sizes.append(len(records))
+
+
+def test_a_record_goes_at_once_and_those_right_behind_it_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("bridge.consumer.time", SimpleNamespace(monotonic=lambda: now, sleep=lambda _seconds: None))
+    taken = Taken()
+    bridge = Bridge(Settings(), Consumer(), taken)  # type: ignore[arg-type]
+
+    def comes(*offsets: int) -> None:
+        bridge.gather({PART: [a_record(offset) for offset in offsets]})
+        bridge.hand_over_gathered()
+
+    comes(1)
+    assert taken.sizes == [1]
+    comes(2)
+    comes(3, 4)
+    assert taken.sizes == [1], "they wait for the end of the pause"
+    now += consumer.PAUSE_SECONDS
+    bridge.hand_over_gathered()
+    assert taken.sizes == [1, 3]
+    now += consumer.PAUSE_MOST_SECONDS
+    comes(5)
+    assert taken.sizes == [1, 3, 1]
+
+
+def test_what_fills_a_hand_over_waits_for_no_pause() -> None:
+    taken = Taken()
+    bridge = Bridge(Settings(bridge_batch_max=10), Consumer(), taken)  # type: ignore[arg-type]
+    for first in (0, 10, 20):
+        bridge.gather({PART: [a_record(first + each) for each in range(10)]})
+        bridge.hand_over_gathered()
+    assert taken.sizes == [10, 10, 10]
 
 
 @pytest.fixture
