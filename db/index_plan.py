@@ -14,6 +14,11 @@ from settings import Settings
 GRAPH_BYTES = 760
 # Faster than this no model embeds on a few cores: it is a burst, and waits for the index until it is over.
 BURST_ROWS_PER_SECOND = 2_000.0
+# A burst waits until so many times the sealing size is open. Where rows come in so many times as fast as an index grows,
+# a build would only take a core from the burst, which goes on growing: it waits for more, half a second of exact scan.
+BURST_SEALS = 20
+LOST_RACE = 2.0
+LOST_RACE_SEALS = 100
 # Slower than this nothing comes in to speak of.
 QUIET_ROWS_PER_SECOND = 20.0
 QUIET_SECONDS = 10.0
@@ -109,11 +114,12 @@ def is_settled(now: Situation, limits: Limits) -> bool:
 
 
 def seal(now: Situation, limits: Limits, rate: float) -> Range | None:
-    """The open part, once it is large enough; during a burst only when it would not fit into one build later."""
+    """The open part, once it is large enough; during a burst only when a search has too much of it to scan."""
     open_size = now.open_span if now.active else now.open_rows
-    if open_size < limits.seal_rows:
-        return None
-    if rate > BURST_ROWS_PER_SECOND and open_size < min(limits.part_rows, 20 * limits.seal_rows):
+    enough = limits.seal_rows
+    if rate > BURST_ROWS_PER_SECOND:
+        enough *= LOST_RACE_SEALS if rate > LOST_RACE * now.build_rate else BURST_SEALS
+    if open_size < enough:
         return None
     return first_rows(Range(now.open_from, now.next_id, now.open_rows), limits)
 

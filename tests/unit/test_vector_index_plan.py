@@ -19,7 +19,7 @@ from settings import Settings
 
 LIMITS = Limits(seal_rows=1_000, part_rows=30_000)
 BUSY, QUIET = 0.0, 60.0  # seconds without any vectors to speak of
-NOBODY, MODEL, BURST = 0.0, 100.0, 7_000.0  # vectors a second
+NOBODY, MODEL, BURST, FLOOD = 0.0, 100.0, 2_500.0, 7_000.0  # vectors a second
 
 
 def situation(*sizes: int, open_rows: int = 0, span: int | None = None, age: float = 1e6) -> Situation:
@@ -56,8 +56,15 @@ def test_a_burst_is_indexed_when_it_is_over() -> None:
 
 
 def test_a_burst_that_does_not_end_is_indexed_all_the_same() -> None:
+    now = situation(open_rows=20_000)
+    assert due(now, LIMITS, BURST, BUSY) == everything(now)
     now = situation(open_rows=60_000)
     assert due(now, LIMITS, BURST, BUSY) == Range(1, 30_001, 30_000)
+
+
+def test_a_burst_that_no_build_keeps_up_with_is_indexed_only_when_scanning_it_takes_long() -> None:
+    assert due(situation(open_rows=99_999), LIMITS, FLOOD, BUSY) is None
+    assert due(situation(open_rows=100_000), LIMITS, FLOOD, BUSY) == Range(1, 30_001, 30_000)
 
 
 def test_vectors_of_another_model_in_the_open_part_are_not_scanned_for_ever() -> None:
