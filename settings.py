@@ -17,6 +17,10 @@ from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parent
 
+# Those whose model computes in the worker; a core embeds about a hundred texts a second.
+LOCAL_PROVIDERS = ("minilm", "fastembed")
+LOCAL_TASK_MESSAGES = 100
+
 
 class InvalidSetting(ValueError):
     """A setting has a value that cannot be used; the message names the variable and says what it takes."""
@@ -85,7 +89,7 @@ class Settings:
     # Embedding
     embedding_provider: str = "minilm"
     embedding_threads: int = 1
-    embed_batch_max: int = 500
+    embed_batch_max: int = 1_000
     embed_lease_seconds: float = 20.0
     embed_queue_max: int = 32
     embed_attempts_max: int = 5
@@ -129,6 +133,13 @@ class Settings:
     @property
     def redis_address(self) -> str:
         return self.redis_url or f"redis://127.0.0.1:{self.redis_port}/0"
+
+    @property
+    def embed_task_messages(self) -> int:
+        """The most messages of one embed_text task: EMBED_BATCH_MAX, and fewer where the model computes here, so that
+        a task takes about a second."""
+        here = self.embedding_provider in LOCAL_PROVIDERS
+        return min(self.embed_batch_max, LOCAL_TASK_MESSAGES) if here else self.embed_batch_max
 
     def autoscale(self, queue: str) -> tuple[int, int] | None:
         """The fewest and the most worker processes of a queue, where they are to follow its backlog."""

@@ -15,6 +15,7 @@ from api.kafka_watch import KafkaWatch
 from api.metrics import Metrics
 from api.model import Model
 from api.probes import Probe
+from api.sizes import Sizes
 from db import providers, queries, session
 from db.providers import StoredModel
 from settings import Settings
@@ -43,6 +44,7 @@ class Parts:
     model: Model
     metrics: Metrics
     lag: Probe[int]
+    sizes: Sizes
     checks: dict[str, Probe[None]]
     long_waits: threading.Semaphore
 
@@ -121,6 +123,7 @@ def assemble(role: Role, settings: Settings) -> Parts:
         model=model,
         metrics=Metrics(),
         lag=Probe(watch.lag, wait_seconds=CHECK_SECONDS, keep_seconds=LAG_KEEP_SECONDS),
+        sizes=Sizes(),
         checks={name: Probe(ask, wait_seconds=CHECK_SECONDS) for name, ask in asked.items()},
         long_waits=threading.Semaphore(LONG_WAITS),
     )

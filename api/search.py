@@ -132,7 +132,7 @@ def similar(parts: Parts, id: str, query: SimilarQuery) -> Response:
 def get_status(parts: Parts) -> Response:
     try:
         with parts.reader.connect() as connection:
-            return json_answer(queries.status(connection))
+            return json_answer(queries.status(connection, parts.sizes.of(connection)))
     except SQLAlchemyError as error:
         if not session.is_outage(error):
             raise

@@ -141,17 +141,21 @@ def persist(
     reserved_seconds: float | None = None,
     row_lock_ms: int = ROW_LOCK_MS,
     expect_new: bool = False,
+    job_messages: int = 500,
 ) -> Stored:
     """Stores texts and tombstones so that for each id the latest version wins, whatever came first. Idempotent.
 
     `expect_new` is a guess that none of the messages was there before, which costs half as much where it is right.
+    `job_messages` is how many messages one embedding job takes at most.
 
     `reserved_seconds` keeps the sweep off the new jobs for so long, because the caller hands them on itself; None
     leaves them to the sweep. Raises RowsLocked when somebody holds one of the rows for longer than `row_lock_ms`, and
     what else the database says: a DataError is the fault of one of the records.
     """
     try:
-        return store(connection, records, reserved_seconds, row_lock_ms, expect_new=expect_new)
+        return store(
+            connection, records, reserved_seconds, row_lock_ms, expect_new=expect_new, job_messages=job_messages
+        )
     except OperationalError as error:
         waited_for_row = "advisory" not in (error.statement or "")
         if waited_for_row and getattr(error.orig, "pgcode", None) == errorcodes.LOCK_NOT_AVAILABLE:
@@ -166,6 +170,7 @@ def store(
     row_lock_ms: int,
     *,
     expect_new: bool,
+    job_messages: int,
 ) -> Stored:
     texts, tombstones = latest(records)
     ids = array(record.id for record, _ in texts)
@@ -174,12 +179,14 @@ def store(
     some_deleted = connection.execute(
         text(f"""SELECT {lock}(:key), set_config('text_pipeline.jobs', :collect, true),
                         set_config('text_pipeline.reserved_seconds', :seconds, true),
+                        set_config('text_pipeline.job_messages', :job_messages, true),
                         set_config('lock_timeout', :row_lock_ms, true), {SOME_DELETED}"""),
         {
             "key": TOMBSTONE_LOCK,
             "row_lock_ms": str(row_lock_ms),
             "collect": "" if reserved_seconds is None else "+",
             "seconds": str(reserved_seconds or 0),
+            "job_messages": str(job_messages),
             "ids": ids,
         },
     ).all()[0][-1]

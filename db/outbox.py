@@ -113,6 +113,15 @@ def claim_jobs(
     return [Job(*row) for row in rows]
 
 
+def messages_of(connection: Connection, jobs: Sequence[int]) -> dict[int, list[str]]:
+    """The ids of the messages of each job."""
+    rows = connection.execute(
+        text("SELECT id, message_ids::text[] FROM embedding_jobs WHERE id = ANY (:jobs ::bigint[]) ORDER BY id"),
+        {"jobs": array(jobs)},
+    )
+    return {row[0]: row[1] for row in rows}
+
+
 def release_jobs(connection: Connection, jobs: Sequence[int], lease: str, *, seconds: float, refund: bool) -> None:
     """Gives jobs back, to be taken from `seconds` on; with `refund` the attempt does not count, for it was an
     outage."""

@@ -123,18 +123,20 @@ def texts(connection: Connection, ids: Sequence[str]) -> dict[str, str]:
     return {row[0]: row[1] for row in rows}
 
 
+EMBEDDED = f"SELECT count(*) FROM message_embeddings WHERE passage_number = 0 AND model = {ACTIVE}"
+PENDING = """SELECT coalesce(sum(cardinality(message_ids)), 0)::bigint FROM embedding_jobs
+    WHERE NOT deleted AND model IS NULL"""
+FAILED = f"SELECT count(*) FROM embedding_failures WHERE model = coalesce({ACTIVE}, model)"
+
+
 def counts(connection: Connection) -> Row:
     """{"messages", "embeddings", "pending", "failed", "dead_letters"}: embedded messages, those waiting for a vector,
     those that failed, and the dead letters that are open."""
     return dict(
         connection.execute(
             text(f"""
-                SELECT (SELECT count(*) FROM text_messages) AS messages,
-                    (SELECT count(*) FROM message_embeddings WHERE passage_number = 0 AND model = {ACTIVE})
-                        AS embeddings,
-                    (SELECT coalesce(sum(cardinality(message_ids)), 0)::bigint FROM embedding_jobs
-                     WHERE NOT deleted AND model IS NULL) AS pending,
-                    (SELECT count(*) FROM embedding_failures WHERE model = coalesce({ACTIVE}, model)) AS failed,
+                SELECT (SELECT count(*) FROM text_messages) AS messages, ({EMBEDDED}) AS embeddings,
+                    ({PENDING}) AS pending, ({FAILED}) AS failed,
                     (SELECT count(*) FROM dead_letters WHERE state = 'open') AS dead_letters
             """)
         )
@@ -161,26 +163,36 @@ def per_minute(connection: Connection) -> list[Row]:
     return [dict(row) for row in rows.mappings()]
 
 
-def status(connection: Connection) -> Row:
-    """{"status", "model", "dimensions", "embedded", "pending", "failed", "oldest_pending_seconds", "index",
-    "reembedding"}: the change to another model (db.reembedding), or None."""
-    found = counts(connection)
-    model = connection.execute(text("SELECT name, dimensions FROM embedding_models WHERE active")).one_or_none()
-    oldest = connection.execute(
-        text("""
-            SELECT extract(epoch FROM clock_timestamp() - min(created_at)) FROM embedding_jobs
-            WHERE NOT deleted AND model IS NULL
-        """)
-    ).scalar_one()
+def sizes(connection: Connection) -> Row:
+    """{"embedded", "index"}: what PostgreSQL has to read whole tables for."""
     return {
-        "status": "catching_up" if found["pending"] else "up_to_date",
+        "embedded": connection.execute(text(EMBEDDED)).scalar_one(),
+        "index": index_catalogue.status(connection, settings.load()),
+    }
+
+
+def status(connection: Connection, counted: Row | None = None) -> Row:
+    """{"status", "model", "dimensions", "embedded", "pending", "failed", "oldest_pending_seconds", "index",
+    "reembedding"}: the change to another model (db.reembedding), or None. `counted` are the sizes, where they are
+    known."""
+    counted = counted or sizes(connection)
+    model = connection.execute(text("SELECT name, dimensions FROM embedding_models WHERE active")).one_or_none()
+    waiting = connection.execute(
+        text(f"""
+            SELECT ({PENDING}) AS pending, ({FAILED}) AS failed,
+                (SELECT extract(epoch FROM clock_timestamp() - min(created_at)) FROM embedding_jobs
+                 WHERE NOT deleted AND model IS NULL) AS oldest
+        """)
+    ).one()
+    return {
+        "status": "catching_up" if waiting.pending else "up_to_date",
         "model": model.name if model else None,
         "dimensions": model.dimensions if model else None,
-        "embedded": found["embeddings"],
-        "pending": found["pending"],
-        "failed": found["failed"],
-        "oldest_pending_seconds": round(float(oldest), 3) if oldest is not None else None,
-        "index": index_catalogue.status(connection, settings.load()),
+        "embedded": counted["embedded"],
+        "pending": waiting.pending,
+        "failed": waiting.failed,
+        "oldest_pending_seconds": round(float(waiting.oldest), 3) if waiting.oldest is not None else None,
+        "index": counted["index"],
         "reembedding": reembedding_status.status(connection),
     }
 

@@ -122,7 +122,7 @@ def ask_for_life(engine: Engine, connection: BoundedConnection) -> None:
     """Raises DisconnectionError, on which the pool makes a new connection, where the server does not answer."""
     connection.seconds = UNANSWERED_MS / 1000  # a sign of life needs no more time than TCP has
     try:
-        engine.dialect.do_ping(connection)
+        engine.dialect.do_ping(connection)  # type: ignore[arg-type]
     except psycopg2.Error as error:
         raise DisconnectionError from error
 

@@ -54,7 +54,7 @@ def waiting(settings: Settings, queue: str) -> int | None:
     if tasks is None or queue != "embed":
         return tasks
     texts = probes.texts_pending(settings)
-    return None if texts is None else max(tasks, math.ceil(texts / settings.embed_batch_max) - 1)
+    return None if texts is None else max(tasks, math.ceil(texts / settings.embed_task_messages) - 1)
 
 
 def follow(settings: Settings, wishes: dict[str, Wish], say: Callable[[str], None]) -> None:

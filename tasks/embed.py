@@ -19,7 +19,7 @@ import tasks
 from db import outbox, queries, session
 from db.outbox import Following, Job
 from embedder import EmbedderUnavailable, ModelError
-from settings import InvalidSetting
+from settings import LOCAL_PROVIDERS, InvalidSetting
 from tasks import logs, measured, reembedding, resources
 from tasks.app import app
 from tasks.persist import Outage, reason, retry
@@ -33,7 +33,6 @@ SPLIT_AFTER = 2
 COLLISIONS = 5
 
 # A model that computes on these cores takes what the others leave of them: a search must not wait for a backlog.
-MODELS_HERE = ("minilm", "fastembed")
 NICE = 10
 
 MODEL_ERROR_SECONDS = 10.0
@@ -198,7 +197,7 @@ def load_model(**_: object) -> None:
     """Loads the model when a process of an embed worker starts, so that the first text does not wait for it."""
     if "embed" not in app.amqp.queues.consume_from:
         return
-    if settings.load().embedding_provider in MODELS_HERE:
+    if settings.load().embedding_provider in LOCAL_PROVIDERS:
         os.nice(NICE)
     try:
         resources.embedder()

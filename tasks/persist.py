@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import settings
 import tasks
-from db import commands, session
+from db import commands, outbox, session
 from records import DeadLetter, Record
 from tasks import logs, resources
 from tasks.app import app
@@ -33,7 +33,7 @@ class Outage(Exception):
 class Outcome:
     """What became of the records of a batch: what was written, which the database refused, and which are locked."""
 
-    jobs: list[int] = field(default_factory=list)
+    jobs: dict[int, list[str]] = field(default_factory=dict)  # each with the ids of its messages
     texts: dict[str, str] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
     locked: list[int] = field(default_factory=list)
@@ -92,7 +92,9 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
                 reserved_seconds=reserved,
                 row_lock_ms=row_lock_ms,
                 expect_new=expecting.new,
+                job_messages=settings.load().embed_task_messages,
             )
+            several = outbox.messages_of(connection, stored.jobs) if len(stored.jobs) > 1 else None
     except commands.RowsLocked:
         if len(batch) == 1:
             outcome.locked += batch
@@ -108,7 +110,7 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
             return
     else:
         expecting.new = stored.all_new
-        outcome.jobs += stored.jobs
+        outcome.jobs |= several or {job: list(stored.texts) for job in stored.jobs}
         outcome.texts |= stored.texts
         return
     places = sorted(batch)
@@ -151,18 +153,32 @@ def embed_queue_has_room() -> bool:
         return False
 
 
-def chain_embedding(jobs: list[int], texts: dict[str, str]) -> None:
-    """Sends embed_text for stored messages, with their texts, so that it need not read them. If that fails, or the
-    message is lost, the sweep finds the jobs when their reservation has run out."""
+def chain_embedding(jobs: Mapping[int, Sequence[str]], texts: Mapping[str, str]) -> None:
+    """Sends embed_text for the jobs of stored messages, with their texts, so that it need not read them. If that fails,
+    or the message is lost, the sweep finds the jobs when their reservation has run out."""
+    sizes = [(job, len(messages)) for job, messages in jobs.items()]
     try:
-        app.send_task(
-            tasks.EMBED_TEXT,
-            args=[jobs, texts],
-            argsrepr=f"({len(texts)} texts)",
-            kwargsrepr="{}",
-        )
+        for ids, _ in batches(sizes, settings.load().embed_task_messages):
+            handed = {message_id: texts[message_id] for job in ids for message_id in jobs[job] if message_id in texts}
+            app.send_task(
+                tasks.EMBED_TEXT,
+                args=[ids, handed],
+                argsrepr=f"({len(handed)} texts)",
+                kwargsrepr="{}",
+            )
     except BROKER_ERRORS as error:
         log.warning("could not chain the embedding, left to the sweep: %s", error)
+
+
+def batches(waiting: list[tuple[int, int]], most: int) -> list[tuple[list[int], int]]:
+    """Jobs, as (id, messages), put together so that a task has up to `most` messages: (ids, messages) pairs."""
+    grouped: list[tuple[list[int], int]] = []
+    for job, size in waiting:
+        if grouped and grouped[-1][1] + size <= most:
+            grouped[-1] = ([*grouped[-1][0], job], grouped[-1][1] + size)
+        else:
+            grouped.append(([job], size))
+    return grouped
 
 
 @app.task(bind=True, name=tasks.RECORD_DEAD_LETTERS, max_retries=None)

@@ -11,7 +11,7 @@ from db import commands, outbox, session
 from tasks import reembedding, resources
 from tasks.app import app
 from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
-from tasks.persist import reason
+from tasks.persist import batches, reason
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +42,14 @@ def sweep() -> int:
         with resources.engine().begin() as connection:
             waiting = outbox.take_waiting_jobs(
                 connection,
-                messages=room * config.embed_batch_max,
+                messages=room * config.embed_task_messages,
                 seconds=config.embed_lease_seconds,
                 small=SMALL,
             )
         # What came in bulk stands back behind what somebody may be waiting for; but for the oldest of it, a task each
         # time, or a steady flow would keep the jobs of a worker that died waiting for ever.
-        small = batches([job for job in waiting if job[1] <= SMALL], config.embed_batch_max)
-        oldest, *bulk = batches([job for job in waiting if job[1] > SMALL], config.embed_batch_max) or [([], 0)]
+        small = batches([job for job in waiting if job[1] <= SMALL], config.embed_task_messages)
+        oldest, *bulk = batches([job for job in waiting if job[1] > SMALL], config.embed_task_messages) or [([], 0)]
         send(small + ([oldest] if oldest[0] else []), priority=0)
         send(bulk, priority=BULK_PRIORITY)
         forget_deletions(config.kafka_retention_ms)
@@ -74,17 +74,6 @@ def send(tasks_: list[tuple[list[int], int]], priority: int) -> None:
             kwargsrepr="{}",
             priority=priority,
         )
-
-
-def batches(waiting: list[tuple[int, int]], most: int) -> list[tuple[list[int], int]]:
-    """Jobs, as (id, messages), put together so that a task has up to `most` messages: (ids, messages) pairs."""
-    grouped: list[tuple[list[int], int]] = []
-    for job, size in waiting:
-        if grouped and grouped[-1][1] + size <= most:
-            grouped[-1] = ([*grouped[-1][0], job], grouped[-1][1] + size)
-        else:
-            grouped.append(([job], size))
-    return grouped
 
 
 def forget_deletions(retention_ms: int) -> None:

@@ -131,6 +131,18 @@ class TestPersisting:
             waiting = outbox.take_waiting_jobs(connection, messages=10_000, seconds=60, small=50)
         assert [job for job, _ in waiting] == before
 
+    def test_a_job_takes_as_many_messages_as_it_is_told_to(self, database: Engine) -> None:
+        records = [a_record(f"text {number}", (1, 0, number)) for number in range(250)]
+        with database.begin() as connection:
+            stored = commands.persist(connection, records, reserved_seconds=60, job_messages=100)
+            messages = outbox.messages_of(connection, stored.jobs)
+        assert sorted(map(len, messages.values())) == [50, 100, 100]
+        assert {found for each in messages.values() for found in each} == {record.id for record in records}
+        run(database, "UPDATE text_messages SET message = message || ' by hand'")
+        by_hand = [job for job in job_ids(database) if job not in messages]
+        with database.connect() as connection:
+            assert [len(each) for each in outbox.messages_of(connection, by_hand).values()] == [250]
+
     def test_unreserved_jobs_wait_for_the_sweep(self, database: Engine) -> None:
         assert persist(database, a_record("one")).jobs == []
         with database.begin() as connection:

@@ -1,0 +1,45 @@
+"""How large the tables are, for whoever asks as often as they like."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from sqlalchemy import Connection
+
+from db import queries
+from db.queries import Row
+
+# What is counted within so many seconds is counted for each who asks.
+QUICK_SECONDS = 0.1
+# Else the answer is given again for so many times what it took, so that counting takes a tenth of one core at most.
+SHARE = 10
+LONGEST_SECONDS = 10.0
+
+
+class Sizes:
+    """The last count. Safe for threads: where it takes long, one of those who ask counts, and the others take the last
+    answer."""
+
+    def __init__(self, count: Callable[[Connection], Row] = queries.sizes) -> None:
+        self.count = count
+        self._lock = threading.Lock()
+        self._counted: Row = {}
+        self._good_until = float("-inf")
+        self._is_slow = self._is_counting = False
+
+    def of(self, connection: Connection) -> Row:
+        began = time.monotonic()
+        with self._lock:
+            if began < self._good_until or (self._is_slow and self._is_counting):
+                return self._counted
+            self._is_counting = True
+        try:
+            counted = self.count(connection)
+        finally:
+            self._is_counting = False
+        ended = time.monotonic()
+        with self._lock:
+            self._counted = counted
+            self._is_slow = ended - began >= QUICK_SECONDS
+            self._good_until = ended + (min(SHARE * (ended - began), LONGEST_SECONDS) if self._is_slow else 0.0)
+        return counted

@@ -1,0 +1,58 @@
+"""How persist_text cuts what it has stored into embed_text tasks."""
+
+from typing import Any
+
+import pytest
+
+from settings import LOCAL_TASK_MESSAGES, Settings
+from tasks import persist
+from tasks.app import app
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[int], dict[str, str]]]:
+    found: list[tuple[list[int], dict[str, str]]] = []
+
+    def send_task(_name: str, args: list[Any], **_options: object) -> None:
+        found.append((args[0], args[1]))
+
+    monkeypatch.setattr(app, "send_task", send_task)
+    return found
+
+
+def chain(monkeypatch: pytest.MonkeyPatch, given: Settings, sizes: list[int]) -> dict[str, str]:
+    monkeypatch.setattr("settings.load", lambda: given)
+    jobs = {number: [f"{number}.{place}" for place in range(size)] for number, size in enumerate(sizes)}
+    texts = {message: f"text of {message}" for messages in jobs.values() for message in messages}
+    persist.chain_embedding(jobs, texts)
+    return texts
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes", "tasks"),
+    [
+        (Settings(embedding_provider="hashing"), [400, 400, 400], [[0, 1], [2]]),
+        (Settings(embedding_provider="minilm"), [100, 100, 40, 60], [[0], [1], [2, 3]]),
+        (Settings(embedding_provider="minilm", embed_batch_max=20), [20, 20, 1], [[0], [1], [2]]),
+        (Settings(embedding_provider="minilm"), [500], [[0]]),
+        (Settings(embedding_provider="hashing"), [1], [[0]]),
+    ],
+)
+def test_each_task_has_the_jobs_that_fit_and_their_texts(
+    monkeypatch: pytest.MonkeyPatch,
+    sent: list[tuple[list[int], dict[str, str]]],
+    given: Settings,
+    sizes: list[int],
+    tasks: list[list[int]],
+) -> None:
+    texts = chain(monkeypatch, given, sizes)
+    assert [jobs for jobs, _ in sent] == tasks
+    handed = [message for _, each in sent for message in each]
+    assert len(handed) == len(texts), "each text once"
+    assert {message: text for _, each in sent for message, text in each.items()} == texts
+    assert all(int(message.split(".")[0]) in jobs for jobs, each in sent for message in each)
+
+
+def test_a_task_of_a_model_that_computes_here_is_short() -> None:
+    assert Settings(embedding_provider="fastembed").embed_task_messages == LOCAL_TASK_MESSAGES
+    assert Settings(embedding_provider="openai").embed_task_messages == Settings.embed_batch_max
