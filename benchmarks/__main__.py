@@ -76,12 +76,20 @@ def read(name: str, arguments: Sequence[str]) -> argparse.Namespace:
     return made.parse_args(arguments)
 
 
+def what_matters(arguments: Sequence[str]) -> list[str]:
+    """The arguments without those that say only where its files go."""
+    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    files.add_argument("--output")
+    files.add_argument("--plot")
+    return files.parse_known_args(arguments)[1]
+
+
 def main(arguments: Sequence[str]) -> int:
     work = chosen(arguments)
     failed = []
     with servers.started() as running:
         first = work[0][1]
-        results = report.Results(first.output, shlex.join(["benchmarks", *arguments]), running)
+        results = report.Results(first.output, shlex.join(["benchmarks", *what_matters(arguments)]), running)
         for name, given in work:
             began = time.monotonic()
             say(f"{name}: {case(name).ABOUT}")

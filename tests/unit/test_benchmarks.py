@@ -29,6 +29,11 @@ def test_made_up_texts_are_the_same_every_time_and_none_is_there_twice() -> None
     assert not {each.id for each in first} & {each.id for each in texts.made_up(500, seed=1)}
 
 
+def test_the_kept_command_names_no_file_of_this_machine() -> None:
+    given = ["minilm", "--runs", "2", "--output", "/somewhere/here", "--plot=there", "--quick"]
+    assert command.what_matters(given) == ["minilm", "--runs", "2", "--quick"]
+
+
 def test_a_text_becomes_the_record_that_the_contract_wants() -> None:
     (text,) = texts.made_up(1)
     assert json.loads(text.record()) == {"id": text.id, "text": text.text}
