@@ -17,13 +17,14 @@ from stack import places
 from stack.progress import say
 
 PORTION = 500
+REAL_MOST = 200_300
 NOISE = 0.15  # of a unit vector's length: the copy is a near neighbour of its original, cosine 0.99
 
 
 def sentences(embedder: Embedder, count: int, *, noise: bool = False) -> tuple[list[Text], np.ndarray]:
-    """Sentences of Debian's descriptions with their vectors. Fewer than `count` where there are not so many, unless
-    noisy copies are wanted."""
-    held = texts.sentences(count)
+    """Sentences of Debian's descriptions with their vectors. With `noise`, all beyond REAL_MOST are noisy copies, since
+    to embed a million takes hours."""
+    held = texts.sentences(min(count, REAL_MOST) if noise else count)
     vectors = kept_vectors(embedder, held)
     if noise and len(held) < count:
         rng = np.random.default_rng(0)
