@@ -230,8 +230,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_configure() -> None:
-    """Ended from outside, a run still ends its parts, as it does after Ctrl-C."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    """Ended from outside, a run still ends its parts, as it does after Ctrl-C.
+
+    In the background of a script a run is begun with SIGINT ignored, which the commands that it starts would inherit:
+    with a handler here they start with the default, so that tests can interrupt them.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
 
 
