@@ -1,6 +1,7 @@
 """Storing records, and noting dead letters. A task here is idempotent: it may run twice, late, or after a newer one."""
 
 import logging
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,12 +16,13 @@ from db import commands, outbox, session
 from records import DeadLetter, Record
 from tasks import logs, resources
 from tasks.app import app
-from tasks.broker import BROKER_ERRORS, queue_length
+from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
 
 log = logging.getLogger(__name__)
 
 Rejected = tuple[int, str]  # place in the batch, what the database said
 
+SMALL = 50  # messages; a job of more came in bulk
 # A row that was locked before is only looked at again, so that its neighbours are not kept waiting each time.
 ROW_LOCK_AGAIN_MS = 100
 
@@ -61,7 +63,7 @@ def persist_text(
     """
     places = range(len(records)) if waiting is None else waiting
     batch = {place: Record._make(records[place]) for place in places}
-    chained = embed_queue_has_room()
+    chained = embed_queue_has_room(len(batch))
     reserved = settings.load().embed_lease_seconds if chained else None
     outcome = Outcome(rejected=list(rejected or []))
     kwargs = {} if waiting is None else {"waiting": waiting, "rejected": rejected}
@@ -145,12 +147,16 @@ def retry(task: Task, outage: Outage, **kwargs: Any) -> Exception:
     return again
 
 
-def embed_queue_has_room() -> bool:
-    """Whether to chain: a long queue is left alone, the jobs wait in PostgreSQL, and the sweep feeds them in."""
+def embed_queue_has_room(messages: int) -> bool:
+    """Whether to chain the tasks of so many messages: a long queue is left alone, the jobs wait in PostgreSQL, and the
+    sweep feeds them in. What came in bulk stands back behind the bulk that waits already; what workers find at the
+    same moment adds up, a batch each at most. An empty queue has room for any batch."""
+    config = settings.load()
     try:
-        return queue_length("embed") < settings.load().embed_queue_max
+        waiting = queue_length("embed") + (queue_length("embed", BULK_PRIORITY) if messages > SMALL else 0)
     except BROKER_ERRORS:
         return False
+    return not waiting or waiting + math.ceil(messages / config.embed_task_messages) <= config.embed_queue_max
 
 
 def chain_embedding(jobs: Mapping[int, Sequence[str]], texts: Mapping[str, str]) -> None:

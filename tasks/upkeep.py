@@ -11,12 +11,11 @@ from db import commands, outbox, session
 from tasks import reembedding, resources
 from tasks.app import app
 from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
-from tasks.persist import batches, reason
+from tasks.persist import SMALL, batches, reason
 
 log = logging.getLogger(__name__)
 
 FORGET_EVERY_SECONDS = 3600
-SMALL = 50  # messages; a job of more came in bulk
 # Sweeps that piled up behind a backlog are one sweep.
 SWEEP_AGAIN_SECONDS = 0.3
 _forgotten_at = _swept_at = float("-inf")

@@ -3,10 +3,11 @@
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 
 from db import vector_search
 from settings import Settings
@@ -159,3 +160,23 @@ def test_gaps_between_parts_are_scanned() -> None:
     assert vector_search.outside([(1, 10)]) == "(id >= 10)"
     assert vector_search.outside([(1, 10), (10, 20)]) == "(id >= 20)"
     assert vector_search.outside([(5, 10), (15, 20)]) == "(id >= 20 OR id < 5 OR id >= 10 AND id < 15)"
+
+
+def test_before_the_first_statistics_no_table_is_read_as_a_whole(stored: Stored, chosen: Settings) -> None:
+    run(stored.engine, "ALTER TABLE message_embeddings SET (autovacuum_enabled = off)")
+    stored.add(3000)
+    rest(chosen, stored.engine)
+    sent: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
+        sent.append((statement, parameters))
+
+    event.listen(stored.engine, "before_cursor_execute", note)
+    with stored.engine.connect() as connection:
+        assert vector_search.semantic(connection, stored.points(1)[0].tolist(), MODEL, limit=10)
+        statement, parameters = sent[-1]  # the settings, and then the search
+        search = statement[statement.index(";") + 1 :]
+        plan = connection.exec_driver_sql(f"EXPLAIN {search}", parameters).scalars().all()
+    event.remove(stored.engine, "before_cursor_execute", note)
+    assert any("Index Scan using message_embeddings_part_" in line for line in plan)
+    assert not [line for line in plan if "Seq Scan" in line]

@@ -7,6 +7,7 @@ import pytest
 from settings import LOCAL_TASK_MESSAGES, Settings
 from tasks import persist
 from tasks.app import app
+from tasks.broker import BULK_PRIORITY
 
 
 @pytest.fixture
@@ -56,3 +57,27 @@ def test_each_task_has_the_jobs_that_fit_and_their_texts(
 def test_a_task_of_a_model_that_computes_here_is_short() -> None:
     assert Settings(embedding_provider="fastembed").embed_task_messages == LOCAL_TASK_MESSAGES
     assert Settings(embedding_provider="openai").embed_task_messages == Settings.embed_batch_max
+
+
+@pytest.mark.parametrize(
+    ("waiting", "bulk", "messages", "room"),
+    [
+        (0, 0, 1, True),
+        (31, 0, 1, True),
+        (32, 0, 1, False),
+        (22, 0, 1000, True),  # ten tasks more
+        (23, 0, 1000, False),
+        (10, 12, 1000, True),
+        (10, 13, 1000, False),
+        (10, 32, 50, True),  # few messages go before the bulk, so they need not wait for it
+        (0, 0, 5000, True),  # more than the queue may hold: alone in it
+        (1, 0, 5000, False),
+    ],
+)
+def test_what_the_queue_has_no_room_for_waits_in_postgresql(
+    monkeypatch: pytest.MonkeyPatch, waiting: int, bulk: int, messages: int, room: bool
+) -> None:
+    lengths = {0: waiting, BULK_PRIORITY: bulk}
+    monkeypatch.setattr("settings.load", lambda: Settings(embedding_provider="minilm", embed_queue_max=32))
+    monkeypatch.setattr(persist, "queue_length", lambda _name, priority=0: lengths[priority])
+    assert persist.embed_queue_has_room(messages) is room
