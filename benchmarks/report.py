@@ -183,8 +183,8 @@ def postgres_settings(servers: Servers) -> dict[str, str]:
 class Results:
     """The JSON of a run, written anew after each case, so that a run that is broken off keeps what it has.
 
-    Where the file is there already, its cases stay, but for those that are measured again: so a long run can be made in
-    pieces. Each case says by which command it was measured, and when.
+    Where the file is there already, its cases stay, but for those that are measured again, at the size that their title
+    tells: so a long run can be made in pieces. Each case says by which command it was measured, and when.
     """
 
     def __init__(self, path: Path | None, command: str, servers: Servers) -> None:
@@ -207,6 +207,7 @@ class Results:
             "commit": dict(self.content["versions"]).get("commit"),  # type: ignore[call-overload]
             "load at the end": os.getloadavg()[0],
         }
-        self.cases = [each for each in self.cases if each["case"] != outcome.case] + [case]
+        again = (outcome.case, outcome.title)
+        self.cases = [each for each in self.cases if (each["case"], each["title"]) != again] + [case]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps({**self.content, "cases": self.cases}, indent=1) + "\n", encoding="utf-8")

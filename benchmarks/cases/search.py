@@ -48,9 +48,10 @@ def quick(given: argparse.Namespace) -> None:
 
 
 def run(bench: Bench, given: argparse.Namespace) -> Outcome:
-    outcome = Outcome("search", f"the {LIMIT} nearest, {given.embedder}, POST /embeddings/search", vars(given))
-    embedder = provider(replace(bench.servers.settings, embedding_provider=given.embedder))
     sizes = [int(size) for size in given.rows.split(",")]
+    title = f"the {LIMIT} nearest of {' and '.join(f'{size:,}' for size in sizes)}, {given.embedder}"
+    outcome = Outcome("search", title, vars(given))
+    embedder = provider(replace(bench.servers.settings, embedding_provider=given.embedder))
     everything, vectors = corpus.sentences(embedder, max(sizes) + given.queries, noise=given.noise)
     queries, query_vectors = everything[: given.queries], vectors[: given.queries]
     for size in sizes:
@@ -73,7 +74,8 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
         embedder.embed([each.text])
     outcome.add("embedding a query", **{"p50 ms": 1000 * (time.perf_counter() - began) / len(queries)})
     outcome.notes.append(
-        f"recall@{LIMIT} against an exact search over the same vectors; rate with {given.clients} clients"
+        f"HTTP: POST /embeddings/search; recall@{LIMIT} against an exact search over the same vectors; rate with "
+        f"{given.clients} clients"
     )
     return outcome
 

@@ -289,6 +289,11 @@ def test_what_is_measured_is_written_after_each_case(tmp_path: Path, monkeypatch
     assert cases["throughput"]["figures"]["us"]["running /s"]["median"] == 7.0
     assert cases["throughput"]["command"] == "benchmarks throughput"
 
+    # At another size it is another figure.
+    Results(results.path, "benchmarks throughput", None).add(Outcome("throughput", "a larger one", {}))  # type: ignore[arg-type]
+    titles = [case["title"] for case in json.loads(results.path.read_text())["cases"] if case["case"] == "throughput"]
+    assert titles == ["title", "a larger one"]
+
 
 RUN = {
     "machine": {"cores": 2, "processor": "a processor", "memory GB": 8.0},
