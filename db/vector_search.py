@@ -111,7 +111,7 @@ def hits(nearest: str) -> str:
 def vectors_of(source: str, distance: str, conditions: Sequence[str]) -> str:
     return f"""
         (SELECT e.message_id, e.passage_start, e.passage_end, e.content_hash, {distance} AS distance
-         FROM {source} WHERE {" AND ".join(conditions)} ORDER BY {distance} LIMIT :wanted)"""
+         FROM {source} WHERE {" AND ".join(conditions)} ORDER BY distance LIMIT :wanted)"""
 
 
 def by_index(
