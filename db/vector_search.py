@@ -23,6 +23,7 @@ SPARE = 8
 # rather read and sort a part that it believes small than walk its graph. relaxed_order finds more of the nearest than
 # strict_order; what comes out is sorted anyway. Beside indexes nothing is read as a whole: before its first ANALYZE
 # PostgreSQL takes what lies outside of the parts for a third of the table, a quarter of a second at a million vectors.
+# But for a filter, where a large open part is joined to its messages, 1.4 times as fast when they are read as a whole.
 SETTINGS = """
     SELECT set_config('hnsw.ef_search', :ef, true), set_config('hnsw.iterative_scan', 'relaxed_order', true),
         set_config('jit', 'off', true), set_config('enable_sort', 'off', true),
@@ -132,11 +133,10 @@ def by_index(
     rest = f"(SELECT * FROM message_embeddings WHERE {outside(parts)} OFFSET 0) AS e{messages}"
     arms.append(vectors_of(rest, "e.embedding <=> :query ::halfvec", common))
     statement = text(hits(f"SELECT * FROM ({' UNION ALL '.join(arms)}) AS arms ORDER BY distance LIMIT :wanted"))
+    values = values | {"seqscan": "on" if where else "off"}
     wanted = wanted_of(values["limit"])
     for _ in range(2):
-        rows = [
-            dict(row) for row in connection.execute(statement, values | {"wanted": wanted, "seqscan": "off"}).mappings()
-        ]
+        rows = [dict(row) for row in connection.execute(statement, values | {"wanted": wanted}).mappings()]
         if len(rows) >= values["limit"]:
             return without_seen(rows)
         if not rows or rows[0]["seen"] < wanted:
@@ -179,11 +179,10 @@ def everything(where: Sequence[str], values: Row) -> str:
 def by_rows(connection: Connection, nearest: str, values: Row) -> list[Row]:
     """An exact pass, widened until there are enough messages or no more vectors."""
     statement = text(hits(nearest))
+    values = values | {"seqscan": "on"}
     wanted = wanted_of(values["limit"])
     while True:
-        rows = [
-            dict(row) for row in connection.execute(statement, values | {"wanted": wanted, "seqscan": "on"}).mappings()
-        ]
+        rows = [dict(row) for row in connection.execute(statement, values | {"wanted": wanted}).mappings()]
         # Too few, because several passages of one message or outdated vectors were among the nearest: look further.
         if len(rows) >= values["limit"] or not rows or rows[0]["seen"] < wanted:
             return without_seen(rows)

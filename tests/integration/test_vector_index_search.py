@@ -162,7 +162,9 @@ def test_gaps_between_parts_are_scanned() -> None:
     assert vector_search.outside([(5, 10), (15, 20)]) == "(id >= 20 OR id < 5 OR id >= 10 AND id < 15)"
 
 
-def test_before_the_first_statistics_no_table_is_read_as_a_whole(stored: Stored, chosen: Settings) -> None:
+def test_before_the_first_statistics_no_table_is_read_as_a_whole(
+    stored: Stored, chosen: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(stored.engine, "ALTER TABLE message_embeddings SET (autovacuum_enabled = off)")
     stored.add(3000)
     rest(chosen, stored.engine)
@@ -177,6 +179,9 @@ def test_before_the_first_statistics_no_table_is_read_as_a_whole(stored: Stored,
         statement, parameters = sent[-1]  # the settings, and then the search
         search = statement[statement.index(";") + 1 :]
         plan = connection.exec_driver_sql(f"EXPLAIN {search}", parameters).scalars().all()
+        monkeypatch.setattr(vector_search, "FEW", 0)
+        assert vector_search.semantic(connection, stored.points(1)[0].tolist(), MODEL, limit=10, filter={"tenth": 3})
     event.remove(stored.engine, "before_cursor_execute", note)
+    assert sent[-1][1]["seqscan"] == "on", "a filter joins the messages"
     assert any("Index Scan using message_embeddings_part_" in line for line in plan)
     assert not [line for line in plan if "Seq Scan" in line]
