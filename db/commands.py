@@ -12,8 +12,9 @@ from typing import NamedTuple
 import psycopg2
 from psycopg2 import errorcodes
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
+from db import session
 from db.copy import message_rows
 from records import DeadLetter, Record
 
@@ -39,17 +40,19 @@ class RowsLocked(Exception):
 
 
 class Stored(NamedTuple):
-    """What `persist` did: the jobs of its rows, the texts of those that it wrote, by id, and whether all were new."""
+    """What `persist` did: the jobs of its rows, the texts of those that it wrote, by id, whether all were new, and
+    whether the jobs are held by the lease that was given."""
 
     jobs: list[int]
     texts: dict[str, str]
     all_new: bool
+    held: bool = False
 
 
 LATER = """(t.version_timestamp, t.version_partition, t.version_offset)
         < (excluded.version_timestamp, excluded.version_partition, excluded.version_offset)"""
 
-UPSERT = text(f"""
+UPSERT = f"""
     INSERT INTO text_messages AS t
         (id, source_id, message, metadata, created_at, version_timestamp, version_partition, version_offset)
     SELECT r.id, r.source_id, r.message, r.metadata::jsonb, to_timestamp(r.created_ms / 1000.0),
@@ -71,18 +74,35 @@ UPSERT = text(f"""
         version_partition = excluded.version_partition,
         version_offset = excluded.version_offset
     WHERE {LATER}
-    RETURNING id::text, xmax = 0
-""")
+    RETURNING id::text, xmax = 0 AS new
+"""
 
 SOME_DELETED = "EXISTS (SELECT FROM deleted_messages WHERE id = ANY (:ids ::uuid[]))"
 
 # A deletion by psql that was under way when UPSERT looked: its row was waited for, and is now to be respected.
-UNDO_DELETED = text("""
+UNDO_DELETED = """
     DELETE FROM text_messages t USING deleted_messages d
     WHERE t.id = ANY (:ids ::uuid[]) AND d.id = t.id
         AND (d.version_timestamp, d.version_partition, d.version_offset)
             >= (t.version_timestamp, t.version_partition, t.version_offset)
     RETURNING t.id::text
+"""
+
+# All that `store` does for a few texts, as one transaction of one round trip. What a statement has to tell goes into a
+# setting, since only the last one's rows come back; what would have to be waited for is left to `store`.
+STORE_FEW = text(f"""
+    SET LOCAL lock_timeout = '100ms';
+    SELECT pg_advisory_xact_lock_shared(:key), set_config('text_pipeline.jobs', :collect, true),
+        set_config('text_pipeline.reserved_seconds', :seconds, true),
+        set_config('text_pipeline.job_messages', :job_messages, true),
+        set_config('text_pipeline.lease', coalesce(:lease, ''), true);
+    WITH written AS ({UPSERT})
+    SELECT set_config('text_pipeline.written', coalesce(array_agg(id), '{{}}')::text, true),
+        set_config('text_pipeline.all_new', (count(*) FILTER (WHERE new) = :count)::text, true) FROM written;
+    WITH undone AS ({UNDO_DELETED})
+    SELECT set_config('text_pipeline.undone', coalesce(array_agg(id), '{{}}')::text, true) FROM undone;
+    SELECT current_setting('text_pipeline.jobs'), current_setting('text_pipeline.written')::text[],
+        current_setting('text_pipeline.undone')::text[], current_setting('text_pipeline.all_new')::boolean
 """)
 
 REMEMBER_DELETIONS = text("""
@@ -181,14 +201,7 @@ def store(
                         set_config('text_pipeline.reserved_seconds', :seconds, true),
                         set_config('text_pipeline.job_messages', :job_messages, true),
                         set_config('lock_timeout', :row_lock_ms, true), {SOME_DELETED}"""),
-        {
-            "key": TOMBSTONE_LOCK,
-            "row_lock_ms": str(row_lock_ms),
-            "collect": "" if reserved_seconds is None else "+",
-            "seconds": str(reserved_seconds or 0),
-            "job_messages": str(job_messages),
-            "ids": ids,
-        },
+        settings_of(reserved_seconds, job_messages) | {"row_lock_ms": str(row_lock_ms), "ids": ids},
     ).all()[0][-1]
     if tombstones:
         arrays = versions(tombstones)
@@ -219,25 +232,74 @@ def store(
         ).one()
         jobs = [int(job) for job in collected.split(",")[1:]]
         if some_deleted:
-            written = written - set(connection.execute(UNDO_DELETED, {"ids": ids}).scalars())
+            written = written - set(connection.execute(text(UNDO_DELETED), {"ids": ids}).scalars())
     return Stored(jobs, {record.id: str(record.message) for record, _ in texts if record.id in written}, all_new)
+
+
+def persist_few(
+    connection: Connection,
+    records: Sequence[Record],
+    *,
+    reserved_seconds: float | None,
+    job_messages: int,
+    lease: str | None = None,
+) -> Stored | None:
+    """As `persist`, for so few texts that the round trips are what it costs. Of a connection of `session.at_once`;
+    None, with nothing stored, for what is more than that, and where something is in the way.
+
+    `lease` holds their jobs from the beginning, as if they were claimed, but without counting an attempt: the caller
+    hands them on with the texts, and if that is lost, it was none.
+    """
+    if len(records) >= COPY_FROM or any(record.message is None or record.replayed for record in records):
+        return None
+    texts, _ = latest(records)
+    if len(texts) > job_messages:
+        return None
+    created = [(record, min(max(at, FIRST_MS), LAST_MS)) for record, at in texts]
+    try:
+        collected, written, undone, all_new = connection.execute(
+            STORE_FEW,
+            upsert_values(created)
+            | settings_of(reserved_seconds, job_messages)
+            | {"count": len(texts), "lease": lease},
+        ).one()
+    except (DBAPIError, ValueError) as error:
+        code = getattr(getattr(error, "orig", None), "pgcode", None)
+        if session.is_outage(error) and code != errorcodes.LOCK_NOT_AVAILABLE:
+            raise
+        return None
+    kept = set(written).difference(undone)
+    jobs = [int(job) for job in collected.split(",")[1:]]
+    stored = {record.id: str(record.message) for record, _ in texts if record.id in kept}
+    return Stored(jobs, stored, all_new, held=lease is not None)
+
+
+def settings_of(reserved_seconds: float | None, job_messages: int) -> dict[str, object]:
+    """What the triggers are told (see queue_embedding in the migrations), and the key of the tombstones' lock."""
+    return {
+        "key": TOMBSTONE_LOCK,
+        "collect": "" if reserved_seconds is None else "+",
+        "seconds": str(reserved_seconds or 0),
+        "job_messages": str(job_messages),
+    }
 
 
 def upsert(connection: Connection, texts: Sequence[tuple[Record, int]]) -> dict[str, bool]:
     """Writes the texts that are later than what is there, with the ms at which each was created; returns of each that
     it has written whether it is new."""
-    winners = [record for record, _ in texts]
-    rows = connection.execute(
-        UPSERT,
-        {
-            **versions(winners),
-            "source_ids": [record.source_id for record in winners],
-            "messages": [record.message for record in winners],
-            "metadata": [record.metadata for record in winners],
-            "created": [created for _, created in texts],
-        },
-    )
+    rows = connection.execute(text(UPSERT), upsert_values(texts))
     return {row[0]: row[1] for row in rows}
+
+
+def upsert_values(texts: Sequence[tuple[Record, int]]) -> dict[str, object]:
+    winners = [record for record, _ in texts]
+    return {
+        **versions(winners),
+        "source_ids": [record.source_id for record in winners],
+        "messages": [record.message for record in winners],
+        "metadata": [record.metadata for record in winners],
+        "created": [created for _, created in texts],
+    }
 
 
 def insert(connection: Connection, texts: Sequence[tuple[Record, int]]) -> Set[str]:

@@ -127,7 +127,7 @@ def release_jobs(connection: Connection, jobs: Sequence[int], lease: str, *, sec
     outage."""
     connection.execute(
         text("""
-            UPDATE embedding_jobs SET lease = NULL, attempts = attempts - :refund,
+            UPDATE embedding_jobs SET lease = NULL, attempts = greatest(attempts - :refund, 0),
                 available_at = clock_timestamp() + make_interval(secs => :seconds)
             WHERE id = ANY (:jobs ::bigint[]) AND lease = :lease ::uuid
         """),
@@ -204,7 +204,8 @@ def store_embeddings(
     this moment: do it again in a new transaction, without the guess.
     """
     left = left or Left(frozenset(), 0.0)
-    kept = finish_jobs(connection, jobs, lease, model, left)
+    finished = finish_jobs(connection, jobs, lease, model, left, vectors)
+    kept, same = finished.jobs, finished.current
     if not kept and jobs:
         raise LeaseLost
     if left.message_ids or len(kept) != len(jobs):
@@ -214,14 +215,16 @@ def store_embeddings(
         )
         failures = [failure for failure in failures if failure[0] in ours]
         jobs = [replace(job, message_ids=[found for found in job.message_ids if found in ours]) for job in kept]
-    active = lock_active(connection)
+        same = -1  # it was counted of all
+    active = finished.active or lock_active(connection)
     if active is None and len(vectors.message_ids):  # the tables were made anew under a running worker
         active = Active(register_model(connection, model, vectors.embeddings.shape[1]), None, False)
     is_second = active is not None and model == active.followed_by
     if active is not None and model != active.name and not is_second:
         raise ModelSwitched(active.name)
     ids = {message_id for job in jobs for message_id in job.message_ids}
-    current = current_hashes(connection, ids, vectors)
+    made = dict(zip(vectors.message_ids, vectors.content_hashes, strict=True))
+    current = made if len(made) == len(ids) == same else current_hashes(connection, ids)
     keep = [
         place
         for place, message_id in enumerate(vectors.message_ids)
@@ -255,14 +258,10 @@ def store_embeddings(
 
 
 def lock_active(connection: Connection) -> Active | None:
-    """The active model, which stays what it is until the transaction ends."""
-    for _ in range(2):  # where it was switched while we waited for its row, that row is not the one any more
-        row = connection.execute(
-            text("SELECT name, followed_by, follow_now FROM embedding_models WHERE active FOR SHARE")
-        ).one_or_none()
-        if row is not None:
-            return Active(*row)
-    return None
+    """The active model, which stays what it is until the transaction ends. For those that `finish_jobs` brought
+    nothing: where it was switched while that waited for its row, that row is not the one any more."""
+    row = connection.execute(text(f"{ACTIVE} FOR SHARE")).one_or_none()
+    return None if row is None else Active(*row)
 
 
 def queue_for(connection: Connection, model: str, message_ids: Sequence[str]) -> list[int]:
@@ -280,21 +279,8 @@ def queue_for(connection: Connection, model: str, message_ids: Sequence[str]) ->
     return list(rows.scalars())
 
 
-def current_hashes(connection: Connection, ids: Collection[str], vectors: Vectors) -> dict[bytes, bytes]:
-    """The content hash of each message that is there, by id, both of 16 bytes; for messages without a vector it may be
-    missing."""
-    made = dict(zip(vectors.message_ids, vectors.content_hashes, strict=True))
-    if len(made) == len(ids):
-        # The common case, in one number: all are still what they were.
-        same = connection.execute(
-            text("""
-                SELECT count(*) FROM unnest(:ids ::uuid[], :hashes ::uuid[]) AS made (id, content_hash)
-                JOIN text_messages m ON m.id = made.id AND m.content_hash = made.content_hash
-            """),
-            {"ids": array(found.hex() for found in made), "hashes": array(found.hex() for found in made.values())},
-        ).scalar_one()
-        if same == len(made):
-            return made
+def current_hashes(connection: Connection, ids: Collection[str]) -> dict[bytes, bytes]:
+    """The content hash of each message that is there, by id, both of 16 bytes."""
     rows = connection.execute(
         text("SELECT id::text, content_hash::text FROM text_messages WHERE id = ANY (:ids ::uuid[])"),
         {"ids": array(ids)},
@@ -330,9 +316,11 @@ def copy(connection: Connection, model: str, vectors: Vectors) -> None:
     )
 
 
+ACTIVE = "SELECT name, followed_by, follow_now FROM embedding_models WHERE active"
+
 # A crash of the server takes the vectors back together with the end of their jobs: it may be waited for less. And no
 # plan reads whole tables, which it would take for small ones until they have been analysed. All in one round trip.
-FINISH = text("""
+FINISH = text(f"""
     SELECT set_config('synchronous_commit', 'off', true), set_config('enable_hashjoin', 'off', true),
         set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true);
     WITH finished AS (
@@ -342,21 +330,46 @@ FINISH = text("""
         DELETE FROM embedding_failures
         WHERE message_id IN (SELECT unnest(message_ids) FROM finished) AND model = :model
     )
-    SELECT id FROM finished
+    SELECT (SELECT array_agg(id) FROM finished), (
+        SELECT count(*) FROM unnest(:ids ::uuid[], :hashes ::uuid[]) AS made (id, content_hash)
+        JOIN text_messages m ON m.id = made.id AND m.content_hash = made.content_hash), active.*
+    FROM (SELECT) AS one LEFT JOIN ({ACTIVE} FOR SHARE) AS active ON TRUE
 """)
 
 
-def finish_jobs(connection: Connection, jobs: Sequence[Job], lease: str, model: str, left: Left) -> list[Job]:
-    """Removes jobs, but for those of their messages that are left to be done, and the failures of those that are done;
-    returns the jobs that were still ours."""
+class Finished(NamedTuple):
+    """The jobs that were still ours; how many messages still have the text that their vectors were made of; and the
+    active model, which stays what it is until the transaction ends, or None where it has to be asked for again."""
+
+    jobs: list[Job]
+    current: int
+    active: Active | None
+
+
+def finish_jobs(
+    connection: Connection, jobs: Sequence[Job], lease: str, model: str, left: Left, vectors: Vectors
+) -> Finished:
+    """Removes jobs, but for those of their messages that are left to be done, and the failures of those that are
+    done."""
     whole = [job for job in jobs if left.message_ids.isdisjoint(job.message_ids)]
-    rows = connection.execute(FINISH, {"jobs": array(job.id for job in whole), "lease": lease, "model": model})
-    ours = set(rows.scalars())
+    made = dict(zip(vectors.message_ids, vectors.content_hashes, strict=True))
+    finished, current, name, *follow = connection.execute(
+        FINISH,
+        {
+            "jobs": array(job.id for job in whole),
+            "lease": lease,
+            "model": model,
+            "ids": array(found.hex() for found in made),
+            "hashes": array(found.hex() for found in made.values()),
+        },
+    ).one()
+    ours = set(finished or [])
     for job in jobs:
         if job not in whole:
             found = connection.execute(
                 text("""
-                    UPDATE embedding_jobs SET message_ids = :left ::uuid[], lease = NULL, attempts = attempts - 1,
+                    UPDATE embedding_jobs SET message_ids = :left ::uuid[], lease = NULL,
+                        attempts = greatest(attempts - 1, 0),
                         available_at = clock_timestamp() + make_interval(secs => :seconds)
                     WHERE id = :id AND lease = :lease ::uuid
                 """),
@@ -373,7 +386,8 @@ def finish_jobs(connection: Connection, jobs: Sequence[Job], lease: str, model: 
                     text("DELETE FROM embedding_failures WHERE message_id = ANY (:done ::uuid[]) AND model = :model"),
                     {"done": array(set(job.message_ids) - left.message_ids), "model": model},
                 )
-    return [job for job in jobs if job.id in ours]
+    active = None if name is None else Active(name, *follow)
+    return Finished([job for job in jobs if job.id in ours], current, active)
 
 
 def requeue_outdated(connection: Connection, model: str, message_ids: Iterable[bytes]) -> None:

@@ -6,14 +6,17 @@ connection never holds a task for long.
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
+from typing import cast
 
 import psycopg2
 import simplejson
 from psycopg2 import errorcodes
 from psycopg2.extras import register_default_jsonb
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError, PendingRollbackError, ResourceClosedError, TimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -125,6 +128,21 @@ def ask_for_life(engine: Engine, connection: BoundedConnection) -> None:
         engine.dialect.do_ping(connection)  # type: ignore[arg-type]
     except psycopg2.Error as error:
         raise DisconnectionError from error
+
+
+@contextmanager
+def at_once(engine: Engine) -> Iterator[Connection]:
+    """A connection on which each execute is a transaction of its own, with all statements that its text has: one round
+    trip instead of three or more (https://www.postgresql.org/docs/18/protocol-flow.html, "Multiple Statements in a
+    Simple Query"). Only the last statement's rows come back. What SET LOCAL and set_config say ends with it."""
+    with engine.connect() as connection:
+        driver = cast("psycopg2.extensions.connection", connection.connection.dbapi_connection)
+        driver.autocommit = True
+        try:
+            yield connection
+        finally:
+            if not driver.closed:
+                driver.autocommit = False
 
 
 def is_outage(error: BaseException) -> bool:

@@ -3,10 +3,8 @@ current."""
 
 import logging
 import os
-import threading
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import psycopg2
 from celery import Task
@@ -20,7 +18,7 @@ from db import outbox, queries, session
 from db.outbox import Following, Job
 from embedder import EmbedderUnavailable, ModelError
 from settings import LOCAL_PROVIDERS, InvalidSetting
-from tasks import logs, measured, reembedding, resources
+from tasks import leases, logs, measured, reembedding, resources
 from tasks.app import app
 from tasks.persist import Outage, reason, retry
 from tasks.vectors import Embedded, content_hash, embed, pause
@@ -46,17 +44,21 @@ def embed_text(
     texts: dict[str, str] | None = None,
     lease: str | None = None,
     model: str | None = None,
+    held: str | None = None,
 ) -> None:
     """Makes the vectors of the jobs' messages match their texts, and finishes the jobs.
 
     `texts` are those that the sender had at hand, by message id; the others are read. A text that was edited meanwhile
     is dropped here: the edit has queued a job of its own. `lease` is given only when the task retries itself, `model`
-    for jobs of a model that is not the active one (tasks.reembedding).
+    for jobs of a model that is not the active one (tasks.reembedding). `held` is the lease with which the one job of
+    these texts was queued: nobody else has it, unless this task has waited for longer than the lease lasts; then it
+    learns when it stores.
     """
     again = lease is not None
-    lease = lease or str(uuid.uuid4())
+    lease = lease or held or str(uuid.uuid4())
+    claimed = [Job(jobs[0], list(texts), deleted=False, attempts=1)] if held and texts and not again else None
     try:
-        following = carry_out(jobs, texts or {}, lease, counts=not again, model=model)
+        following = carry_out(jobs, texts or {}, lease, counts=not again, model=model, claimed=claimed)
         if following is not None:
             carry_out(following.jobs, {}, str(uuid.uuid4()), counts=True, model=following.model)
     except (ModelError, InvalidSetting, EmbedderUnavailable) as error:
@@ -69,17 +71,24 @@ def embed_text(
 
 
 def carry_out(
-    jobs: Sequence[int], texts: dict[str, str], lease: str, *, counts: bool, model: str | None
+    jobs: Sequence[int],
+    texts: dict[str, str],
+    lease: str,
+    *,
+    counts: bool,
+    model: str | None,
+    claimed: Sequence[Job] | None = None,
 ) -> Following | None:
     """Does the jobs, as far as they are free; returns those that are to follow without delay. Raises what the database
     says, and what loading the model does."""
     with reembedding.noted_for(model):
         embedder = resources.embedder() if model is None else resources.second_embedder(model)
-    claimed = claim(jobs, lease, embedder.model, counts=counts)
+    if claimed is None:
+        claimed = claim(jobs, lease, embedder.model, counts=counts)
     if not claimed:
         return None
     try:
-        with reembedding.noted_for(model), kept_leased(claimed, lease):
+        with reembedding.noted_for(model), leases.kept(claimed, lease, settings.load().embed_lease_seconds):
             done = embed(embedder, current_texts(claimed, texts))
     except EmbedderUnavailable as error:
         log.warning("embedder unavailable, the jobs wait: %s", error)
@@ -95,14 +104,16 @@ def carry_out(
 def claim(jobs: Sequence[int], lease: str, model: str, *, counts: bool) -> list[Job]:
     """Takes the jobs that are free, and sorts out those that have cost their worker its life too often."""
     config = settings.load()
-    with resources.engine().begin() as connection:
+    with session.at_once(resources.engine()) as connection:
         claimed = outbox.claim_jobs(connection, jobs, lease, config.embed_lease_seconds, counts=counts)
-        spent = [job for job in claimed if is_spent(job, config.embed_attempts_max)]
-        for job in spent:
-            if len(job.message_ids) > 1:
-                outbox.split_job(connection, job, lease)
-            else:
-                give_up(connection, job, lease, model)
+    spent = [job for job in claimed if is_spent(job, config.embed_attempts_max)]
+    if spent:
+        with resources.engine().begin() as connection:
+            for job in spent:
+                if len(job.message_ids) > 1:
+                    outbox.split_job(connection, job, lease)
+                else:
+                    give_up(connection, job, lease, model)
     return [job for job in claimed if job not in spent]
 
 
@@ -128,29 +139,6 @@ def current_texts(claimed: Sequence[Job], handed: dict[str, str]) -> dict[str, s
         with resources.engine().begin() as connection:
             found |= queries.texts(connection, missing)
     return found
-
-
-@contextmanager
-def kept_leased(claimed: Sequence[Job], lease: str) -> Iterator[None]:
-    """Renews the lease from a thread of its own, however long the model or a remote provider takes."""
-    seconds = settings.load().embed_lease_seconds
-    done = threading.Event()
-
-    def renew() -> None:
-        while not done.wait(seconds / 3):
-            try:
-                with resources.engine().begin() as connection:
-                    outbox.claim_jobs(connection, [job.id for job in claimed], lease, seconds)
-            except (SQLAlchemyError, psycopg2.Error) as error:
-                log.warning("lease not renewed: %s", reason(error))
-
-    thread = threading.Thread(target=renew, name="lease", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def release(claimed: Sequence[Job], lease: str, seconds: float) -> None:

@@ -3,6 +3,7 @@
 import logging
 import math
 import threading
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +37,7 @@ class Outcome:
     """What became of the records of a batch: what was written, which the database refused, and which are locked."""
 
     jobs: dict[int, list[str]] = field(default_factory=dict)  # each with the ids of its messages
+    held: dict[int, str] = field(default_factory=dict)  # jobs that need not be claimed, each with its lease
     texts: dict[str, str] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
     locked: list[int] = field(default_factory=list)
@@ -73,7 +75,7 @@ def persist_text(
         raise retry(self, outage, **kwargs) from outage
     finally:
         if outcome.jobs:  # also of a batch that was stored in part
-            chain_embedding(outcome.jobs, outcome.texts)
+            chain_embedding(outcome.jobs, outcome.texts, outcome.held)
     logs.each(log, "stored", batch.values(), settings.load().kafka_topic, only=outcome.texts)
     if outcome.locked:
         locked = Outage(f"{len(outcome.locked)} rows are locked by somebody's transaction")
@@ -86,17 +88,28 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
 
     Raises Outage, with some of them perhaps stored.
     """
+    records = list(batch.values())
+    job_messages = settings.load().embed_task_messages
+    lease = None if reserved is None else str(uuid.uuid4())
+    several = None
     try:
-        with resources.engine().begin() as connection:
-            stored = commands.persist(
-                connection,
-                list(batch.values()),
-                reserved_seconds=reserved,
-                row_lock_ms=row_lock_ms,
-                expect_new=expecting.new,
-                job_messages=settings.load().embed_task_messages,
+        with session.at_once(resources.engine()) as connection:
+            stored = commands.persist_few(
+                connection, records, reserved_seconds=reserved, job_messages=job_messages, lease=lease
             )
-            several = outbox.messages_of(connection, stored.jobs) if len(stored.jobs) > 1 else None
+        if stored is None:
+            with resources.engine().begin() as connection:
+                stored = commands.persist(
+                    connection,
+                    records,
+                    reserved_seconds=reserved,
+                    row_lock_ms=row_lock_ms,
+                    expect_new=expecting.new,
+                    job_messages=job_messages,
+                )
+        if len(stored.jobs) > 1:
+            with resources.engine().begin() as connection:
+                several = outbox.messages_of(connection, stored.jobs)
     except commands.RowsLocked:
         if len(batch) == 1:
             outcome.locked += batch
@@ -113,6 +126,7 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
     else:
         expecting.new = stored.all_new
         outcome.jobs |= several or {job: list(stored.texts) for job in stored.jobs}
+        outcome.held |= dict.fromkeys(stored.jobs if stored.held else [], str(lease))
         outcome.texts |= stored.texts
         return
     places = sorted(batch)
@@ -159,16 +173,22 @@ def embed_queue_has_room(messages: int) -> bool:
     return not waiting or waiting + math.ceil(messages / config.embed_task_messages) <= config.embed_queue_max
 
 
-def chain_embedding(jobs: Mapping[int, Sequence[str]], texts: Mapping[str, str]) -> None:
+def chain_embedding(
+    jobs: Mapping[int, Sequence[str]], texts: Mapping[str, str], held: Mapping[int, str] | None = None
+) -> None:
     """Sends embed_text for the jobs of stored messages, with their texts, so that it need not read them. If that fails,
-    or the message is lost, the sweep finds the jobs when their reservation has run out."""
-    sizes = [(job, len(messages)) for job, messages in jobs.items()]
+    or the message is lost, the sweep finds the jobs when their reservation has run out. Each of the `held` jobs gets a
+    task of its own, with its lease."""
+    held = held or {}
+    sizes = [(job, len(messages)) for job, messages in jobs.items() if job not in held]
+    alone = [([job], 0) for job in held]
     try:
-        for ids, _ in batches(sizes, settings.load().embed_task_messages):
+        for ids, _ in alone + batches(sizes, settings.load().embed_task_messages):
             handed = {message_id: texts[message_id] for job in ids for message_id in jobs[job] if message_id in texts}
             app.send_task(
                 tasks.EMBED_TEXT,
                 args=[ids, handed],
+                kwargs={"held": held[ids[0]]} if ids[0] in held else {},
                 argsrepr=f"({len(handed)} texts)",
                 kwargsrepr="{}",
             )

@@ -303,8 +303,9 @@ class TestStoring:
         assert len(ask(database, "SELECT FROM message_embeddings")) == 1
 
     def test_who_has_lost_the_lease_writes_nothing(self, database: Engine, message: str) -> None:
-        slow = claim(database, job_ids(database), LEASE, 0.001)
+        slow = claim(database, job_ids(database), LEASE, 0)
         quick = claim(database, job_ids(database), OTHER_LEASE)
+        assert len(quick) == 1
         with pytest.raises(outbox.LeaseLost):
             store(database, slow, {message: "one"})
         assert embedded(database) == set()

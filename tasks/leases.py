@@ -1,0 +1,61 @@
+"""Keeping jobs leased while their texts are embedded, however long the model or a remote provider takes."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+
+import psycopg2
+from sqlalchemy.exc import SQLAlchemyError
+
+from db import outbox, session
+from db.outbox import Job
+from tasks import resources
+
+log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Renews leases, three times within their duration. One thread does it for all tasks of the process: to start one
+    each time would take a small task a twentieth of its time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.lock = threading.Lock()
+        self.kept: dict[str, list[int]] = {}
+        threading.Thread(target=self.keep, name="leases", daemon=True).start()
+
+    def keep(self) -> None:
+        while True:
+            time.sleep(self.seconds / 3)
+            with self.lock:  # so that nothing is renewed that has just been given back
+                for lease, jobs in self.kept.items():
+                    self.renew(lease, jobs)
+
+    def renew(self, lease: str, jobs: Sequence[int]) -> None:
+        try:
+            with session.at_once(resources.engine()) as connection:
+                outbox.claim_jobs(connection, jobs, lease, self.seconds)
+        except (SQLAlchemyError, psycopg2.Error) as error:
+            log.warning("lease not renewed: %s", type(error).__name__)
+
+
+@cache
+def keeper(seconds: float) -> Keeper:
+    """Made at first use, in the process that uses it: threads do not survive a fork."""
+    return Keeper(seconds)
+
+
+@contextmanager
+def kept(claimed: Sequence[Job], lease: str, seconds: float) -> Iterator[None]:
+    """Renews the lease until it ends."""
+    keeping = keeper(seconds)
+    with keeping.lock:
+        keeping.kept[lease] = [job.id for job in claimed]
+    try:
+        yield
+    finally:
+        with keeping.lock:
+            del keeping.kept[lease]
