@@ -52,3 +52,14 @@ def test_nothing_is_kept_in_redis_of_a_task_that_is_done(
         sender.send_task("tasks.sweep", queue="persist")
     eventually(lambda: broker.llen("persist") == 0)
     assert not broker.keys("unacked*")
+
+
+def test_a_channel_keeps_its_client_as_long_as_its_pool_lives(sender: Celery, broker: redis.Redis) -> None:
+    with sender.connection_for_write() as connection:
+        channel = connection.default_channel
+        with channel.conn_or_acquire() as client, channel.conn_or_acquire() as again:
+            assert client is again
+        channel._disconnect_pools()
+        with channel.conn_or_acquire() as fresh:
+            assert fresh is not client
+            assert fresh.ping()

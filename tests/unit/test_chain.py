@@ -54,6 +54,19 @@ def test_each_task_has_the_jobs_that_fit_and_their_texts(
     assert all(int(message.split(".")[0]) in jobs for jobs, each in sent for message in each)
 
 
+def test_a_held_job_has_a_task_of_its_own_with_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[tuple[list[Any], dict[str, str]]] = []
+    monkeypatch.setattr("settings.load", lambda: Settings(embedding_provider="hashing"))
+    monkeypatch.setattr(app, "send_task", lambda _name, args, kwargs, **_options: found.append((args, kwargs)))
+    texts = {"a": "1", "b": "2", "c": "3", "d": "4"}
+    persist.chain_embedding({1: ["a"], 2: ["b"], 3: ["c"], 4: ["d", "gone"]}, texts, {2: "lease", 4: "lease"})
+    assert found == [
+        ([[2], {"b": "2"}], {"held": "lease"}),
+        ([[4], {"d": "4"}], {"held": "lease"}),
+        ([[1, 3], {"a": "1", "c": "3"}], {}),
+    ]
+
+
 def test_a_task_of_a_model_that_computes_here_is_short() -> None:
     assert Settings(embedding_provider="fastembed").embed_task_messages == LOCAL_TASK_MESSAGES
     assert Settings(embedding_provider="openai").embed_task_messages == Settings.embed_batch_max
