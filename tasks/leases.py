@@ -25,7 +25,13 @@ class Keeper:
         self.seconds = seconds
         self.lock = threading.Lock()
         self.kept: dict[str, list[int]] = {}
-        threading.Thread(target=self.keep, name="leases", daemon=True).start()
+        self.thread: threading.Thread | None = None
+
+    def watch(self) -> None:
+        """Starts the thread where this process has none: threads do not survive a fork."""
+        if self.thread is None or not self.thread.is_alive():
+            self.thread = threading.Thread(target=self.keep, name="leases", daemon=True)
+            self.thread.start()
 
     def keep(self) -> None:
         while True:
@@ -44,7 +50,6 @@ class Keeper:
 
 @cache
 def keeper(seconds: float) -> Keeper:
-    """Made at first use, in the process that uses it: threads do not survive a fork."""
     return Keeper(seconds)
 
 
@@ -53,6 +58,7 @@ def kept(claimed: Sequence[Job], lease: str, seconds: float) -> Iterator[None]:
     """Renews the lease until it ends."""
     keeping = keeper(seconds)
     with keeping.lock:
+        keeping.watch()
         keeping.kept[lease] = [job.id for job in claimed]
     try:
         yield
