@@ -64,4 +64,4 @@ def kept(claimed: Sequence[Job], lease: str, seconds: float) -> Iterator[None]:
         yield
     finally:
         with keeping.lock:
-            del keeping.kept[lease]
+            keeping.kept.pop(lease, None)

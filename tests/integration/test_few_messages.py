@@ -3,6 +3,7 @@ leaves, and step back from whatever is more than that."""
 
 import threading
 import time
+import uuid
 
 import pytest
 from sqlalchemy import Engine, event, text
@@ -43,7 +44,7 @@ def few(database: Engine, *records: Record, lease: str | None = LEASE, job_messa
 
 def named(name: str, message: str, version: tuple[int, int, int], **others: object) -> Record:
     record = a_record(message, version, source_id=name, **others)  # type: ignore[arg-type]
-    return record._replace(id=f"00000000-0000-4000-8000-{abs(hash(name)) % 10**12:012d}")
+    return record._replace(id=str(uuid.uuid5(uuid.NAMESPACE_OID, name)))
 
 
 BEFORE = [named("edited", "old", at(1)), named("same", "same", at(1)), named("newer", "newest", at(9))]
@@ -133,6 +134,22 @@ def test_a_row_that_somebody_holds_is_not_waited_for(database: Engine, typed: st
     assert [found["message"] for found in ask(database, ROWS)] == ["old"]
 
 
+def test_a_deletion_by_hand_that_was_under_way_is_respected(database: Engine) -> None:
+    record = named("gone", "once", at(1))
+    persist(database, record)
+    run(database, "DELETE FROM embedding_jobs")
+    done: list[Stored | None] = []
+    waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with database.connect() as connection:
+        connection.execute(text("DELETE FROM text_messages"))
+        with meanwhile(lambda: done.append(few(database, record))):
+            eventually(lambda: done or ask(database, waits))
+            connection.commit()
+    assert ask(database, ROWS) == []
+    (stored,) = done
+    assert stored is None or stored.texts == {}  # None: it has waited for too long
+
+
 def test_an_outage_is_told(settings: object, database: Engine) -> None:
     with session.at_once(database) as connection:
         connection.exec_driver_sql("SELECT 1")
@@ -188,6 +205,23 @@ def test_a_held_text_that_was_edited_meanwhile_gets_no_stale_vector(database: En
     embed.embed_text(edited.jobs, edited.texts, held=OTHER)
     assert embedded(database) == edited.texts.keys()
     assert job_ids(database) == []
+
+
+def test_a_job_that_was_lost_makes_no_edited_text_of_the_others_count_as_current(
+    database: Engine,
+    fickle: Fickle,  # noqa: F811
+) -> None:
+    first, second = few(database, named("a", "old", at(1))), few(database, named("b", "kept", at(1)))
+    assert first is not None
+    assert second is not None
+    fickle.gate = threading.Event()
+    jobs, texts = [*first.jobs, *second.jobs], first.texts | second.texts
+    with meanwhile(lambda: embed.embed_text(jobs, texts, lease=LEASE)):
+        assert fickle.inside.wait(10)
+        assert few(database, named("a", "new", at(2)), lease=OTHER) is not None
+        run(database, "UPDATE embedding_jobs SET lease = CAST(:lease AS uuid) WHERE id = :id", lease=OTHER, id=jobs[1])
+        fickle.gate.set()
+    assert ask(database, "SELECT FROM message_embeddings") == []
 
 
 def test_a_provider_that_is_away_gives_a_held_job_back_with_no_attempt(database: Engine, fickle: Fickle) -> None:  # noqa: F811
