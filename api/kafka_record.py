@@ -8,7 +8,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaTimeoutError
 
 from api import kafka_client
-from bridge import header_names
+from bridge import record_batches
 from settings import Settings
 
 ANSWER_SECONDS = 3.0
@@ -27,7 +27,7 @@ def read(settings: Settings, partition: int, offset: int) -> ConsumerRecord | No
     if not _places.acquire(timeout=ANSWER_SECONDS):
         raise KafkaTimeoutError("too many ask for a record at a time")
     try:
-        header_names.install()
+        record_batches.install()
         consumer = kafka_client.connect(
             KafkaConsumer,
             settings,

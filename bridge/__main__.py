@@ -8,11 +8,11 @@ import time
 from kafka.errors import FencedInstanceIdError, KafkaError
 
 import settings as configuration
-from bridge import dead_letters, header_names, topics
+from bridge import dead_letters, record_batches, topics
 from bridge.consumer import Bridge, connect_consumer
 from bridge.hand_over import HandOvers
 from settings import Settings
-from tasks import logs, numbers_store, tracing
+from tasks import garbage, logs, numbers_store, tracing
 from tasks.app import app
 
 log = logging.getLogger("bridge")
@@ -39,7 +39,7 @@ def main() -> int:
 
 def run(settings: Settings) -> None:
     topics.create_with_patience(settings, 60)
-    header_names.install()
+    record_batches.install()
     consumer = connect_consumer(settings)
     producer = dead_letters.connect_producer(settings)
     bridge = Bridge(settings, consumer, HandOvers(settings, app, producer))
@@ -54,6 +54,7 @@ def run(settings: Settings) -> None:
         "reading %s as %s, member %s", settings.kafka_topic, settings.kafka_group_id, settings.bridge_id or "dynamic"
     )
     numbers_store.begin("bridge")
+    garbage.look_seldom()
     started = time.monotonic()
     bridge.run()
     producer.close(timeout=2)

@@ -29,7 +29,7 @@ from tasks import heartbeat, numbers
 log = logging.getLogger(__name__)
 
 BUSY_POLL_MS = 5  # while work is under way: its results are looked at so often
-FULL_WAIT_MS = 10  # while the window is full: nothing can be taken in before a result, and each look at them costs
+FULL_WAIT_MS = 20  # while the window is full: nothing can be taken in before a result, and each look at them costs
 IDLE_POLL_MS = 200
 REJOIN_POLL_MS = 2_000  # a rebalance is waited for; see `rejoining`
 COMMIT_SECONDS = 0.1
@@ -177,7 +177,7 @@ class Bridge:
         for records in polled.values():
             self.gathered += records
             numbers.consumed(len(records))
-            self.gathered_bytes += sum(map(size, records))
+            self.gathered_bytes += sum(sizes(records))
         self.look_after_positions()
 
     def look_after_positions(self) -> None:
@@ -212,8 +212,8 @@ class Bridge:
     def forget(self, parts: set[TopicPartition]) -> None:
         """Drops what is known and gathered of partitions that somebody else reads now, or that are read anew."""
         self.offsets.forget(parts)
-        self.gathered = [record for record in self.gathered if partition(record) not in parts]
-        self.gathered_bytes = sum(map(size, self.gathered))
+        self.gathered = [record for record in self.gathered if (record.topic, record.partition) not in parts]
+        self.gathered_bytes = sum(sizes(self.gathered))
 
     def hand_over_gathered(self) -> None:
         full = (
@@ -231,11 +231,11 @@ class Bridge:
         if len(cut) > 1 and self.hand_overs.count + len(cut) > eager:
             room = min(room, len(cut) - 1)  # the last one may still grow
         for batch in cut[:room]:
-            last = {partition(record): record.offset for record in batch}
-            runs = [self.offsets.begin(part, offset + 1) for part, offset in last.items()]
+            last = {(record.topic, record.partition): record.offset for record in batch}
+            runs = [self.offsets.begin(TopicPartition(*part), offset + 1) for part, offset in last.items()]
             self.hand_overs.begin(batch, on_finished(self.offsets, runs))
         self.gathered = [record for batch in cut[room:] for record in batch]
-        self.gathered_bytes = sum(map(size, self.gathered))
+        self.gathered_bytes = sum(sizes(self.gathered))
 
     def collect(self) -> None:
         self.hand_overs.collect()
@@ -300,29 +300,25 @@ class Bridge:
         self.consumer.close(autocommit=False, timeout_ms=1_000)
 
 
-def partition(record: ConsumerRecord) -> TopicPartition:
-    return TopicPartition(record.topic, record.partition)
-
-
-def size(record: ConsumerRecord) -> int:
-    """Bytes of a record, headers included."""
-    length = len(record.value or b"") + len(record.key or b"")
-    if record.headers:
-        length += sum(len(name) + len(value or b"") for name, value in record.headers)
-    return length
+def sizes(records: Sequence[ConsumerRecord]) -> list[int]:
+    """The bytes of each record, headers included; what is missing has the size -1."""
+    return [
+        record.serialized_key_size + record.serialized_value_size + record.serialized_header_size + 3
+        for record in records
+    ]
 
 
 def batches(records: Sequence[ConsumerRecord], most: int, most_bytes: int) -> list[list[ConsumerRecord]]:
     """Cuts records into hand-overs of at most so many records and, where more than one is in it, so many bytes."""
     cut: list[list[ConsumerRecord]] = []
-    taken = 0
-    for record in records:
-        length = size(record)
-        if not cut or len(cut[-1]) >= most or taken + length > most_bytes:
-            cut.append([])
-            taken = 0
-        cut[-1].append(record)
+    first = taken = 0
+    for place, length in enumerate(sizes(records)):
+        if place > first and (place - first >= most or taken + length > most_bytes):
+            cut.append(list(records[first:place]))
+            first, taken = place, 0
         taken += length
+    if records:
+        cut.append(list(records[first:]))
     return cut
 
 

@@ -21,7 +21,7 @@ from kafka.producer.future import FutureRecordMetadata
 
 import tasks
 from bridge import dead_letters
-from bridge.message import BadRecord, decode
+from bridge.message import BadRecord, Row, decode, decode_plain
 from records import Record
 from settings import Settings
 from tasks import logs
@@ -71,7 +71,7 @@ class HandOver:
     def __init__(self, records: Sequence[ConsumerRecord], finished: Callable[[], None]) -> None:
         self.records = records
         self.finished = finished
-        self.good: list[ConsumerRecord] = []
+        self.good: Sequence[ConsumerRecord] = []
         self.sent: list[SentTask] = []
         self.letters: list[SentLetter] = []
 
@@ -100,28 +100,33 @@ class HandOvers:
     def begin(self, records: Sequence[ConsumerRecord], finished: Callable[[], None]) -> None:
         """Decodes records and hands them over; `finished` is called once, when all of them are durable."""
         hand_over = HandOver(records, finished)
-        batch: list[Record] = []
-        bad: list[tuple[ConsumerRecord, BadRecord]] = []
-        for record in records:
-            try:
-                batch.append(
-                    decode(
-                        dead_letters.coordinates(record),
-                        record.key,
-                        record.value,
-                        record.headers,
-                        self.settings.max_text_chars,
-                    )
-                )
-                hand_over.good.append(record)
-            except BadRecord as error:
-                bad.append((record, error))
+        batch, bad = self.decoded(records)
         if batch:
+            buried = {id(record) for record, _ in bad}
+            hand_over.good = [record for record in records if id(record) not in buried] if bad else records
             self.send(hand_over, tasks.PERSIST_TEXT, batch, f"({len(batch)} records)")
-            logs.each(log, "handed over", batch, self.settings.kafka_topic, task_id=hand_over.sent[-1].id)
+            handed = map(Record._make, batch)
+            logs.each(log, "handed over", handed, self.settings.kafka_topic, task_id=hand_over.sent[-1].id)
         if bad:
             self.bury(hand_over, bad)
         self.under_way.append(hand_over)
+
+    def decoded(self, records: Sequence[ConsumerRecord]) -> tuple[list[Row], list[tuple[ConsumerRecord, BadRecord]]]:
+        """The rows of the good records, and the bad ones with what is wrong with them."""
+        rows: list[Row] = []
+        bad: list[tuple[ConsumerRecord, BadRecord]] = []
+        most = self.settings.max_text_chars
+        for record in records:
+            row = decode_plain(record, record.value, most) if record.value and not record.headers else None
+            if row is None:
+                at = dead_letters.coordinates(record)
+                try:
+                    row = tuple(decode(at, record.key, record.value, record.headers, most))
+                except BadRecord as error:
+                    bad.append((record, error))
+                    continue
+            rows.append(row)
+        return rows, bad
 
     def send(self, hand_over: HandOver, name: str, argument: list[Any], about: str) -> None:
         task = SentTask(name, argument, about, self.settings.bridge_lease_seconds)

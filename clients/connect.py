@@ -18,7 +18,7 @@ from kafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
-from bridge import header_names
+from bridge import record_batches
 from clients.partitioner import KeyPartitioner
 from clients.terminal import CommandFailed, Unreachable
 from settings import Settings
@@ -112,7 +112,7 @@ def consumer(settings: Settings, **options: object) -> Iterator[KafkaConsumer]:
         **options,
     }
     knock(settings)
-    header_names.install()
+    record_batches.install()
     with kafka_errors(settings):
         client = KafkaConsumer(**given)
         try:

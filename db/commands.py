@@ -5,7 +5,6 @@ changes a message, its vectors go and a job is queued, in that same transaction.
 """
 
 import json
-import struct
 from collections.abc import Collection, Iterable, Sequence, Set
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from db import session
-from db.copy import message_rows
+from db.copy import COPY_CHUNK, message_rows
 from records import DeadLetter, Record
 
 # Readers of a version compare the tuple; timestamps outside of these years cannot be shown as a date.
@@ -77,7 +76,9 @@ UPSERT = f"""
     RETURNING id::text, xmax = 0 AS new
 """
 
-SOME_DELETED = "EXISTS (SELECT FROM deleted_messages WHERE id = ANY (:ids ::uuid[]))"
+# Whether any message at all was deleted, which costs nothing, where a thousand ids have to be read for each question.
+ANY_DELETED = "EXISTS (SELECT FROM deleted_messages)"
+SOME_DELETED = text("SELECT EXISTS (SELECT FROM deleted_messages WHERE id = ANY (:ids ::uuid[]))")
 
 # A deletion by psql that was under way when UPSERT looked: its row was waited for, and is now to be respected.
 UNDO_DELETED = """
@@ -88,14 +89,17 @@ UNDO_DELETED = """
     RETURNING t.id::text
 """
 
+# What the triggers are told (see queue_embedding in the migrations).
+TELL = """set_config('text_pipeline.jobs', :collect, true),
+        set_config('text_pipeline.reserved_seconds', :seconds, true),
+        set_config('text_pipeline.job_messages', :job_messages, true),
+        set_config('text_pipeline.lease', coalesce(:lease, ''), true)"""
+
 # All that `store` does for a few texts, as one transaction of one round trip. What a statement has to tell goes into a
 # setting, since only the last one's rows come back; what would have to be waited for is left to `store`.
 STORE_FEW = text(f"""
     SET LOCAL lock_timeout = '100ms';
-    SELECT pg_advisory_xact_lock_shared(:key), set_config('text_pipeline.jobs', :collect, true),
-        set_config('text_pipeline.reserved_seconds', :seconds, true),
-        set_config('text_pipeline.job_messages', :job_messages, true),
-        set_config('text_pipeline.lease', coalesce(:lease, ''), true);
+    SELECT pg_advisory_xact_lock_shared(:key), {TELL};
     WITH written AS ({UPSERT})
     SELECT set_config('text_pipeline.written', coalesce(array_agg(id), '{{}}')::text, true),
         set_config('text_pipeline.all_new', (count(*) FILTER (WHERE new) = :count)::text, true) FROM written;
@@ -131,7 +135,7 @@ def latest(records: Collection[Record]) -> tuple[list[tuple[Record, int]], list[
 
     A tombstone counts also where a later text follows: that one is a new message, with a time of creation of its own.
     """
-    if len({record.id for record in records}) == len(records) and all(r.message is not None for r in records):
+    if len({record.id for record in records}) == len(records) and None not in [record.message for record in records]:
         return [(record, record.timestamp) for record in records], []
     texts: dict[str, list[Record]] = {}
     tombstones: dict[str, Record] = {}
@@ -162,20 +166,21 @@ def persist(
     row_lock_ms: int = ROW_LOCK_MS,
     expect_new: bool = False,
     job_messages: int = 500,
+    lease: str | None = None,
 ) -> Stored:
     """Stores texts and tombstones so that for each id the latest version wins, whatever came first. Idempotent.
 
     `expect_new` is a guess that none of the messages was there before, which costs half as much where it is right.
-    `job_messages` is how many messages one embedding job takes at most.
+    `job_messages` is how many messages one embedding job takes at most. `lease` holds a job from the beginning, as if
+    it were claimed, but without counting an attempt: the caller hands it on with the texts, and if that is lost, it was
+    none. Where the messages take several jobs these are free (see `outbox.messages_of`).
 
     `reserved_seconds` keeps the sweep off the new jobs for so long, because the caller hands them on itself; None
     leaves them to the sweep. Raises RowsLocked when somebody holds one of the rows for longer than `row_lock_ms`, and
     what else the database says: a DataError is the fault of one of the records.
     """
     try:
-        return store(
-            connection, records, reserved_seconds, row_lock_ms, expect_new=expect_new, job_messages=job_messages
-        )
+        return store(connection, records, settings_of(reserved_seconds, job_messages, lease), row_lock_ms, expect_new)
     except OperationalError as error:
         waited_for_row = "advisory" not in (error.statement or "")
         if waited_for_row and getattr(error.orig, "pgcode", None) == errorcodes.LOCK_NOT_AVAILABLE:
@@ -184,24 +189,14 @@ def persist(
 
 
 def store(
-    connection: Connection,
-    records: Sequence[Record],
-    reserved_seconds: float | None,
-    row_lock_ms: int,
-    *,
-    expect_new: bool,
-    job_messages: int,
+    connection: Connection, records: Sequence[Record], told: dict[str, object], row_lock_ms: int, expect_new: bool
 ) -> Stored:
     texts, tombstones = latest(records)
-    ids = array(record.id for record, _ in texts)
     # Without the lock a text and its tombstone, both uncommitted, would not see each other, and both would stay.
     lock = "pg_advisory_xact_lock" if tombstones else "pg_advisory_xact_lock_shared"
-    some_deleted = connection.execute(
-        text(f"""SELECT {lock}(:key), set_config('text_pipeline.jobs', :collect, true),
-                        set_config('text_pipeline.reserved_seconds', :seconds, true),
-                        set_config('text_pipeline.job_messages', :job_messages, true),
-                        set_config('lock_timeout', :row_lock_ms, true), {SOME_DELETED}"""),
-        settings_of(reserved_seconds, job_messages) | {"row_lock_ms": str(row_lock_ms), "ids": ids},
+    any_deleted = connection.execute(
+        text(f"""SELECT {lock}(:key), {TELL}, set_config('lock_timeout', :row_lock_ms, true), {ANY_DELETED}"""),
+        told | {"row_lock_ms": str(row_lock_ms)},
     ).all()[0][-1]
     if tombstones:
         arrays = versions(tombstones)
@@ -216,7 +211,7 @@ def store(
     all_new = not tombstones
     if texts:
         created = [(record, min(max(at, FIRST_MS), LAST_MS)) for record, at in texts]
-        if all_new and not some_deleted and expect_new:
+        if all_new and expect_new and not (any_deleted and some_deleted(connection, texts)):
             written = insert(connection, created)
         if not written:
             found = upsert(connection, created)
@@ -227,13 +222,21 @@ def store(
         set_dead_letter_state(connection, replayed, "replayed")
     jobs: list[int] = []
     if written:
-        collected, some_deleted = connection.execute(
-            text(f"SELECT current_setting('text_pipeline.jobs'), {SOME_DELETED}"), {"ids": ids}
+        collected, any_deleted = connection.execute(
+            text(f"SELECT current_setting('text_pipeline.jobs'), {ANY_DELETED}")
         ).one()
         jobs = [int(job) for job in collected.split(",")[1:]]
-        if some_deleted:
-            written = written - set(connection.execute(text(UNDO_DELETED), {"ids": ids}).scalars())
-    return Stored(jobs, {record.id: str(record.message) for record, _ in texts if record.id in written}, all_new)
+        if any_deleted and some_deleted(connection, texts):
+            undone = connection.execute(text(UNDO_DELETED), {"ids": array(record.id for record, _ in texts)})
+            written = written - set(undone.scalars())
+    stored = {record.id: str(record.message) for record, _ in texts if record.id in written}
+    held = told["lease"] is not None and len(jobs) == 1 and len(stored) <= int(str(told["job_messages"]))
+    return Stored(jobs, stored, all_new, held)
+
+
+def some_deleted(connection: Connection, texts: Sequence[tuple[Record, int]]) -> bool:
+    """Whether one of these messages was deleted before."""
+    return bool(connection.execute(SOME_DELETED, {"ids": array(record.id for record, _ in texts)}).scalar_one())
 
 
 def persist_few(
@@ -247,8 +250,7 @@ def persist_few(
     """As `persist`, for so few texts that the round trips are what it costs. Of a connection of `session.at_once`;
     None, with nothing stored, for what is more than that, and where something is in the way.
 
-    `lease` holds their jobs from the beginning, as if they were claimed, but without counting an attempt: the caller
-    hands them on with the texts, and if that is lost, it was none.
+    `lease` holds their jobs from the beginning, as `persist` says, and here always.
     """
     if len(records) >= COPY_FROM or any(record.message is None or record.replayed for record in records):
         return None
@@ -259,9 +261,7 @@ def persist_few(
     try:
         collected, written, undone, all_new = connection.execute(
             STORE_FEW,
-            upsert_values(created)
-            | settings_of(reserved_seconds, job_messages)
-            | {"count": len(texts), "lease": lease},
+            upsert_values(created) | settings_of(reserved_seconds, job_messages, lease) | {"count": len(texts)},
         ).one()
     except (DBAPIError, ValueError) as error:
         code = getattr(getattr(error, "orig", None), "pgcode", None)
@@ -274,9 +274,10 @@ def persist_few(
     return Stored(jobs, stored, all_new, held=lease is not None)
 
 
-def settings_of(reserved_seconds: float | None, job_messages: int) -> dict[str, object]:
-    """What the triggers are told (see queue_embedding in the migrations), and the key of the tombstones' lock."""
+def settings_of(reserved_seconds: float | None, job_messages: int, lease: str | None) -> dict[str, object]:
+    """What `TELL` takes, and the key of the tombstones' lock."""
     return {
+        "lease": lease,
         "key": TOMBSTONE_LOCK,
         "collect": "" if reserved_seconds is None else "+",
         "seconds": str(reserved_seconds or 0),
@@ -308,12 +309,13 @@ def insert(connection: Connection, texts: Sequence[tuple[Record, int]]) -> Set[s
     if len(texts) < COPY_FROM:
         return frozenset()
     try:
-        rows = message_rows(sorted(texts, key=lambda text: text[0].id))  # the order in which every writer locks
+        texts = sorted(texts, key=lambda text: text[0].id)  # the order in which every writer locks
+        rows = message_rows([record for record, _ in texts], [created for _, created in texts])
         with connection.begin_nested():
-            connection.connection.cursor().copy_expert(COPY_MESSAGES, rows)
+            connection.connection.cursor().copy_expert(COPY_MESSAGES, rows, COPY_CHUNK)
     except psycopg2.errors.LockNotAvailable as error:
         raise RowsLocked(str(error).strip()) from error
-    except (psycopg2.DataError, psycopg2.IntegrityError, ValueError, struct.error):
+    except (psycopg2.DataError, psycopg2.IntegrityError, ValueError, OverflowError):
         return frozenset()  # one was there, or cannot be stored: `upsert` will say
     return {record.id for record, _ in texts}
 

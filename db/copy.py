@@ -6,12 +6,13 @@ timestamptz is microseconds since 2000, jsonb a version byte and text, halfvec i
 big-endian half floats.
 """
 
-import struct
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from records import Record
 
@@ -20,15 +21,31 @@ if TYPE_CHECKING:
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
+# What psycopg2 hands to libpq at once; its own 8 KB would be a hundred calls for a thousand vectors.
+COPY_CHUNK = 262_144
 COLUMNS = 7
 MESSAGE_COLUMNS = 8
 
-_length = struct.Struct(">i").pack
-_id = struct.Struct(">hi16s").pack
-_numbers = struct.Struct(">iqiqiiiq").pack
-_NULL = _length(-1)
-_JSONB = b"\x01"
 EPOCH_2000_MS = 946_684_800_000
+JSONB_VERSION = b"\x01"
+
+# What of a message's row has always the same length lies in four pieces, between its texts: each is one array for all
+# rows, which costs a fifth of packing it row by row.
+_LENGTH = np.dtype(">i4")
+_BEGIN = np.dtype([("columns", ">i2"), ("id_bytes", ">i4"), ("id", "V16"), ("source_bytes", ">i4")])
+_END = np.dtype(
+    [
+        ("created_bytes", ">i4"),
+        ("created", ">i8"),
+        ("timestamp_bytes", ">i4"),
+        ("timestamp", ">i8"),
+        ("partition_bytes", ">i4"),
+        ("partition", ">i4"),
+        ("offset_bytes", ">i4"),
+        ("offset", ">i8"),
+    ]
+)
+PIECES = 7  # of a row
 
 
 def id_bytes(message_id: str) -> bytes:
@@ -36,27 +53,49 @@ def id_bytes(message_id: str) -> bytes:
     return bytes.fromhex(message_id.replace("-", ""))
 
 
-def message_rows(texts: Iterable[tuple[Record, int]]) -> BytesIO:
-    """Rows (id, source_id, message, metadata, created_at, version_timestamp, version_partition, version_offset) of
-    records with the ms at which each was created. Raises UnicodeEncodeError (a ValueError) and struct.error."""
-    parts = [HEADER]
-    for record, created in texts:
-        parts += (
-            _id(MESSAGE_COLUMNS, 16, id_bytes(record.id)),
-            *_text(record.source_id),
-            *_text(record.message),
-            *_text(record.metadata, _JSONB),
-            _numbers(8, (created - EPOCH_2000_MS) * 1000, 8, record.timestamp, 4, record.partition, 8, record.offset),
-        )
-    parts.append(TRAILER)
-    return BytesIO(b"".join(parts))
+def ids_array(message_ids: Iterable[str]) -> NDArray[np.void]:
+    """The 16 bytes of each of these UUIDs, as an array of n. Raises ValueError for one in another form."""
+    return np.frombuffer(bytes.fromhex("".join(message_ids).replace("-", "")), dtype="V16")
 
 
-def _text(value: str | None, before: bytes = b"") -> tuple[bytes, ...]:
-    if value is None:
-        return (_NULL,)
-    encoded = before + value.encode()
-    return (_length(len(encoded)), encoded)
+def message_rows(records: Sequence[Record], created: Sequence[int]) -> BytesIO:
+    """Rows (id, source_id, message, metadata, created_at, version_timestamp, version_partition, version_offset) of n
+    records with the ms at which each was created. Raises UnicodeEncodeError (a ValueError) and OverflowError."""
+    ids, sources, messages, metadata, timestamps, partitions, offsets, _ = zip(*records, strict=True)
+    count = len(records)
+    pieces: list[bytes] = [b""] * (PIECES * count)
+    source_bytes, pieces[1::PIECES] = encoded(sources)
+    message_bytes, pieces[3::PIECES] = encoded(messages)
+    metadata_bytes, pieces[5::PIECES] = encoded(metadata, JSONB_VERSION)
+    begin = np.empty(count, dtype=_BEGIN)
+    begin["columns"] = MESSAGE_COLUMNS
+    begin["id_bytes"] = 16
+    begin["id"] = ids_array(ids)
+    begin["source_bytes"] = source_bytes
+    end = np.empty(count, dtype=_END)
+    end["created_bytes"] = end["timestamp_bytes"] = end["offset_bytes"] = 8
+    end["partition_bytes"] = 4
+    end["created"] = (np.array(created, dtype=np.int64) - EPOCH_2000_MS) * 1000
+    end["timestamp"] = np.array(timestamps, dtype=np.int64)
+    end["partition"] = np.array(partitions, dtype=np.int32)
+    end["offset"] = np.array(offsets, dtype=np.int64)
+    pieces[0::PIECES] = rows_of(begin)
+    pieces[2::PIECES] = rows_of(message_bytes)
+    pieces[4::PIECES] = rows_of(metadata_bytes)
+    pieces[6::PIECES] = rows_of(end)
+    return BytesIO(b"".join([HEADER, *pieces, TRAILER]))
+
+
+def encoded(texts: Sequence[str | None], before: bytes = b"") -> tuple[NDArray[np.int32], list[bytes]]:
+    """What stands for each text in its row, and its length in bytes: -1 for one that is NULL."""
+    found = [b"" if text is None else before + text.encode() for text in texts]
+    lengths = [-1 if text is None else len(each) for text, each in zip(texts, found, strict=True)]
+    return np.array(lengths, dtype=_LENGTH), found
+
+
+def rows_of(array: NDArray[Any]) -> list[bytes]:
+    """The bytes of each element."""
+    return array.view(f"V{array.itemsize}").tolist()
 
 
 def vector_rows(vectors: "Vectors", model: str) -> BytesIO:
@@ -84,7 +123,7 @@ def vector_rows(vectors: "Vectors", model: str) -> BytesIO:
             ("embedding_bytes", ">i4"),
             ("dimensions", ">i2"),
             ("unused", ">i2"),
-            ("embedding", ">f2", (dimensions,)),
+            ("embedding", f"V{2 * dimensions}"),
         ]
     )
     rows = np.zeros(count, dtype=row)
@@ -100,5 +139,7 @@ def vector_rows(vectors: "Vectors", model: str) -> BytesIO:
     rows["model"] = np.frombuffer(name, dtype=f"V{len(name)}")[0]
     rows["embedding_bytes"] = 4 + 2 * dimensions
     rows["dimensions"] = dimensions
-    rows["embedding"] = vectors.embeddings
-    return BytesIO(HEADER + rows.tobytes() + TRAILER)
+    # In two steps: numpy would turn numbers to half floats and their bytes round one by one.
+    halves = vectors.embeddings.astype(np.float16).view(np.uint16).byteswap(inplace=sys.byteorder == "little")
+    rows["embedding"] = halves.view(f"V{2 * dimensions}")[:, 0]
+    return BytesIO(b"".join([HEADER, rows.tobytes(), TRAILER]))

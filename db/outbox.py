@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
 from db.commands import array
-from db.copy import id_bytes, vector_rows
+from db.copy import COPY_CHUNK, id_bytes, vector_rows
 
 # Messages in a job of a model that is not the active one.
 SECOND_JOB = 100
@@ -113,13 +113,16 @@ def claim_jobs(
     return [Job(*row) for row in rows]
 
 
-def messages_of(connection: Connection, jobs: Sequence[int]) -> dict[int, list[str]]:
-    """The ids of the messages of each job."""
+def messages_of(connection: Connection, jobs: Sequence[int]) -> dict[int, tuple[list[str], bool]]:
+    """Of each job the ids of its messages, and whether it was held from the beginning."""
     rows = connection.execute(
-        text("SELECT id, message_ids::text[] FROM embedding_jobs WHERE id = ANY (:jobs ::bigint[]) ORDER BY id"),
+        text("""
+            SELECT id, message_ids::text[], lease IS NOT NULL FROM embedding_jobs
+            WHERE id = ANY (:jobs ::bigint[]) ORDER BY id
+        """),
         {"jobs": array(jobs)},
     )
-    return {row[0]: row[1] for row in rows}
+    return {row[0]: (row[1], row[2]) for row in rows}
 
 
 def release_jobs(connection: Connection, jobs: Sequence[int], lease: str, *, seconds: float, refund: bool) -> None:
@@ -204,8 +207,8 @@ def store_embeddings(
     this moment: do it again in a new transaction, without the guess.
     """
     left = left or Left(frozenset(), 0.0)
-    finished = finish_jobs(connection, jobs, lease, model, left, vectors)
-    kept, same = finished.jobs, finished.current
+    finished = finish_jobs(connection, jobs, lease, model, left)
+    kept = finished.jobs
     if not kept and jobs:
         raise LeaseLost
     if left.message_ids or len(kept) != len(jobs):
@@ -215,16 +218,44 @@ def store_embeddings(
         )
         failures = [failure for failure in failures if failure[0] in ours]
         jobs = [replace(job, message_ids=[found for found in job.message_ids if found in ours]) for job in kept]
-        same = -1  # it was counted of all
     active = finished.active or lock_active(connection)
     if active is None and len(vectors.message_ids):  # the tables were made anew under a running worker
         active = Active(register_model(connection, model, vectors.embeddings.shape[1]), None, False)
     is_second = active is not None and model == active.followed_by
     if active is not None and model != active.name and not is_second:
         raise ModelSwitched(active.name)
+    every = sum(len(job.message_ids) for job in jobs)
+    if not finished.unedited or len(set(vectors.message_ids)) != every:  # edited, deleted or failed, some of them
+        vectors = settle(connection, jobs, model, vectors, failures, requeues=not is_second)
+    if len(vectors.message_ids):
+        if not expect_new:
+            replaced = {uuid.UUID(bytes=found) for found in vectors.message_ids}
+            delete_outdated(connection, model, replaced, replaced)
+        copy(connection, model, vectors)
+    if active is None or active.followed_by is None or is_second:
+        return None
+    following = queue_for(
+        connection, active.followed_by, [found for job in jobs if not job.deleted for found in job.message_ids]
+    )
+    return Following(active.followed_by, following) if active.follow_now and following else None
+
+
+def settle(
+    connection: Connection,
+    jobs: Sequence[Job],
+    model: str,
+    vectors: Vectors,
+    failures: Sequence[tuple[str, str, str]],
+    *,
+    requeues: bool,
+) -> Vectors:
+    """Compares the texts that were embedded with those that are there now; returns the vectors that may be stored.
+
+    What was made of older texts goes, also what is there already, and is queued again where nothing is and `requeues`:
+    for a model that is not the active one it follows when the active one's vector is there.
+    """
     ids = {message_id for job in jobs for message_id in job.message_ids}
-    made = dict(zip(vectors.message_ids, vectors.content_hashes, strict=True))
-    current = made if len(made) == len(ids) == same else current_hashes(connection, ids)
+    current = current_hashes(connection, ids)
     keep = [
         place
         for place, message_id in enumerate(vectors.message_ids)
@@ -234,27 +265,15 @@ def store_embeddings(
     if len(keep) != len(vectors.message_ids):
         vectors = vectors.only(keep)
     written = set(vectors.message_ids)
-    others = (
-        [message_id for message_id in ids if id_bytes(message_id) not in written] if len(written) < len(ids) else []
-    )
+    others = [message_id for message_id in ids if id_bytes(message_id) not in written]
     if others:
         delete_outdated(connection, model, others, [])
-    if not is_second:  # what was edited follows when the active model's vector is there
+    if requeues:
         requeue_outdated(connection, model, outdated - written)
-    if keep:
-        if not expect_new:
-            replaced = {uuid.UUID(bytes=found) for found in written}
-            delete_outdated(connection, model, replaced, replaced)
-        copy(connection, model, vectors)
     for message_id, content_hash, reason in failures:
         if current.get(uuid.UUID(message_id).bytes) == uuid.UUID(content_hash).bytes:
             record_failure(connection, message_id, content_hash, model, reason, max(job.attempts for job in jobs))
-    if active is None or active.followed_by is None or is_second:
-        return None
-    following = queue_for(
-        connection, active.followed_by, [found for job in jobs if not job.deleted for found in job.message_ids]
-    )
-    return Following(active.followed_by, following) if active.follow_now and following else None
+    return vectors
 
 
 def lock_active(connection: Connection) -> Active | None:
@@ -313,6 +332,7 @@ def copy(connection: Connection, model: str, vectors: Vectors) -> None:
            (message_id, passage_number, passage_start, passage_end, content_hash, model, embedding)
            FROM STDIN WITH (FORMAT binary)""",
         vector_rows(vectors, model),
+        COPY_CHUNK,
     )
 
 
@@ -325,47 +345,37 @@ FINISH = text(f"""
         set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true);
     WITH finished AS (
         DELETE FROM embedding_jobs WHERE id = ANY (:jobs ::bigint[]) AND lease = :lease ::uuid
-        RETURNING id, message_ids
+        RETURNING id, message_ids, edits
     ), forgotten AS (
         DELETE FROM embedding_failures
-        WHERE message_id IN (SELECT unnest(message_ids) FROM finished) AND model = :model
+        WHERE EXISTS (SELECT FROM embedding_failures)  -- mostly there is none, and a thousand look-ups are spared
+            AND message_id IN (SELECT unnest(message_ids) FROM finished) AND model = :model
     )
-    SELECT (SELECT array_agg(id) FROM finished), (
-        SELECT count(*) FROM unnest(:ids ::uuid[], :hashes ::uuid[]) AS made (id, content_hash)
-        JOIN text_messages m ON m.id = made.id AND m.content_hash = made.content_hash), active.*
+    SELECT (SELECT array_agg(id) FROM finished), (SELECT bool_and(edits = edits_until_now()) FROM finished), active.*
     FROM (SELECT) AS one LEFT JOIN ({ACTIVE} FOR SHARE) AS active ON TRUE
 """)
 
 
 class Finished(NamedTuple):
-    """The jobs that were still ours; how many messages still have the text that their vectors were made of; and the
+    """The jobs that were still ours; whether no message at all was edited or deleted since they were queued; and the
     active model, which stays what it is until the transaction ends, or None where it has to be asked for again."""
 
     jobs: list[Job]
-    current: int
+    unedited: bool
     active: Active | None
 
 
-def finish_jobs(
-    connection: Connection, jobs: Sequence[Job], lease: str, model: str, left: Left, vectors: Vectors
-) -> Finished:
+def finish_jobs(connection: Connection, jobs: Sequence[Job], lease: str, model: str, left: Left) -> Finished:
     """Removes jobs, but for those of their messages that are left to be done, and the failures of those that are
     done."""
     whole = [job for job in jobs if left.message_ids.isdisjoint(job.message_ids)]
-    made = dict(zip(vectors.message_ids, vectors.content_hashes, strict=True))
-    finished, current, name, *follow = connection.execute(
-        FINISH,
-        {
-            "jobs": array(job.id for job in whole),
-            "lease": lease,
-            "model": model,
-            "ids": array(found.hex() for found in made),
-            "hashes": array(found.hex() for found in made.values()),
-        },
+    finished, unedited, name, *follow = connection.execute(
+        FINISH, {"jobs": array(job.id for job in whole), "lease": lease, "model": model}
     ).one()
     ours = set(finished or [])
     for job in jobs:
         if job not in whole:
+            unedited = False  # that is not asked here
             found = connection.execute(
                 text("""
                     UPDATE embedding_jobs SET message_ids = :left ::uuid[], lease = NULL,
@@ -387,7 +397,7 @@ def finish_jobs(
                     {"done": array(set(job.message_ids) - left.message_ids), "model": model},
                 )
     active = None if name is None else Active(name, *follow)
-    return Finished([job for job in jobs if job.id in ours], current, active)
+    return Finished([job for job in jobs if job.id in ours], bool(unedited), active)
 
 
 def requeue_outdated(connection: Connection, model: str, message_ids: Iterable[bytes]) -> None:

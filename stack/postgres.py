@@ -43,6 +43,7 @@ def configuration(settings: Settings) -> str:
         "fsync": "on",
         "wal_level": "logical",
         "max_wal_size": "2GB",
+        "min_wal_size": "512MB",  # segments that are kept for the next burst need not be filled with zeros in it
         "password_encryption": "scram-sha-256",
         "timezone": "UTC",
         "log_timezone": "UTC",

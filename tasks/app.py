@@ -8,7 +8,7 @@ from billiard import pool
 from celery.signals import celeryd_init, worker_process_init
 
 import settings
-from tasks import celery_logs, tracing, transport
+from tasks import celery_logs, garbage, tracing, transport
 
 transport.install()
 # A process of a worker that ends waits so long (30 s by default) until its last result has been read, which a main
@@ -24,6 +24,7 @@ app.steps["worker"].add("tasks.watchdog:Watchdog")
 @worker_process_init.connect
 def trace_tasks(**_: object) -> None:
     tracing.watch_worker(settings.load())
+    garbage.look_seldom()
 
 
 @celeryd_init.connect

@@ -12,7 +12,13 @@ BROKER_ERRORS = (KombuError, redis.RedisError, OSError, RuntimeError)  # Celery'
 BULK_PRIORITY = 9
 
 
-def queue_length(name: str, priority: int = 0) -> int:
-    """How many tasks of a priority wait in a queue. Raises redis.RedisError."""
+def queue_length(name: str, *priorities: int) -> int:
+    """How many tasks of these priorities, or of 0, wait in a queue. Raises redis.RedisError."""
     client: redis.Redis = app.backend.client
-    return int(client.llen(f"{name}\x06\x16{priority}" if priority else name))
+    names = [f"{name}\x06\x16{priority}" if priority else name for priority in priorities or (0,)]
+    if len(names) == 1:
+        return int(client.llen(names[0]))
+    with client.pipeline(transaction=False) as together:
+        for each in names:
+            together.llen(each)
+        return sum(together.execute())

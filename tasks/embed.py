@@ -3,6 +3,7 @@ current."""
 
 import logging
 import os
+import time
 import uuid
 from collections.abc import Sequence
 
@@ -45,18 +46,20 @@ def embed_text(
     lease: str | None = None,
     model: str | None = None,
     held: str | None = None,
+    sent: float | None = None,
 ) -> None:
     """Makes the vectors of the jobs' messages match their texts, and finishes the jobs.
 
     `texts` are those that the sender had at hand, by message id; the others are read. A text that was edited meanwhile
     is dropped here: the edit has queued a job of its own. `lease` is given only when the task retries itself, `model`
     for jobs of a model that is not the active one (tasks.reembedding). `held` is the lease with which the one job of
-    these texts was queued: nobody else has it, unless this task has waited for longer than the lease lasts; then it
-    learns when it stores.
+    these texts was queued, and `sent` when, in seconds since 1970: nobody else has it, unless this task has waited for
+    long, when it is claimed like any other; the worker learns that it has lost it at the latest when it stores.
     """
     again = lease is not None
     lease = lease or held or str(uuid.uuid4())
-    claimed = [Job(jobs[0], list(texts), deleted=False, attempts=1)] if held and texts and not again else None
+    fresh = held and texts and not again and is_fresh(sent)
+    claimed = [Job(jobs[0], list(texts or {}), deleted=False, attempts=1)] if fresh else None
     try:
         following = carry_out(jobs, texts or {}, lease, counts=not again, model=model, claimed=claimed)
         if following is not None:
@@ -68,6 +71,12 @@ def embed_text(
         if not session.is_outage(error):
             raise
         raise retry(self, Outage(reason(error)), lease=lease, model=model) from error
+
+
+def is_fresh(sent: float | None) -> bool:
+    """Whether a lease of then is still good for most of its time. A clock that is wrong costs a question, or work that
+    is done twice."""
+    return sent is None or 0 <= time.time() - sent < settings.load().embed_lease_seconds / 4
 
 
 def carry_out(
@@ -132,8 +141,10 @@ def give_up(connection: Connection, job: Job, lease: str, model: str) -> None:
 
 
 def current_texts(claimed: Sequence[Job], handed: dict[str, str]) -> dict[str, str]:
-    wanted = {message_id for job in claimed if not job.deleted for message_id in job.message_ids}
+    wanted = [message_id for job in claimed if not job.deleted for message_id in job.message_ids]
     missing = [message_id for message_id in wanted if message_id not in handed]
+    if not missing and len(wanted) == len(handed):
+        return handed
     found = {message_id: handed[message_id] for message_id in wanted if message_id in handed}
     if missing:
         with resources.engine().begin() as connection:

@@ -3,6 +3,7 @@
 import logging
 import math
 import threading
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,7 +92,7 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
     records = list(batch.values())
     job_messages = settings.load().embed_task_messages
     lease = None if reserved is None else str(uuid.uuid4())
-    several = None
+    several: dict[int, tuple[list[str], bool]] = {}
     try:
         with session.at_once(resources.engine()) as connection:
             stored = commands.persist_few(
@@ -106,6 +107,7 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
                     row_lock_ms=row_lock_ms,
                     expect_new=expecting.new,
                     job_messages=job_messages,
+                    lease=lease,
                 )
         if len(stored.jobs) > 1:
             with resources.engine().begin() as connection:
@@ -125,8 +127,10 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
             return
     else:
         expecting.new = stored.all_new
-        outcome.jobs |= several or {job: list(stored.texts) for job in stored.jobs}
-        outcome.held |= dict.fromkeys(stored.jobs if stored.held else [], str(lease))
+        for job in stored.jobs:
+            outcome.jobs[job], is_held = several.get(job, (list(stored.texts), stored.held))
+            if is_held:
+                outcome.held[job] = str(lease)
         outcome.texts |= stored.texts
         return
     places = sorted(batch)
@@ -167,7 +171,7 @@ def embed_queue_has_room(messages: int) -> bool:
     same moment adds up, a batch each at most. An empty queue has room for any batch."""
     config = settings.load()
     try:
-        waiting = queue_length("embed") + (queue_length("embed", BULK_PRIORITY) if messages > SMALL else 0)
+        waiting = queue_length("embed", 0, BULK_PRIORITY) if messages > SMALL else queue_length("embed")
     except BROKER_ERRORS:
         return False
     return not waiting or waiting + math.ceil(messages / config.embed_task_messages) <= config.embed_queue_max
@@ -184,11 +188,12 @@ def chain_embedding(
     alone = [([job], 0) for job in held]
     try:
         for ids, _ in alone + batches(sizes, settings.load().embed_task_messages):
-            handed = {message_id: texts[message_id] for job in ids for message_id in jobs[job] if message_id in texts}
+            messages = [message_id for job in ids for message_id in jobs[job]]
+            handed = {message_id: texts[message_id] for message_id in messages if message_id in texts}
             app.send_task(
                 tasks.EMBED_TEXT,
                 args=[ids, handed],
-                kwargs={"held": held[ids[0]]} if ids[0] in held else {},
+                kwargs={"held": held[ids[0]], "sent": time.time()} if ids[0] in held else {},
                 argsrepr=f"({len(handed)} texts)",
                 kwargsrepr="{}",
             )

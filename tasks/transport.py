@@ -4,22 +4,52 @@ A task's arguments lie in Redis as the text that they are, where kombu would mak
 through Redis, and neither side packs or unpacks it (`body_encoding` in celeryconfig.py). Every Celery reads it so; only
 for writing it has kombu 5.7 no codec, and would put bytes into JSON.
 
+JSON is written and read by orjson, five times as fast, for a text passes through it eight times on its way. What orjson
+does not know is left to kombu's own, which marks a date by its type.
+
 And a channel keeps its client, of which kombu would make a new one for each message.
 """
 
 from typing import Any
 
+import orjson
+from kombu import serialization
 from kombu.transport import redis, virtual
+from kombu.utils import json
 
 UTF_8 = "utf-8"
 
 
 def encode_body(channel: Any, body: str | bytes, encoding: str | None = None) -> tuple[Any, str | None]:
     """As kombu's own (transport/virtual/base.py): the body, as it goes into JSON, and the name of its encoding."""
-    if encoding == UTF_8 and isinstance(body, bytes):
-        return body.decode(), encoding
+    if encoding == UTF_8:
+        return body if isinstance(body, str) else body.decode(), encoding
     encoded: tuple[Any, str | None] = virtual.Channel.encode_body(channel, body, encoding)
     return encoded
+
+
+AS_THEY_ARE = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
+TYPED = '"__type__"'
+
+
+def dumps(value: Any) -> str:
+    """The JSON of what a message or a result holds."""
+    try:
+        return orjson.dumps(value, option=AS_THEY_ARE).decode()
+    except TypeError:
+        written: str = json.dumps(value)
+        return written
+
+
+def loads(text: str | bytes | bytearray | memoryview) -> Any:
+    """What `dumps`, or kombu's own, has written. Raises ValueError."""
+    given = text if isinstance(text, str) else bytes(text).decode()
+    if TYPED not in given:
+        try:
+            return orjson.loads(given)
+        except orjson.JSONDecodeError:  # half of a surrogate pair, or a number that is none: kombu's own takes more
+            pass
+    return json.loads(given)
 
 
 def create_client(channel: Any, asynchronous: bool = False) -> Any:
@@ -38,4 +68,6 @@ make_client = redis.Channel._create_client
 def install() -> None:
     """Makes every Redis connection of this process do so."""
     redis.Channel.encode_body = encode_body
+    redis.dumps, redis.loads = dumps, loads
+    serialization.register("json", dumps, loads, content_type="application/json", content_encoding="utf-8")
     redis.Channel._create_client = create_client

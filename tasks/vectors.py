@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from db import outbox, reuse
-from db.copy import id_bytes
+from db.copy import ids_array
 from db.outbox import Left, Vectors
 from db.reuse import PassageVector
 from embedder import Embedder, EmbedderUnavailable, ModelError, UnembeddableText
@@ -51,41 +51,36 @@ def content_hash(text: str) -> bytes:
 
 
 class Made:
-    """Vectors as they come, the (n, dimensions) arrays of each portion, and which row of them all each passage has."""
+    """Vectors as they come, the (n, dimensions) arrays of each portion, and the passage of each of their rows."""
 
     def __init__(self) -> None:
         self.arrays: list[NDArray[np.float32]] = []
-        self.rows: dict[bytes, list[tuple[Passage, int]]] = {}
-        self.count = 0
+        self.passages: list[Passage] = []
 
-    def add(self, passages: Sequence[Passage], vectors: NDArray[np.float32], leave: Collection[int] = ()) -> None:
-        """One vector for each passage; those at the places in `leave` have none."""
-        rows = self.rows
-        for place, passage in enumerate(passages, self.count):
-            if not leave or place - self.count not in leave:
-                rows.setdefault(passage.content_hash, []).append((passage, place))
+    def add(self, passages: Sequence[Passage], vectors: NDArray[np.float32]) -> None:
+        """One vector for each passage."""
+        self.passages += passages
         self.arrays.append(vectors)
-        self.count += len(vectors)
 
     def for_messages(self, messages: Mapping[bytes, list[str]], without: Collection[bytes]) -> Vectors:
         """The rows of each text for each message that has it."""
         every = [
-            (id_bytes(message_id), passage, place)
-            for digest, found in self.rows.items()
-            if digest not in without
-            for message_id in messages[digest]
-            for passage, place in found
+            (message_id, passage, place)
+            for place, passage in enumerate(self.passages)
+            if passage.content_hash not in without
+            for message_id in messages[passage.content_hash]
         ]
         if not every:
             return outbox.no_vectors()
         matrix = self.arrays[0] if len(self.arrays) == 1 else np.concatenate(self.arrays)
-        places = [place for _, _, place in every]
+        if len(every) != len(matrix) or without:
+            matrix = matrix[[place for _, _, place in every]]
         return Vectors(
-            [message_id for message_id, _, _ in every],
+            ids_array(message_id for message_id, _, _ in every).tolist(),
             [passage.content_hash for _, passage, _ in every],
             [passage.number for _, passage, _ in every],
             [(passage.start, passage.end) for _, passage, _ in every],
-            matrix if places == list(range(len(matrix))) else matrix[places],
+            matrix,
         )
 
 
@@ -99,14 +94,15 @@ def embed(embedder: Embedder, texts: Mapping[str, str]) -> Embedded:
     for message_id, text in texts.items():
         messages.setdefault(content_hash(text), []).append(message_id)
     made = Made()
-    for digest, before in vectors_made_before(embedder, messages).items():
+    made_before = vectors_made_before(embedder, messages)
+    for digest, before in made_before.items():
         made.add(
             [Passage(digest, row.number, *row.span, "") for row in before], np.stack([row.vector for row in before])
         )
     passages: list[Passage] = []
     failed: dict[bytes, str] = {}
     for digest, (message_id, *_) in messages.items():
-        if digest in made.rows:
+        if digest in made_before:
             continue
         try:
             passages += passages_of(embedder, digest, texts[message_id])
@@ -128,7 +124,7 @@ def embed(embedder: Embedder, texts: Mapping[str, str]) -> Embedded:
             seconds = pause(error)
             break
         done += len(part)
-        made.add(part, vectors, reasons)
+        made.add(part, vectors)
         failed |= {part[place].content_hash: why for place, why in reasons.items()}
     return Embedded(
         made.for_messages(messages, left | failed.keys()),
