@@ -20,6 +20,12 @@ ROOT = Path(__file__).resolve().parent
 # Those whose model computes in the worker; a core embeds about a hundred texts a second.
 LOCAL_PROVIDERS = ("minilm", "fastembed")
 LOCAL_TASK_MESSAGES = 100
+# Of a model that answers over the network: some ten requests, and several workers have their share of a burst.
+REMOTE_PROVIDERS = ("openai",)
+REMOTE_TASK_MESSAGES = 1_000
+
+
+NOT_ABOVE_ZERO = frozenset({"kafka_retention_ms", "hashing_microseconds"})
 
 
 class InvalidSetting(ValueError):
@@ -80,8 +86,8 @@ class Settings:
 
     # Bridge
     bridge_id: str = ""
-    bridge_batch_max: int = 1_000
-    bridge_batch_bytes: int = 262_144
+    bridge_batch_max: int = 2_000
+    bridge_batch_bytes: int = 524_288
     bridge_window: int = 16
     bridge_lease_seconds: float = 10.0
     max_text_chars: int = 100_000
@@ -89,7 +95,7 @@ class Settings:
     # Embedding
     embedding_provider: str = "minilm"
     embedding_threads: int = 1
-    embed_batch_max: int = 1_000
+    embed_batch_max: int = 2_000
     embed_lease_seconds: float = 20.0
     embed_queue_max: int = 32
     embed_attempts_max: int = 5
@@ -100,6 +106,7 @@ class Settings:
     openai_batch_max: int = 128
     openai_passage_chars: int = 2_000
     openai_timeout_seconds: float = 30.0
+    hashing_microseconds: float = 0.0
     fastembed_model: str = "BAAI/bge-small-en-v1.5"
     fastembed_folder: str = ""
 
@@ -136,10 +143,13 @@ class Settings:
 
     @property
     def embed_task_messages(self) -> int:
-        """The most messages of one embed_text task: EMBED_BATCH_MAX, and fewer where the model computes here, so that
-        a task takes about a second."""
-        here = self.embedding_provider in LOCAL_PROVIDERS
-        return min(self.embed_batch_max, LOCAL_TASK_MESSAGES) if here else self.embed_batch_max
+        """The most messages of one embed_text task: EMBED_BATCH_MAX, and fewer of a real model, so that a task takes
+        about a second."""
+        if self.embedding_provider in LOCAL_PROVIDERS:
+            return min(self.embed_batch_max, LOCAL_TASK_MESSAGES)
+        if self.embedding_provider in REMOTE_PROVIDERS:
+            return min(self.embed_batch_max, REMOTE_TASK_MESSAGES)
+        return self.embed_batch_max
 
     def autoscale(self, queue: str) -> tuple[int, int] | None:
         """The fewest and the most worker processes of a queue, where they are to follow its backlog."""
@@ -236,8 +246,10 @@ def check(settings: Settings) -> None:
         name = field.name.upper()
         if field.name.endswith("_port") and not 1 <= value <= 65535:
             raise InvalidSetting(f"{name}={value}: a port is between 1 and 65535")
-        if isinstance(value, int | float) and field.name != "kafka_retention_ms" and not 0 < value < inf:
+        if isinstance(value, int | float) and field.name not in NOT_ABOVE_ZERO and not 0 < value < inf:
             raise InvalidSetting(f"{name}={value}: {name} must be above zero")
+    if not 0 <= settings.hashing_microseconds < 1_000_000:
+        raise InvalidSetting(f"HASHING_MICROSECONDS={settings.hashing_microseconds}: takes 0 to a million")
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", settings.keyword_language):
         raise InvalidSetting(f"KEYWORD_LANGUAGE={settings.keyword_language!r}: takes a name that \\dF in psql lists")
     for name in ("vector_index", "keyword_index", "metadata_index"):

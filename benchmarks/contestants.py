@@ -14,7 +14,9 @@ from benchmarks.processes import Running
 from benchmarks.servers import Servers, free_ports
 from db import schema
 from settings import ROOT, Settings
-from stack import local_part
+from stack import Part, local_part
+from stack.pipeline import QUEUES
+from stack.plan import supervised_part
 
 PEERS = Path(__file__).resolve().parent / "peers"
 
@@ -77,11 +79,19 @@ def known(changes: Mapping[str, object]) -> dict[str, object]:
 
 
 def ours(name: str, parts: tuple[str, ...], changes: Mapping[str, object] | None = None) -> Contestant:
+    """Where `changes` say how many workers a queue has, each is a part of its own, as `./start.sh` has them; where the
+    settings of a round do, they are the processes of one part."""
     changes = dict(changes or {})
     applied = known(changes)
+    apart = {f"{queue}-worker": int(str(applied.get(f"{queue}_workers", 1))) for queue in QUEUES}
+    parts = tuple(
+        part if number == 1 else f"{part}-{number}" for part in parts for number in range(1, apart.get(part, 1) + 1)
+    )
+    find = supervised_part if max(apart.values()) > 1 else local_part
 
     def start(this: Round, part: str) -> Running:
-        return start_part(replace(this.settings, **applied), part, this.folder)  # type: ignore[arg-type]
+        settings = replace(this.settings, **applied)  # type: ignore[arg-type]
+        return start_part(find(settings, part), this.folder)
 
     def create(this: Round) -> None:
         schema.upgrade(replace(this.settings, **applied))  # type: ignore[arg-type]
@@ -96,12 +106,12 @@ def ours(name: str, parts: tuple[str, ...], changes: Mapping[str, object] | None
     return Contestant(name, OURS, create, parts, start, about)
 
 
-def start_part(settings: Settings, name: str, folder: Path) -> Running:
-    part = local_part(settings, name)
+def start_part(part: Part, folder: Path) -> Running:
     part.prepare()
     # What a killed part leaves behind goes with the round's own folder.
     environment = {**part.environment, "TMPDIR": str(folder)}
-    return Running(name, part.command, environment=environment, folder=part.directory, log=folder / f"{name}.log")
+    log = folder / f"{part.name}.log"
+    return Running(part.name, part.command, environment=environment, folder=part.directory, log=log)
 
 
 def as_shipped(**changes: object) -> Contestant:
@@ -172,6 +182,7 @@ def start_peer(this: Round, name: str, more: Mapping[str, str]) -> Running:
         "BENCH_DATABASE_USER": settings.database_user,
         "BENCH_DATABASE_PASSWORD": settings.database_password,
         "EMBEDDING_PROVIDER": settings.embedding_provider,
+        "HASHING_MICROSECONDS": str(settings.hashing_microseconds),
         **more,
     }
     command = [str(environments.python(name)), str(PEERS / f"{name}_peer.py")]

@@ -22,7 +22,7 @@ def load_provider(settings: Settings) -> Embedder:
         case "hashing":
             from embedder.hashing import HashingEmbedder
 
-            return HashingEmbedder()
+            return HashingEmbedder(settings.hashing_microseconds)
         case "openai":
             from embedder.openai import OpenAIEmbedder
 

@@ -27,6 +27,7 @@ class Watch:
     def __init__(self) -> None:
         self.last_id: int | None = None
         self.seen_at = 0.0
+        self.known = False
         self.last_rate = self.rate = 0.0
         self.quiet_since = float("inf")
         self.not_before = float("-inf")
@@ -36,7 +37,7 @@ class Watch:
     def see(self, last_id: int, now: float) -> bool:
         """Notes the highest id; returns whether the rate is known, which takes two looks at some distance."""
         if self.last_id is not None and now - self.seen_at < 0.5:
-            return True
+            return self.known
         first = self.last_id is None
         before, self.last_rate = self.last_rate, 0.0
         if self.last_id is not None:
@@ -45,8 +46,8 @@ class Watch:
         self.rate = max(before, self.last_rate)
         if first or self.last_rate > index_plan.QUIET_ROWS_PER_SECOND:
             self.quiet_since = now
-        self.last_id, self.seen_at = last_id, now
-        return not first
+        self.last_id, self.seen_at, self.known = last_id, now, not first
+        return self.known
 
     @property
     def is_building(self) -> bool:

@@ -29,7 +29,7 @@ FIELDS = ("traceparent", "tracestate")
 
 EXPORT_SECONDS = 3.0
 FLUSH_SECONDS = 3.0  # a part that ends waits no longer for a collector
-LINKS_MOST = 1_000  # as many as BRIDGE_BATCH_MAX; the library's own limit would be 128
+LINKS_MOST = 2_000  # as many as BRIDGE_BATCH_MAX; the library's own limit would be 128
 
 # Beat's, one a second each, would be all that a trace viewer shows.
 UNTRACED = frozenset({tasks.SWEEP, tasks.TEND_INDEX})

@@ -1,12 +1,14 @@
 """Throughput without a model: a preloaded topic, and how fast its texts become visible vectors.
 
-The embedder is the hashing one, so that everything but the model is measured.
+The embedder is the hashing one, so that everything but the model is measured. `--stub` makes it take so many
+microseconds of a core for each text, as a fast model would; 0 is what hashing takes by itself, about 2.
 """
 
 import argparse
 import contextlib
 import math
 import time
+from dataclasses import replace
 
 from benchmarks import contestants, floors, texts, watch
 from benchmarks.bench import Bench, install_peers, turns
@@ -20,7 +22,9 @@ ABOUT = "messages a second with a stub embedder, beside Pathway and a short scri
 
 CHOICES = {
     "shipped": contestants.as_shipped,
+    "shipped2": lambda: replace(contestants.as_shipped(embed_workers=2), name="as shipped, 2 embed workers"),
     "lean": contestants.lean,
+    "lean2": lambda: replace(contestants.lean(embed_workers=2), name="like Pathway, 2 embed workers"),
     "pathway": contestants.pathway,
     "pathway2": lambda: contestants.pathway(threads=2, name="Pathway, 2 threads"),
     "script": contestants.script,
@@ -39,6 +43,7 @@ RATIOS = (
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--records", type=int, default=300_000)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--stub", type=float, default=21, help="microseconds of a core that the stub takes for a text")
     parser.add_argument("--of", default="lean,shipped,pathway,pathway2,script", help=f"some of {','.join(CHOICES)}")
     parser.add_argument("--script-records", type=int, default=50_000, help="the script gets no more than these")
 
@@ -50,7 +55,8 @@ def quick(given: argparse.Namespace) -> None:
 def run(bench: Bench, given: argparse.Namespace) -> Outcome:
     names = given.of.split(",")
     install_peers([name for name, known in (("pathway", "pathway"), ("script", "script")) if known in given.of])
-    outcome = Outcome("throughput", f"{given.records:,} texts, hashing embedder, 4 partitions", vars(given))
+    stub = f"a stub of {given.stub:g} µs a text" if given.stub else "hashing embedder"
+    outcome = Outcome("throughput", f"{given.records:,} texts, {stub}, 4 partitions", vars(given))
     embedder = HashingEmbedder()
     sent = list(texts.made_up(given.records))
     few = sent[: given.script_records]
@@ -60,7 +66,8 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
         small = stack.enter_context(bench.topic(few)) if "script" in names and len(few) < len(sent) else topic
         for number, contestant in turns(entered, given.runs):
             share = (few, small) if contestant.name == "30-line script" else (sent, topic)
-            measure(bench, outcome, contestant, *share, embedder, number)
+            changes = {"hashing_microseconds": given.stub}
+            measure(bench, outcome, contestant, *share, embedder, number, changes=changes)
     floors.copy_rate(bench, outcome, sent[:100_000], embedder)
     outcome.ratios = RATIOS
     outcome.details["contestants"] = {each.name: dict(each.about) for each in entered}

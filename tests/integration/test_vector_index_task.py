@@ -44,6 +44,7 @@ def test_a_running_worker_builds_while_it_stores(
 def test_the_rate_is_known_after_two_looks() -> None:
     watch = Watch()
     assert not watch.see(1_000, now=100.0)
+    assert not watch.see(20_000, now=100.1), "one distance is not enough: a burst must not seem to be no flow at all"
     assert watch.see(1_100, now=101.0)
     assert (watch.rate, watch.quiet_since) == (100.0, 101.0)
     assert watch.see(9_999, now=101.1), "too soon after the last one to tell anything"
