@@ -76,33 +76,36 @@ def stop_all() -> None:
         each.kill()
 
 
-def family(root: int) -> list[int]:
-    """A process and all its descendants."""
-    parents: dict[int, list[int]] = {}
+def families(roots: Mapping[str, int]) -> dict[str, list[int]]:
+    """Each of these processes with all its descendants; one look at the list of all processes."""
+    children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdecimal():
             with contextlib.suppress(OSError):
-                parents.setdefault(int(_stat(int(name))[1]), []).append(int(name))
-    found, at = [root], 0
-    while at < len(found):
-        found += parents.get(found[at], [])
-        at += 1
+                children.setdefault(int(_stat(int(name))[1]), []).append(int(name))
+    found = {}
+    for name, root in roots.items():
+        pids, at = [root], 0
+        while at < len(pids):
+            pids += children.get(pids[at], [])
+            at += 1
+        found[name] = pids
     return found
 
 
-def cpu_seconds(root: int) -> float:
+def cpu_seconds(pids: Sequence[int]) -> float:
     """Processor time of a process, its descendants, and those of them that have ended."""
     ticks = 0
-    for pid in family(root):
+    for pid in pids:
         with contextlib.suppress(OSError):
             ticks += sum(map(int, _stat(pid)[11:15]))  # utime, stime, and those of children that were waited for
     return ticks / TICKS
 
 
-def memory_mb(root: int) -> float:
+def memory_mb(pids: Sequence[int]) -> float:
     """Memory of a process and its descendants; pages that several share count for each by its share (PSS)."""
     kilobytes = 0
-    for pid in family(root):
+    for pid in pids:
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
                 if line.startswith("Pss:"):
@@ -129,12 +132,13 @@ class Meter:
 
     def restart(self) -> None:
         """Processor time counts from now on."""
-        self.began = {name: cpu_seconds(pid) for name, pid in self.roots.items()}
+        self.began = {name: cpu_seconds(pids) for name, pids in families(self.roots).items()}
         self.spent = dict.fromkeys(self.roots, 0.0)
 
     def sample(self) -> None:
-        now = {name: memory_mb(pid) for name, pid in self.roots.items()}
+        found = families(self.roots)
+        now = {name: memory_mb(pids) for name, pids in found.items()}
         for name, megabytes in now.items():
             self.largest_mb[name] = max(self.largest_mb[name], megabytes)
-            self.spent[name] = max(self.spent[name], cpu_seconds(self.roots[name]) - self.began[name])
+            self.spent[name] = max(self.spent[name], cpu_seconds(found[name]) - self.began[name])
         self.series.append((time.monotonic() - self._started, now))

@@ -17,7 +17,7 @@ LOOK_SECONDS = 0.25
 # Less WAL than this in one look means that nobody is writing rows.
 QUIET_BYTES = 65_536
 COUNT_EVERY_SECONDS = 5.0
-SAMPLE_SECONDS = 1.0
+SAMPLE_SECONDS = 2.0  # a look at the memory of all processes takes some ten milliseconds
 
 Connection = psycopg2.extensions.connection
 

@@ -301,11 +301,15 @@ class Bridge:
 
 
 def sizes(records: Sequence[ConsumerRecord]) -> list[int]:
-    """The bytes of each record, headers included; what is missing has the size -1."""
+    """The bytes of each record, headers included."""
     return [
-        record.serialized_key_size + record.serialized_value_size + record.serialized_header_size + 3
+        len(record.value or b"") + len(record.key or b"") + (headers_size(record.headers) if record.headers else 0)
         for record in records
     ]
+
+
+def headers_size(headers: Sequence[tuple[str, bytes | None]]) -> int:
+    return sum(len(name) + len(value or b"") for name, value in headers)
 
 
 def batches(records: Sequence[ConsumerRecord], most: int, most_bytes: int) -> list[list[ConsumerRecord]]:

@@ -117,15 +117,14 @@ class HandOvers:
         bad: list[tuple[ConsumerRecord, BadRecord]] = []
         most = self.settings.max_text_chars
         for record in records:
-            row = decode_plain(record, record.value, most) if record.value and not record.headers else None
-            if row is None:
-                at = dead_letters.coordinates(record)
-                try:
-                    row = tuple(decode(at, record.key, record.value, record.headers, most))
-                except BadRecord as error:
-                    bad.append((record, error))
-                    continue
-            rows.append(row)
+            if record.value and not record.headers and (row := decode_plain(record, record.value, most)) is not None:
+                rows.append(row)
+                continue
+            at = dead_letters.coordinates(record)
+            try:
+                rows.append(decode(at, record.key, record.value, record.headers, most)[:])
+            except BadRecord as error:
+                bad.append((record, error))
         return rows, bad
 
     def send(self, hand_over: HandOver, name: str, argument: list[Any], about: str) -> None:

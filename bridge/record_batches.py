@@ -1,9 +1,9 @@
 """How kafka-python reads the record batches of this process: in one loop a batch, and with header names of any bytes.
 
-kafka-python 3.0 makes two objects and some thirty calls of each record (record/default_records.py, consumer/fetcher.py),
-which took as much of the bridge's time as all the rest of it. And Kafka's protocol calls a header's name a string, but
-nobody checks it: kafka-python raises in the middle of such a batch, at the same record for ever, which would stop its
-partition.
+kafka-python 3.0 makes two objects and some thirty calls of each record (record/default_records.py and
+consumer/fetcher.py), which took as much of the bridge's time as all the rest of it. And Kafka's protocol calls a
+header's name a string, but nobody checks it: kafka-python raises in the middle of such a batch, at the same record for
+ever, which would stop its partition.
 
 Format of a batch: https://kafka.apache.org/documentation/#recordbatch
 """
@@ -85,17 +85,15 @@ def batch_records(tp: TopicPartition, batch: DefaultRecordBatch) -> list[Consume
             # take as long as all the rest.
             delta, at = decode_varint(data, at) if data[at] & 0x81 else (data[at] >> 1, at + 1)
             number, at = decode_varint(data, at) if data[at] & 0x81 else (data[at] >> 1, at + 1)
-            if data[at] == NULL:
-                key, key_size, at = None, -1, at + 1
-            else:
-                key_size, at = decode_varint(data, at)
+            key = value = None
+            key_size, at = (-1, at + 1) if data[at] == NULL else decode_varint(data, at)
+            if key_size >= 0:
                 key = data[at : at + key_size]
                 at += key_size
-            size, at = decode_varint(data, at)
-            value = None
-            if size >= 0:
-                value = data[at : at + size]
-                at += size
+            value_size, at = decode_varint(data, at)
+            if value_size >= 0:
+                value = data[at : at + value_size]
+                at += value_size
             headers, at = read_headers(data, at) if data[at] else ([], at + 1)
             if at != end:
                 raise ValueError(f"{at - end} bytes more than its length, {length}")
@@ -114,8 +112,8 @@ def batch_records(tp: TopicPartition, batch: DefaultRecordBatch) -> list[Consume
                         value,
                         headers,
                         None,  # a checksum of its own had a record in older batches only
-                        key_size,
-                        size,
+                        max(key_size, -1),
+                        max(value_size, -1),
                         header_size,
                     ),
                 )

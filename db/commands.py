@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from db import session
-from db.copy import COPY_CHUNK, message_rows
+from db.copy import Stream, message_rows
 from records import DeadLetter, Record
 
 # Readers of a version compare the tuple; timestamps outside of these years cannot be shown as a date.
@@ -310,9 +310,9 @@ def insert(connection: Connection, texts: Sequence[tuple[Record, int]]) -> Set[s
         return frozenset()
     try:
         texts = sorted(texts, key=lambda text: text[0].id)  # the order in which every writer locks
-        rows = message_rows([record for record, _ in texts], [created for _, created in texts])
+        rows = Stream([message_rows([record for record, _ in texts], [created for _, created in texts])])
         with connection.begin_nested():
-            connection.connection.cursor().copy_expert(COPY_MESSAGES, rows, COPY_CHUNK)
+            connection.connection.cursor().copy_expert(COPY_MESSAGES, rows)
     except psycopg2.errors.LockNotAvailable as error:
         raise RowsLocked(str(error).strip()) from error
     except (psycopg2.DataError, psycopg2.IntegrityError, ValueError, OverflowError):

@@ -7,8 +7,7 @@ big-endian half floats.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
-from io import BytesIO
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +20,9 @@ if TYPE_CHECKING:
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
-# What psycopg2 hands to libpq at once; its own 8 KB would be a hundred calls for a thousand vectors.
-COPY_CHUNK = 262_144
 COLUMNS = 7
 MESSAGE_COLUMNS = 8
+VECTORS_AT_ONCE = 256
 
 EPOCH_2000_MS = 946_684_800_000
 JSONB_VERSION = b"\x01"
@@ -58,7 +56,7 @@ def ids_array(message_ids: Iterable[str]) -> NDArray[np.void]:
     return np.frombuffer(bytes.fromhex("".join(message_ids).replace("-", "")), dtype="V16")
 
 
-def message_rows(records: Sequence[Record], created: Sequence[int]) -> BytesIO:
+def message_rows(records: Sequence[Record], created: Sequence[int]) -> bytes:
     """Rows (id, source_id, message, metadata, created_at, version_timestamp, version_partition, version_offset) of n
     records with the ms at which each was created. Raises UnicodeEncodeError (a ValueError) and OverflowError."""
     ids, sources, messages, metadata, timestamps, partitions, offsets, _ = zip(*records, strict=True)
@@ -83,7 +81,7 @@ def message_rows(records: Sequence[Record], created: Sequence[int]) -> BytesIO:
     pieces[2::PIECES] = rows_of(message_bytes)
     pieces[4::PIECES] = rows_of(metadata_bytes)
     pieces[6::PIECES] = rows_of(end)
-    return BytesIO(b"".join([HEADER, *pieces, TRAILER]))
+    return b"".join([HEADER, *pieces, TRAILER])
 
 
 def encoded(texts: Sequence[str | None], before: bytes = b"") -> tuple[NDArray[np.int32], list[bytes]]:
@@ -95,13 +93,15 @@ def encoded(texts: Sequence[str | None], before: bytes = b"") -> tuple[NDArray[n
 
 def rows_of(array: NDArray[Any]) -> list[bytes]:
     """The bytes of each element."""
-    return array.view(f"V{array.itemsize}").tolist()
+    found: list[bytes] = array.view(f"V{array.itemsize}").tolist()
+    return found
 
 
-def vector_rows(vectors: "Vectors", model: str) -> BytesIO:
+def vector_rows(vectors: "Vectors", model: str) -> Iterator[bytes]:
     """Rows (message_id, passage_number, passage_start, passage_end, content_hash, model, embedding) of all vectors.
 
-    Every row has the same length, so the whole is one structured array.
+    Every row has the same length, so many are one structured array; not all at once, for what the processor's cache
+    holds is written and read there.
     """
     count, dimensions = vectors.embeddings.shape
     name = model.encode()
@@ -126,20 +126,37 @@ def vector_rows(vectors: "Vectors", model: str) -> BytesIO:
             ("embedding", f"V{2 * dimensions}"),
         ]
     )
-    rows = np.zeros(count, dtype=row)
+    rows = np.zeros(min(count, VECTORS_AT_ONCE), dtype=row)
     rows["columns"] = COLUMNS
     rows["message_id_bytes"] = rows["hash_bytes"] = 16
-    rows["message_id"] = np.frombuffer(b"".join(vectors.message_ids), dtype="V16")
-    rows["hash"] = np.frombuffer(b"".join(vectors.content_hashes), dtype="V16")
     rows["number_bytes"] = rows["start_bytes"] = rows["end_bytes"] = 4
-    rows["number"] = vectors.numbers
-    rows["start"] = [start for start, _ in vectors.spans]
-    rows["end"] = [end for _, end in vectors.spans]
     rows["model_bytes"] = len(name)
     rows["model"] = np.frombuffer(name, dtype=f"V{len(name)}")[0]
     rows["embedding_bytes"] = 4 + 2 * dimensions
     rows["dimensions"] = dimensions
-    # In two steps: numpy would turn numbers to half floats and their bytes round one by one.
-    halves = vectors.embeddings.astype(np.float16).view(np.uint16).byteswap(inplace=sys.byteorder == "little")
-    rows["embedding"] = halves.view(f"V{2 * dimensions}")[:, 0]
-    return BytesIO(b"".join([HEADER, rows.tobytes(), TRAILER]))
+    yield HEADER
+    for first in range(0, count, VECTORS_AT_ONCE):
+        part = slice(first, first + VECTORS_AT_ONCE)
+        halves = vectors.embeddings[part].astype(np.float16).view(np.uint16)
+        if sys.byteorder == "little":
+            halves.byteswap(inplace=True)
+        filled = rows[: len(halves)]
+        filled["message_id"] = np.frombuffer(b"".join(vectors.message_ids[part]), dtype="V16")
+        filled["hash"] = np.frombuffer(b"".join(vectors.content_hashes[part]), dtype="V16")
+        filled["number"] = vectors.numbers[part]
+        filled["start"] = [start for start, _ in vectors.spans[part]]
+        filled["end"] = [end for _, end in vectors.spans[part]]
+        filled["embedding"] = halves.view(f"V{2 * dimensions}")[:, 0]
+        yield filled.tobytes()
+    yield TRAILER
+
+
+class Stream:
+    """What psycopg2 reads a COPY from. It takes each piece as it comes, whatever size it asks for: 8 KB, which would be
+    two hundred calls for two thousand vectors."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self.pieces = iter(pieces)
+
+    def read(self, _size: int = -1) -> bytes:
+        return next(self.pieces, b"")

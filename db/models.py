@@ -141,7 +141,8 @@ class EmbeddingJob(Base):
     available_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)
     created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)
     model: Mapped[str | None] = mapped_column(Text)  # none: the active one, whichever that is
-    edits: Mapped[int | None] = mapped_column(BigInteger, server_default=text("edits_until_now()"))  # until it was queued
+    # How many edits and deletions there were before it was queued.
+    edits: Mapped[int | None] = mapped_column(BigInteger, server_default=text("edits_until_now()"))
     __table_args__ = (Index("embedding_jobs_available", "available_at"),)
 
 

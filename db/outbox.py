@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
 from db.commands import array
-from db.copy import COPY_CHUNK, id_bytes, vector_rows
+from db.copy import Stream, id_bytes, vector_rows
 
 # Messages in a job of a model that is not the active one.
 SECOND_JOB = 100
@@ -193,6 +193,7 @@ def store_embeddings(
     *,
     left: Left | None = None,
     expect_new: bool = False,
+    of_the_jobs: bool = False,
 ) -> Following | None:
     """Finishes jobs: vectors whose message still has the text they were made of replace the older ones; the rest is let
     go. `failures` are (message id, content hash, reason); `left` are messages that stay queued, as not yet tried.
@@ -200,7 +201,9 @@ def store_embeddings(
     Where another model's vectors are made beside those of the active one, jobs for these messages are queued in the
     same transaction, so none is missed; they are returned where they should not wait.
 
-    `expect_new` is a guess that no vector has to be replaced, which saves looking for them.
+    `expect_new` is a guess that no vector has to be replaced, which saves looking for them. `of_the_jobs` says that the
+    texts are those with which these jobs were queued, or were read since: then they are only compared where any message
+    at all was edited or deleted meanwhile. A task may have the texts of another job, where the tables were made anew.
 
     A job that somebody else has taken over is left to them, with its messages. Raises LeaseLost when all were, and
     psycopg2's UniqueViolation when the guess was wrong, or when another worker writes vectors of the same message at
@@ -225,7 +228,8 @@ def store_embeddings(
     if active is not None and model != active.name and not is_second:
         raise ModelSwitched(active.name)
     every = sum(len(job.message_ids) for job in jobs)
-    if not finished.unedited or len(set(vectors.message_ids)) != every:  # edited, deleted or failed, some of them
+    # Some may be edited, deleted or failed.
+    if not (of_the_jobs and finished.unedited) or len(set(vectors.message_ids)) != every:
         vectors = settle(connection, jobs, model, vectors, failures, requeues=not is_second)
     if len(vectors.message_ids):
         if not expect_new:
@@ -331,8 +335,7 @@ def copy(connection: Connection, model: str, vectors: Vectors) -> None:
         """COPY message_embeddings
            (message_id, passage_number, passage_start, passage_end, content_hash, model, embedding)
            FROM STDIN WITH (FORMAT binary)""",
-        vector_rows(vectors, model),
-        COPY_CHUNK,
+        Stream(vector_rows(vectors, model)),
     )
 
 

@@ -92,6 +92,7 @@ def carry_out(
     says, and what loading the model does."""
     with reembedding.noted_for(model):
         embedder = resources.embedder() if model is None else resources.second_embedder(model)
+    of_the_jobs = claimed is not None or not texts
     if claimed is None:
         claimed = claim(jobs, lease, embedder.model, counts=counts)
     if not claimed:
@@ -106,7 +107,7 @@ def carry_out(
         log.error("cannot embed, the jobs wait: %s", error)
         release(claimed, lease, MODEL_ERROR_SECONDS)
     else:
-        return store(claimed, lease, embedder.model, done, counted=model is None)
+        return store(claimed, lease, embedder.model, done, counted=model is None, of_the_jobs=of_the_jobs)
     return None
 
 
@@ -157,7 +158,9 @@ def release(claimed: Sequence[Job], lease: str, seconds: float) -> None:
         outbox.release_jobs(connection, [job.id for job in claimed], lease, seconds=seconds, refund=True)
 
 
-def store(claimed: Sequence[Job], lease: str, model: str, done: Embedded, *, counted: bool = True) -> Following | None:
+def store(
+    claimed: Sequence[Job], lease: str, model: str, done: Embedded, *, counted: bool, of_the_jobs: bool
+) -> Following | None:
     """Stores what was embedded; where a vector is there already, or another worker is at the same message, it is done
     again."""
     for attempt in range(COLLISIONS):
@@ -172,6 +175,7 @@ def store(claimed: Sequence[Job], lease: str, model: str, done: Embedded, *, cou
                     done.failures,
                     left=done.left,
                     expect_new=attempt == 0,  # an edit took the old vector with it
+                    of_the_jobs=of_the_jobs,
                 )
             if counted:
                 measured.embedded(done.vectors.message_ids, len(done.failures))

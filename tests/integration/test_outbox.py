@@ -135,13 +135,15 @@ class TestPersisting:
         records = [a_record(f"text {number}", (1, 0, number)) for number in range(250)]
         with database.begin() as connection:
             stored = commands.persist(connection, records, reserved_seconds=60, job_messages=100)
-            messages = outbox.messages_of(connection, stored.jobs)
+            found = outbox.messages_of(connection, stored.jobs)
+        assert not any(held for _, held in found.values())
+        messages = {job: ids for job, (ids, _) in found.items()}
         assert sorted(map(len, messages.values())) == [50, 100, 100]
-        assert {found for each in messages.values() for found in each} == {record.id for record in records}
+        assert {message_id for ids in messages.values() for message_id in ids} == {record.id for record in records}
         run(database, "UPDATE text_messages SET message = message || ' by hand'")
         by_hand = [job for job in job_ids(database) if job not in messages]
         with database.connect() as connection:
-            assert [len(each) for each in outbox.messages_of(connection, by_hand).values()] == [250]
+            assert [len(ids) for ids, _ in outbox.messages_of(connection, by_hand).values()] == [250]
 
     def test_unreserved_jobs_wait_for_the_sweep(self, database: Engine) -> None:
         assert persist(database, a_record("one")).jobs == []

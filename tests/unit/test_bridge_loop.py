@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from kafka import TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
 
 from bridge import consumer, hand_over
 from bridge.consumer import Bridge
@@ -19,7 +20,7 @@ PART = TopicPartition("t", 0)
 
 
 def a_record(offset: int) -> Any:
-    return SimpleNamespace(topic="t", partition=0, offset=offset, key=None, value=b"{}", headers=[])
+    return ConsumerRecord("t", 0, 0, offset, 0, 1, None, b"{}", [], None, -1, 2, -1)
 
 
 class FullWindow:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from settings import LOCAL_TASK_MESSAGES, Settings
+from settings import LOCAL_TASK_MESSAGES, REMOTE_TASK_MESSAGES, Settings
 from tasks import persist
 from tasks.app import app
 from tasks.broker import BULK_PRIORITY
@@ -32,7 +32,7 @@ def chain(monkeypatch: pytest.MonkeyPatch, given: Settings, sizes: list[int]) ->
 @pytest.mark.parametrize(
     ("given", "sizes", "tasks"),
     [
-        (Settings(embedding_provider="hashing"), [400, 400, 400], [[0, 1], [2]]),
+        (Settings(embedding_provider="hashing"), [800, 800, 800], [[0, 1], [2]]),
         (Settings(embedding_provider="minilm"), [100, 100, 40, 60], [[0], [1], [2, 3]]),
         (Settings(embedding_provider="minilm", embed_batch_max=20), [20, 20, 1], [[0], [1], [2]]),
         (Settings(embedding_provider="minilm"), [500], [[0]]),
@@ -58,18 +58,21 @@ def test_a_held_job_has_a_task_of_its_own_with_its_lease(monkeypatch: pytest.Mon
     found: list[tuple[list[Any], dict[str, str]]] = []
     monkeypatch.setattr("settings.load", lambda: Settings(embedding_provider="hashing"))
     monkeypatch.setattr(app, "send_task", lambda _name, args, kwargs, **_options: found.append((args, kwargs)))
+    monkeypatch.setattr("time.time", lambda: 1_000.0)
     texts = {"a": "1", "b": "2", "c": "3", "d": "4"}
     persist.chain_embedding({1: ["a"], 2: ["b"], 3: ["c"], 4: ["d", "gone"]}, texts, {2: "lease", 4: "lease"})
     assert found == [
-        ([[2], {"b": "2"}], {"held": "lease"}),
-        ([[4], {"d": "4"}], {"held": "lease"}),
+        ([[2], {"b": "2"}], {"held": "lease", "sent": 1_000.0}),
+        ([[4], {"d": "4"}], {"held": "lease", "sent": 1_000.0}),
         ([[1, 3], {"a": "1", "c": "3"}], {}),
     ]
 
 
 def test_a_task_of_a_model_that_computes_here_is_short() -> None:
     assert Settings(embedding_provider="fastembed").embed_task_messages == LOCAL_TASK_MESSAGES
-    assert Settings(embedding_provider="openai").embed_task_messages == Settings.embed_batch_max
+    assert Settings(embedding_provider="openai").embed_task_messages == REMOTE_TASK_MESSAGES
+    assert Settings(embedding_provider="openai", embed_batch_max=10).embed_task_messages == 10
+    assert Settings(embedding_provider="hashing").embed_task_messages == Settings.embed_batch_max
 
 
 @pytest.mark.parametrize(
@@ -92,5 +95,5 @@ def test_what_the_queue_has_no_room_for_waits_in_postgresql(
 ) -> None:
     lengths = {0: waiting, BULK_PRIORITY: bulk}
     monkeypatch.setattr("settings.load", lambda: Settings(embedding_provider="minilm", embed_queue_max=32))
-    monkeypatch.setattr(persist, "queue_length", lambda _name, priority=0: lengths[priority])
+    monkeypatch.setattr(persist, "queue_length", lambda _name, *asked: sum(lengths[each] for each in asked or (0,)))
     assert persist.embed_queue_has_room(messages) is room

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from bridge.message import NAMESPACE, REASONS, BadRecord, Coordinates, decode
+from bridge.message import NAMESPACE, REASONS, BadRecord, Coordinates, decode, decode_plain
 from records import Record
 
 AT = Coordinates("text-messages", 3, 42, 1_700_000_000_000)
@@ -25,6 +25,7 @@ Headers = list[tuple[str, bytes | None]]
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 SEEDS = [
+    b'{"id": "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "text": "as most are", "of": {"no": [1, 2.5, "account"]}}',
     b'{"id": "test-123", "text": "Hello from Kafka", "metadata": {"source": "f", "n": [1, -2.50, 1e-7, null, true]}}',
     b'{"id": "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", "text": "\\u00fc \\ud83d\\ude00 \\n \\\\u0000"}',
     '{"text": "gr\u00fc\u00df dich \U0001f600", "metadata": {"\u00fc": "\u202e\u200b"}}'.encode(),
@@ -42,12 +43,15 @@ POISON = [
 
 def checked(value: bytes | None, key: bytes | None = None, headers: Headers | None = None) -> Record | BadRecord:
     """What comes of a record, looked at closely."""
+    plain = decode_plain(AT, value, MAX) if value else None
     try:
         record = decode(AT, key, value, headers or [], MAX)
     except BadRecord as error:
+        assert plain is None
         assert error.reason in REASONS
         assert error.detail
         return error
+    assert plain is None or headers or Record(*plain) == record
     assert str(uuid.UUID(record.id)) == record.id
     for stored in (record.source_id, record.message, record.metadata):
         assert stored is None or "\0" not in stored

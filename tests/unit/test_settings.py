@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import settings
-from settings import ROOT, InvalidSetting, Settings, from_environment, read_env_file
+from settings import NOT_ABOVE_ZERO, ROOT, InvalidSetting, Settings, from_environment, read_env_file
 
 DEFAULTS = Settings()
 NAMES = [field.name.upper() for field in fields(Settings)]
@@ -60,7 +60,7 @@ def test_a_number_that_is_none_names_its_variable(name: str, value: str) -> None
         from_environment({name.upper(): value})
 
 
-@pytest.mark.parametrize("name", [name for name in NUMBERS if name != "kafka_retention_ms"])
+@pytest.mark.parametrize("name", [name for name in NUMBERS if name not in NOT_ABOVE_ZERO])
 @pytest.mark.parametrize("value", ["0", "-1"])
 def test_a_number_out_of_range_names_its_variable(name: str, value: str) -> None:
     with pytest.raises(InvalidSetting, match=name.upper()):
@@ -75,6 +75,8 @@ def test_a_number_out_of_range_names_its_variable(name: str, value: str) -> None
         ({"KAFKA_COORDINATION": "raft"}, "KAFKA_COORDINATION='raft': takes kraft or zookeeper"),
         ({"POST_WAIT_SECONDS": "nan"}, "POST_WAIT_SECONDS"),
         ({"POST_WAIT_SECONDS": "inf"}, "POST_WAIT_SECONDS"),
+        ({"HASHING_MICROSECONDS": "-1"}, "HASHING_MICROSECONDS=-1.0: takes 0 to a million"),
+        ({"HASHING_MICROSECONDS": "nan"}, "HASHING_MICROSECONDS"),
     ],
 )
 def test_what_is_out_of_range_names_its_variable(variables: Mapping[str, str], message: str) -> None:
