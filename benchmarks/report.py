@@ -205,6 +205,7 @@ class Results:
             "command": self.command,
             "ended": time.strftime("%Y-%m-%d %H:%M:%S %z"),
             "commit": dict(self.content["versions"]).get("commit"),  # type: ignore[call-overload]
+            "processor": dict(self.content["machine"])["processor"],  # type: ignore[call-overload]
             "load at the end": os.getloadavg()[0],
         }
         again = (outcome.case, outcome.title)

@@ -34,7 +34,7 @@ def tables(run: Mapping[str, Any]) -> str:
     """All cases of a run in Markdown, headed by where and how it was made."""
     machine, versions = run["machine"], run["versions"]
     lines = [
-        f"{machine['cores']} cores ({machine['processor']}), {machine['memory GB']} GB. "
+        f"{machine['cores']} cores, {machine['memory GB']} GB. "
         "Median, and in brackets the least and the most of the rounds.",
         "",
         "Versions: " + ", ".join(f"{name} {value}" for name, value in versions.items() if name != "commit") + ".",
@@ -43,7 +43,7 @@ def tables(run: Mapping[str, Any]) -> str:
         figures: dict[str, dict[str, Any]] = case["figures"]
         names = list(dict.fromkeys(name for values in figures.values() for name in values))
         lines += ["", f"### {case['case']}: {case['title']}", ""]
-        lines += [f"`{case['command']}`, {case['ended'][:10]}, commit {case['commit']}", ""]
+        lines += [f"`{case['command']}`, {case['ended'][:10]}, commit {case['commit']}, {case['processor']}", ""]
         lines += [row(["", *names]), row(["---"] * (len(names) + 1))]
         lines += [row([who, *(cell(values.get(name)) for name in names)]) for who, values in figures.items()]
         if case["ratios"]:
@@ -79,11 +79,11 @@ def costs(run: Mapping[str, Any]) -> str:
 
 
 def median_costs(run: Mapping[str, Any], case: str, contestant: str) -> dict[str, float]:
-    """By process, the median over the rounds of one contestant."""
+    """By process, the median over the rounds of one contestant, with an embedder that costs next to nothing."""
     rounds = [
         each["cpu seconds a 100,000"]
         for found in run["cases"]
-        if found["case"] == case
+        if found["case"] == case and not found["given"].get("stub")
         for each in found["details"].get("rounds", [])
         if each["contestant"] == contestant
     ]

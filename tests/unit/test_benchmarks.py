@@ -288,6 +288,7 @@ def test_what_is_measured_is_written_after_each_case(tmp_path: Path, monkeypatch
     assert list(cases) == ["backlog", "throughput"]
     assert cases["throughput"]["figures"]["us"]["running /s"]["median"] == 7.0
     assert cases["throughput"]["command"] == "benchmarks throughput"
+    assert cases["throughput"]["processor"] == said["machine"]["processor"]
 
     # At another size it is another figure.
     Results(results.path, "benchmarks throughput", None).add(Outcome("throughput", "a larger one", {}))  # type: ignore[arg-type]
@@ -304,6 +305,8 @@ RUN = {
             "command": "benchmarks throughput",
             "ended": "2026-01-02 03:04:05 +0000",
             "commit": "abc",
+            "processor": "a processor",
+            "given": {"stub": 0},
             "title": "texts",
             "figures": {"like Pathway": {"running /s": {"median": 5.0, "least": 4.0, "most": 6.0, "rounds": 3}}},
             "ratios": [{"figure": "running /s", "of": "a", "to": "b", "aim": "1.2", "median": 1.5, "rounds": 1}],
@@ -320,6 +323,8 @@ RUN = {
             "command": "benchmarks minilm",
             "ended": "2026-01-02 03:04:05 +0000",
             "commit": "abc",
+            "processor": "another one",
+            "given": {},
             "title": "real texts",
             "figures": {"floor: the model alone": {"running /s": {"median": 100.0, "rounds": 1}}},
             "ratios": [],
@@ -336,7 +341,7 @@ def test_the_docs_get_their_tables_from_a_run() -> None:
     written = docs.tables(RUN)
     assert "| like Pathway | 5 (4 to 6) |" in written
     assert "| a / b | running /s | 1.5 | 1.2 |" in written
-    assert "`benchmarks throughput`, 2026-01-02, commit abc" in written
+    assert "`benchmarks throughput`, 2026-01-02, commit abc, a processor" in written
     page = f"before {docs.BEGIN} old {docs.END} after"
     assert docs.filled(page, "new") == f"before {docs.BEGIN}\nnew\n{docs.END} after"
     with pytest.raises(ValueError, match="the page has no"):
