@@ -21,7 +21,7 @@ from embedder import EmbedderUnavailable, ModelError
 from settings import LOCAL_PROVIDERS, InvalidSetting
 from tasks import leases, logs, measured, reembedding, resources
 from tasks.app import app
-from tasks.persist import Outage, reason, retry
+from tasks.persist import SENT, Outage, reason, retry
 from tasks.vectors import Embedded, content_hash, embed, pause
 
 log = logging.getLogger(__name__)
@@ -46,19 +46,18 @@ def embed_text(
     lease: str | None = None,
     model: str | None = None,
     held: str | None = None,
-    sent: float | None = None,
 ) -> None:
     """Makes the vectors of the jobs' messages match their texts, and finishes the jobs.
 
     `texts` are those that the sender had at hand, by message id; the others are read. A text that was edited meanwhile
     is dropped here: the edit has queued a job of its own. `lease` is given only when the task retries itself, `model`
     for jobs of a model that is not the active one (tasks.reembedding). `held` is the lease with which the one job of
-    these texts was queued, and `sent` when, in seconds since 1970: nobody else has it, unless this task has waited for
-    long, when it is claimed like any other; the worker learns that it has lost it at the latest when it stores.
+    these texts was queued: nobody else has it, unless this task has waited for long, when it is claimed like any other;
+    the worker learns that it has lost it at the latest when it stores.
     """
     again = lease is not None
     lease = lease or held or str(uuid.uuid4())
-    fresh = held and texts and not again and is_fresh(sent)
+    fresh = held and texts and not again and is_fresh(getattr(self.request, SENT, None))
     claimed = [Job(jobs[0], list(texts or {}), deleted=False, attempts=1)] if fresh else None
     try:
         following = carry_out(jobs, texts or {}, lease, counts=not again, model=model, claimed=claimed)
@@ -74,8 +73,8 @@ def embed_text(
 
 
 def is_fresh(sent: float | None) -> bool:
-    """Whether a lease of then is still good for most of its time. A clock that is wrong costs a question, or work that
-    is done twice."""
+    """Whether a lease of then, in seconds since 1970, is still good for most of its time. A clock that is wrong costs a
+    question, or work that is done twice."""
     return sent is None or 0 <= time.time() - sent < settings.load().embed_lease_seconds / 4
 
 

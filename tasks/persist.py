@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 Rejected = tuple[int, str]  # place in the batch, what the database said
 
 SMALL = 50  # messages; a job of more came in bulk
+SENT = "sent"  # the header of an embed_text task that says when it was chained; a worker of an older release lets it be
 # A row that was locked before is only looked at again, so that its neighbours are not kept waiting each time.
 ROW_LOCK_AGAIN_MS = 100
 
@@ -193,7 +194,8 @@ def chain_embedding(
             app.send_task(
                 tasks.EMBED_TEXT,
                 args=[ids, handed],
-                kwargs={"held": held[ids[0]], "sent": time.time()} if ids[0] in held else {},
+                kwargs={"held": held[ids[0]]} if ids[0] in held else {},
+                headers={SENT: time.time()},
                 argsrepr=f"({len(handed)} texts)",
                 kwargsrepr="{}",
             )

@@ -184,6 +184,25 @@ def test_a_held_job_that_was_lost_on_the_way_is_found_and_has_cost_no_attempt(da
     assert claimed.attempts == 1
 
 
+@pytest.mark.parametrize(("waited", "fresh"), [(0.0, True), (4.0, True), (6.0, False), (-60.0, False)])
+def test_a_held_job_that_has_waited_is_claimed_before_its_texts_are_embedded(
+    database: Engine,
+    fickle: Fickle,  # noqa: F811
+    waited: float,
+    fresh: bool,
+) -> None:
+    stored = few(database, a_record("one"))
+    assert stored is not None
+    statements: list[str] = []
+    event.listen(database, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    embed.embed_text.push_request(sent=time.time() - waited)  # as of a message's headers
+    embed.embed_text.run(stored.jobs, stored.texts, held=LEASE)
+    embed.embed_text.pop_request()
+    assert any("UPDATE embedding_jobs" in each for each in statements) is not fresh
+    assert embedded(database) == stored.texts.keys()
+    assert job_ids(database) == []
+
+
 def test_a_held_job_that_came_too_late_leaves_it_to_who_has_it(database: Engine, fickle: Fickle) -> None:  # noqa: F811
     stored = few(database, a_record("one"))
     assert stored is not None

@@ -58,12 +58,11 @@ def test_a_held_job_has_a_task_of_its_own_with_its_lease(monkeypatch: pytest.Mon
     found: list[tuple[list[Any], dict[str, str]]] = []
     monkeypatch.setattr("settings.load", lambda: Settings(embedding_provider="hashing"))
     monkeypatch.setattr(app, "send_task", lambda _name, args, kwargs, **_options: found.append((args, kwargs)))
-    monkeypatch.setattr("time.time", lambda: 1_000.0)
     texts = {"a": "1", "b": "2", "c": "3", "d": "4"}
     persist.chain_embedding({1: ["a"], 2: ["b"], 3: ["c"], 4: ["d", "gone"]}, texts, {2: "lease", 4: "lease"})
     assert found == [
-        ([[2], {"b": "2"}], {"held": "lease", "sent": 1_000.0}),
-        ([[4], {"d": "4"}], {"held": "lease", "sent": 1_000.0}),
+        ([[2], {"b": "2"}], {"held": "lease"}),
+        ([[4], {"d": "4"}], {"held": "lease"}),
         ([[1, 3], {"a": "1", "c": "3"}], {}),
     ]
 
