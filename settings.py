@@ -25,6 +25,7 @@ REMOTE_PROVIDERS = ("openai",)
 REMOTE_TASK_MESSAGES = 1_000
 
 
+# -1 is for ever, 0 adds nothing.
 NOT_ABOVE_ZERO = frozenset({"kafka_retention_ms", "hashing_microseconds"})
 
 

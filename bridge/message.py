@@ -39,6 +39,9 @@ REASONS = frozenset(
 CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
+# So many brackets may be nested more deeply than the standard library's decoder goes; orjson goes deeper.
+DEEP = 500
+
 # More digits than this Python refuses to read as an int (sys.set_int_max_str_digits); a Decimal takes any number.
 INT_DIGITS = 4000
 
@@ -119,6 +122,8 @@ def decode_plain(at: Place, value: bytes, max_text_chars: int) -> Row | None:
     except orjson.JSONDecodeError:
         return None
     if type(document) is not dict or document.get("metadata") is not None:
+        return None
+    if len(document) > 2 and value.count(b"[") + value.count(b"{") > DEEP:  # `decode` takes no thousand levels
         return None
     identity, text = document.get("id"), document.get("text")
     if type(identity) is not str or type(text) is not str or not CANONICAL_UUID.fullmatch(identity):

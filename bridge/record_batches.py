@@ -38,11 +38,11 @@ class QuickPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
         self, tp: TopicPartition, records: MemoryRecords, key_deserializer: Any, value_deserializer: Any
     ) -> Iterator[ConsumerRecord]:
         batch = records.next_batch()
-        if key_deserializer or value_deserializer or (batch is not None and batch.magic != MAGIC):
-            # The batch in hand cannot be put back: all of them are read again from the beginning.
-            yield from super()._unpack_records(tp, MemoryRecords(records._buffer), key_deserializer, value_deserializer)
-            return
         while batch is not None:
+            if batch.magic != MAGIC or key_deserializer or value_deserializer:
+                rest = PutBack(batch, records)
+                yield from super()._unpack_records(tp, rest, key_deserializer, value_deserializer)
+                return
             if self.check_crcs and not batch.validate_crc():
                 raise CorruptRecordError(f"the batch of {tp.topic}/{tp.partition} at {batch.base_offset} is damaged")
             self.leader_epoch = batch.leader_epoch
@@ -66,6 +66,18 @@ class QuickPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
             elif self._is_batch_aborted(batch):
                 return True
         return bool(batch.is_control_batch)
+
+
+class PutBack:
+    """What `MemoryRecords` still has, with the batch before it that was taken already."""
+
+    def __init__(self, batch: Any, records: MemoryRecords) -> None:
+        self.batch = batch
+        self.records = records
+
+    def next_batch(self) -> Any:
+        batch, self.batch = self.batch, None
+        return self.records.next_batch() if batch is None else batch
 
 
 def batch_records(tp: TopicPartition, batch: DefaultRecordBatch) -> list[ConsumerRecord]:

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import psycopg2
 from psycopg2 import errorcodes
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from db import session
-from db.copy import Stream, message_rows
+from db.copy import copy_pieces, message_rows
 from records import DeadLetter, Record
 
 # Readers of a version compare the tuple; timestamps outside of these years cannot be shown as a date.
@@ -39,13 +39,19 @@ class RowsLocked(Exception):
 
 
 class Stored(NamedTuple):
-    """What `persist` did: the jobs of its rows, the texts of those that it wrote, by id, whether all were new, and
-    whether the jobs are held by the lease that was given."""
+    """What `persist` did: the jobs of its rows, the texts of those that it wrote, by id, whether all were new, whether
+    the job is held by the lease that was given, and which texts were the same before, for which there is no job."""
 
     jobs: list[int]
     texts: dict[str, str]
     all_new: bool
     held: bool = False
+    unchanged: frozenset[str] = frozenset()
+
+    @property
+    def queued(self) -> list[str]:
+        """The messages that there are jobs for."""
+        return [message_id for message_id in self.texts if message_id not in self.unchanged]
 
 
 LATER = """(t.version_timestamp, t.version_partition, t.version_offset)
@@ -73,7 +79,7 @@ UPSERT = f"""
         version_partition = excluded.version_partition,
         version_offset = excluded.version_offset
     WHERE {LATER}
-    RETURNING id::text, xmax = 0 AS new
+    RETURNING id::text, xmax = 0 AS new, processed_at = CURRENT_TIMESTAMP AS changed
 """
 
 # Whether any message at all was deleted, which costs nothing, where a thousand ids have to be read for each question.
@@ -102,11 +108,13 @@ STORE_FEW = text(f"""
     SELECT pg_advisory_xact_lock_shared(:key), {TELL};
     WITH written AS ({UPSERT})
     SELECT set_config('text_pipeline.written', coalesce(array_agg(id), '{{}}')::text, true),
+        set_config('text_pipeline.unchanged', coalesce(array_agg(id) FILTER (WHERE NOT changed), '{{}}')::text, true),
         set_config('text_pipeline.all_new', (count(*) FILTER (WHERE new) = :count)::text, true) FROM written;
     WITH undone AS ({UNDO_DELETED})
     SELECT set_config('text_pipeline.undone', coalesce(array_agg(id), '{{}}')::text, true) FROM undone;
     SELECT current_setting('text_pipeline.jobs'), current_setting('text_pipeline.written')::text[],
-        current_setting('text_pipeline.undone')::text[], current_setting('text_pipeline.all_new')::boolean
+        current_setting('text_pipeline.undone')::text[], current_setting('text_pipeline.unchanged')::text[],
+        current_setting('text_pipeline.all_new')::boolean
 """)
 
 REMEMBER_DELETIONS = text("""
@@ -208,6 +216,7 @@ def store(
         connection.execute(REMEMBER_DELETIONS, arrays)
         connection.execute(DELETE_OLDER, arrays)
     written: Set[str] = frozenset()
+    unchanged: frozenset[str] = frozenset()
     all_new = not tombstones
     if texts:
         created = [(record, min(max(at, FIRST_MS), LAST_MS)) for record, at in texts]
@@ -216,7 +225,8 @@ def store(
         if not written:
             found = upsert(connection, created)
             written = found.keys()
-            all_new = all_new and sum(found.values()) == len(texts)
+            all_new = all_new and sum(row.new for row in found.values()) == len(texts)
+            unchanged = frozenset(row.id for row in found.values() if not row.changed)
     replayed = [record.replayed for record in records if record.replayed is not None]
     if replayed:
         set_dead_letter_state(connection, replayed, "replayed")
@@ -230,8 +240,7 @@ def store(
             undone = connection.execute(text(UNDO_DELETED), {"ids": array(record.id for record, _ in texts)})
             written = written - set(undone.scalars())
     stored = {record.id: str(record.message) for record, _ in texts if record.id in written}
-    held = told["lease"] is not None and len(jobs) == 1 and len(stored) <= int(str(told["job_messages"]))
-    return Stored(jobs, stored, all_new, held)
+    return Stored(jobs, stored, all_new, told["lease"] is not None and len(jobs) == 1, unchanged)
 
 
 def some_deleted(connection: Connection, texts: Sequence[tuple[Record, int]]) -> bool:
@@ -259,7 +268,7 @@ def persist_few(
         return None
     created = [(record, min(max(at, FIRST_MS), LAST_MS)) for record, at in texts]
     try:
-        collected, written, undone, all_new = connection.execute(
+        collected, written, undone, unchanged, all_new = connection.execute(
             STORE_FEW,
             upsert_values(created) | settings_of(reserved_seconds, job_messages, lease) | {"count": len(texts)},
         ).one()
@@ -271,7 +280,7 @@ def persist_few(
     kept = set(written).difference(undone)
     jobs = [int(job) for job in collected.split(",")[1:]]
     stored = {record.id: str(record.message) for record, _ in texts if record.id in kept}
-    return Stored(jobs, stored, all_new, held=lease is not None)
+    return Stored(jobs, stored, all_new, held=lease is not None, unchanged=frozenset(unchanged))
 
 
 def settings_of(reserved_seconds: float | None, job_messages: int, lease: str | None) -> dict[str, object]:
@@ -285,11 +294,10 @@ def settings_of(reserved_seconds: float | None, job_messages: int, lease: str | 
     }
 
 
-def upsert(connection: Connection, texts: Sequence[tuple[Record, int]]) -> dict[str, bool]:
+def upsert(connection: Connection, texts: Sequence[tuple[Record, int]]) -> dict[str, Row[tuple[str, bool, bool]]]:
     """Writes the texts that are later than what is there, with the ms at which each was created; returns of each that
-    it has written whether it is new."""
-    rows = connection.execute(text(UPSERT), upsert_values(texts))
-    return {row[0]: row[1] for row in rows}
+    it has written (id, whether it is new, whether its text is)."""
+    return {row.id: row for row in connection.execute(text(UPSERT), upsert_values(texts))}
 
 
 def upsert_values(texts: Sequence[tuple[Record, int]]) -> dict[str, object]:
@@ -310,9 +318,9 @@ def insert(connection: Connection, texts: Sequence[tuple[Record, int]]) -> Set[s
         return frozenset()
     try:
         texts = sorted(texts, key=lambda text: text[0].id)  # the order in which every writer locks
-        rows = Stream([message_rows([record for record, _ in texts], [created for _, created in texts])])
+        rows = message_rows([record for record, _ in texts], [created for _, created in texts])
         with connection.begin_nested():
-            connection.connection.cursor().copy_expert(COPY_MESSAGES, rows)
+            copy_pieces(connection.connection.cursor(), COPY_MESSAGES, [rows])
     except psycopg2.errors.LockNotAvailable as error:
         raise RowsLocked(str(error).strip()) from error
     except (psycopg2.DataError, psycopg2.IntegrityError, ValueError, OverflowError):

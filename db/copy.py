@@ -1,5 +1,4 @@
-"""Messages and vectors in PostgreSQL's binary COPY format; those of vectors are built by numpy in one go, about 20
-times as fast as text.
+"""Messages and vectors in PostgreSQL's binary COPY format, built by numpy many at once, about 20 times as fast as text.
 
 Formats: https://www.postgresql.org/docs/18/sql-copy.html ("Binary Format"), and the types' receive functions:
 timestamptz is microseconds since 2000, jsonb a version byte and text, halfvec int16 dimensions, int16 zero, and
@@ -11,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psycopg2
 from numpy.typing import NDArray
 
 from records import Record
@@ -157,6 +157,23 @@ class Stream:
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self.pieces = iter(pieces)
+        self.error: Exception | None = None
 
     def read(self, _size: int = -1) -> bytes:
-        return next(self.pieces, b"")
+        try:
+            return next(self.pieces, b"")
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def copy_pieces(cursor: Any, statement: str, pieces: Iterable[bytes]) -> None:
+    """COPY ... FROM STDIN of these pieces. Raises what making one of them does, which psycopg2 would call a cancelled
+    query, and what the database says."""
+    stream = Stream(pieces)
+    try:
+        cursor.copy_expert(statement, stream)
+    except psycopg2.Error:
+        if stream.error is not None:
+            raise stream.error from None
+        raise

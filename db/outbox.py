@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
 from db.commands import array
-from db.copy import Stream, id_bytes, vector_rows
+from db.copy import copy_pieces, id_bytes, vector_rows
 
 # Messages in a job of a model that is not the active one.
 SECOND_JOB = 100
@@ -113,14 +113,14 @@ def claim_jobs(
     return [Job(*row) for row in rows]
 
 
-def messages_of(connection: Connection, jobs: Sequence[int]) -> dict[int, tuple[list[str], bool]]:
-    """Of each job the ids of its messages, and whether it was held from the beginning."""
+def messages_of(connection: Connection, jobs: Sequence[int], lease: str | None) -> dict[int, tuple[list[str], bool]]:
+    """Of each job the ids of its messages, and whether it is held by this lease."""
     rows = connection.execute(
         text("""
-            SELECT id, message_ids::text[], lease IS NOT NULL FROM embedding_jobs
+            SELECT id, message_ids::text[], coalesce(lease = :lease ::uuid, FALSE) FROM embedding_jobs
             WHERE id = ANY (:jobs ::bigint[]) ORDER BY id
         """),
-        {"jobs": array(jobs)},
+        {"jobs": array(jobs), "lease": lease},
     )
     return {row[0]: (row[1], row[2]) for row in rows}
 
@@ -202,8 +202,9 @@ def store_embeddings(
     same transaction, so none is missed; they are returned where they should not wait.
 
     `expect_new` is a guess that no vector has to be replaced, which saves looking for them. `of_the_jobs` says that the
-    texts are those with which these jobs were queued, or were read since: then they are only compared where any message
-    at all was edited or deleted meanwhile. A task may have the texts of another job, where the tables were made anew.
+    texts are those that were written by the transaction that queued these jobs: then they are only compared where any
+    message at all was edited or deleted since. Who queues a job without holding its messages' rows may miss an edit
+    that is not committed yet, and a task may have the texts of another job, where the tables were made anew.
 
     A job that somebody else has taken over is left to them, with its messages. Raises LeaseLost when all were, and
     psycopg2's UniqueViolation when the guess was wrong, or when another worker writes vectors of the same message at
@@ -330,12 +331,12 @@ def delete_outdated(connection: Connection, model: str, ids: Iterable[object], r
 
 
 def copy(connection: Connection, model: str, vectors: Vectors) -> None:
-    cursor = connection.connection.cursor()
-    cursor.copy_expert(
+    copy_pieces(
+        connection.connection.cursor(),
         """COPY message_embeddings
            (message_id, passage_number, passage_start, passage_end, content_hash, model, embedding)
            FROM STDIN WITH (FORMAT binary)""",
-        Stream(vector_rows(vectors, model)),
+        vector_rows(vectors, model),
     )
 
 
@@ -354,7 +355,8 @@ FINISH = text(f"""
         WHERE EXISTS (SELECT FROM embedding_failures)  -- mostly there is none, and a thousand look-ups are spared
             AND message_id IN (SELECT unnest(message_ids) FROM finished) AND model = :model
     )
-    SELECT (SELECT array_agg(id) FROM finished), (SELECT bool_and(edits = edits_until_now()) FROM finished), active.*
+    SELECT (SELECT array_agg(id) FROM finished), (
+        SELECT bool_and(edits IS NOT DISTINCT FROM edits_until_now()) FROM finished), active.*
     FROM (SELECT) AS one LEFT JOIN ({ACTIVE} FOR SHARE) AS active ON TRUE
 """)
 

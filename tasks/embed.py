@@ -91,7 +91,7 @@ def carry_out(
     says, and what loading the model does."""
     with reembedding.noted_for(model):
         embedder = resources.embedder() if model is None else resources.second_embedder(model)
-    of_the_jobs = claimed is not None or not texts
+    of_the_jobs = claimed is not None
     if claimed is None:
         claimed = claim(jobs, lease, embedder.model, counts=counts)
     if not claimed:
@@ -174,7 +174,7 @@ def store(
                     done.failures,
                     left=done.left,
                     expect_new=attempt == 0,  # an edit took the old vector with it
-                    of_the_jobs=of_the_jobs,
+                    of_the_jobs=of_the_jobs and attempt == 0,
                 )
             if counted:
                 measured.embedded(done.vectors.message_ids, len(done.failures))

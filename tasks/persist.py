@@ -112,7 +112,7 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
                 )
         if len(stored.jobs) > 1:
             with resources.engine().begin() as connection:
-                several = outbox.messages_of(connection, stored.jobs)
+                several = outbox.messages_of(connection, stored.jobs, lease)
     except commands.RowsLocked:
         if len(batch) == 1:
             outcome.locked += batch
@@ -129,7 +129,7 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
     else:
         expecting.new = stored.all_new
         for job in stored.jobs:
-            outcome.jobs[job], is_held = several.get(job, (list(stored.texts), stored.held))
+            outcome.jobs[job], is_held = several.get(job, (stored.queued, stored.held))
             if is_held:
                 outcome.held[job] = str(lease)
         outcome.texts |= stored.texts

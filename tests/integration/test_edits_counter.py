@@ -10,6 +10,10 @@ from db import commands, outbox
 from db.commands import Stored
 from db.outbox import Job
 from records import Record
+from tasks import embed, persist, resources
+from tasks.embed import store
+from tasks.vectors import Embedded
+from tests.integration.test_embedding_faults import Fickle, fickle  # noqa: F401 - a fixture
 from tests.samples import LEASE, MODEL, OTHER_LEASE, a_record, ask, embedded, meanwhile, run, vectors_of
 
 
@@ -101,6 +105,72 @@ def test_a_job_of_an_older_release_has_no_number_and_is_compared(
     store_vectors(database, stored.jobs, stored.texts)
     assert compared == [20]
     assert embedded(database) == stored.texts.keys()
+
+
+def test_a_numbered_job_does_not_speak_for_one_without(
+    database: Engine, records: list[Record], compared: list[int]
+) -> None:
+    stored = store_texts(database, records)
+    more = store_texts(database, [a_record("one more")])
+    run(database, "UPDATE embedding_jobs SET edits = NULL WHERE id = :id", id=stored.jobs[0])
+    held = [Job(each.jobs[0], list(each.texts), deleted=False, attempts=1) for each in (stored, more)]
+    with database.begin() as connection:
+        outbox.store_embeddings(
+            connection, held, LEASE, MODEL, vectors_of(stored.texts | more.texts), expect_new=True, of_the_jobs=True
+        )
+    assert compared == [21]
+
+
+def test_what_collides_with_a_vector_is_compared_when_it_is_done_again(
+    database: Engine, records: list[Record], compared: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources, "engine", lambda: database)
+    stored = store_texts(database, records)
+    run(database, "SELECT queue_embedding(array_agg(id)) FROM text_messages")
+    (other,) = {each["id"] for each in ask(database, "SELECT id FROM embedding_jobs")} - set(stored.jobs)
+    with database.begin() as connection:
+        (claimed,) = outbox.claim_jobs(connection, [other], OTHER_LEASE, 60)
+        outbox.store_embeddings(connection, [claimed], OTHER_LEASE, MODEL, vectors_of(stored.texts))
+    held = [Job(stored.jobs[0], list(stored.texts), deleted=False, attempts=1)]
+    done = Embedded(vectors_of(stored.texts), [], outbox.Left(frozenset(), 0.0))
+    compared.clear()
+    store(held, LEASE, MODEL, done, counted=False, of_the_jobs=True)
+    assert compared == [20]
+    assert embedded(database) == stored.texts.keys()
+    assert ask(database, "SELECT FROM embedding_jobs") == []
+
+
+@pytest.mark.parametrize("count", [3, 20])
+def test_what_came_again_unchanged_is_not_embedded_again(
+    database: Engine,
+    count: int,
+    fickle: Fickle,  # noqa: F811
+) -> None:
+    records = [a_record(f"text {number}") for number in range(count)]
+
+    def send() -> persist.Outcome:
+        outcome = persist.Outcome()
+        persist.store(dict(enumerate(records)), outcome, 20.0, 1_000)
+        for job, messages in outcome.jobs.items():
+            texts = {message_id: outcome.texts[message_id] for message_id in messages}
+            embed.embed_text([job], texts, held=outcome.held.get(job))
+        return outcome
+
+    def vectors() -> dict[str, int]:
+        found = ask(database, "SELECT message_id::text AS message_id, id FROM message_embeddings")
+        return {each["message_id"]: each["id"] for each in found}
+
+    send()
+    before = vectors()
+    assert len(before) == count
+    records = [record._replace(offset=record.offset + 100) for record in records]
+    records[1] = records[1]._replace(message="edited")
+    outcome = send()
+    assert outcome.texts.keys() == before.keys()
+    assert list(outcome.jobs.values()) == [[records[1].id]]
+    after = vectors()
+    assert {message_id for message_id in after if after[message_id] != before[message_id]} == {records[1].id}
+    assert ask(database, "SELECT FROM embedding_jobs") == []
 
 
 def test_an_edit_while_a_job_is_written_comes_after_it(database: Engine, records: list[Record]) -> None:

@@ -1,10 +1,14 @@
 """Batches of which every message is new take a quicker way into the table: it must leave what the other way leaves."""
 
+from collections.abc import Iterator
+
 import pytest
+from psycopg2.errors import BadCopyFileFormat
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from db import commands
+from db.copy import HEADER, copy_pieces
 from records import Record
 from tests.parts import eventually
 from tests.samples import a_record, ask, meanwhile, persist, row, run
@@ -123,3 +127,15 @@ def test_a_row_that_somebody_is_writing_is_waited_for(database: Engine) -> None:
             connection.commit()
     assert stored[0].texts.keys() == {record.id for record in records[1:]}
     assert len(rows(database)) == 20
+
+
+def test_what_goes_wrong_while_rows_are_made_is_raised_as_it_is(database: Engine) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield HEADER
+        raise OverflowError("too large")
+
+    with pytest.raises(OverflowError, match="too large"), database.begin() as connection:
+        copy_pieces(connection.connection.cursor(), commands.COPY_MESSAGES, pieces())
+    with pytest.raises(BadCopyFileFormat), database.begin() as connection:
+        copy_pieces(connection.connection.cursor(), commands.COPY_MESSAGES, [b"no header"])
+    assert persist(database, a_record("the connection is as before")).texts

@@ -135,7 +135,7 @@ class TestPersisting:
         records = [a_record(f"text {number}", (1, 0, number)) for number in range(250)]
         with database.begin() as connection:
             stored = commands.persist(connection, records, reserved_seconds=60, job_messages=100)
-            found = outbox.messages_of(connection, stored.jobs)
+            found = outbox.messages_of(connection, stored.jobs, LEASE)
         assert not any(held for _, held in found.values())
         messages = {job: ids for job, (ids, _) in found.items()}
         assert sorted(map(len, messages.values())) == [50, 100, 100]
@@ -143,7 +143,7 @@ class TestPersisting:
         run(database, "UPDATE text_messages SET message = message || ' by hand'")
         by_hand = [job for job in job_ids(database) if job not in messages]
         with database.connect() as connection:
-            assert [len(ids) for ids, _ in outbox.messages_of(connection, by_hand).values()] == [250]
+            assert [len(ids) for ids, _ in outbox.messages_of(connection, by_hand, None).values()] == [250]
 
     def test_unreserved_jobs_wait_for_the_sweep(self, database: Engine) -> None:
         assert persist(database, a_record("one")).jobs == []

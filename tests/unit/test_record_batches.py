@@ -108,6 +108,7 @@ READ_COMMITTED = {"isolation_level": IsolationLevel.READ_COMMITTED}
         (lambda: a_batch(1, producer=9) + a_batch(9, producer=8), READ_COMMITTED),
         (lambda: legacy(0), {}),
         (lambda: legacy(1), {}),
+        (lambda: bytes(a_batch(0)) + legacy(1), {}),  # where the topic's format was lowered
         (lambda: b"", {}),
         (lambda: a_batch()[:-1], {}),  # a fetch ends where it ends, also within a batch
     ],

@@ -29,7 +29,7 @@ def test_both_write_and_read_the_same(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["half \ud800", {1: "a number as a key"}, Decimal("1.10"), datetime(2026, 1, 2, tzinfo=UTC), b"bytes", 2**70],
+    ["half \ud800", {1: "a number as a key"}, Decimal("1.10"), datetime(2026, 1, 2, tzinfo=UTC), b"bytes"],
 )
 def test_what_orjson_does_not_know_is_as_kombu_has_it(value: Any) -> None:
     assert dumps(value) == kombu_json.dumps(value)

@@ -12,9 +12,9 @@ branch_labels = None
 depends_on = None
 
 # A sequence, because it counts at once, for transactions that are not committed yet too. An edit or a deletion counts
-# when it has its rows, and a job is written when its messages have been: so of its messages none is edited later
-# without a number above the job's. What a crash skips only makes jobs look older, and a job without a number, of before
-# this migration, is compared. The first number is taken here, since last_value would be the same before and after it.
+# when it has its rows, and a trigger's job is written when its transaction has them: so none of its messages is edited
+# later without a number above the job's. What a crash skips only makes jobs look older, and a job without a number, of
+# before this migration, is compared. The first number is taken here: last_value would be the same before and after it.
 COUNTER = """
 CREATE SEQUENCE text_messages_edits;
 SELECT nextval('text_messages_edits');
