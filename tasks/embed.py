@@ -11,7 +11,7 @@ import psycopg2
 from celery import Task
 from celery.signals import worker_process_init
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 import settings
 import tasks
@@ -162,6 +162,9 @@ def store(
 ) -> Following | None:
     """Stores what was embedded; where a vector is there already, or another worker is at the same message, it is done
     again."""
+    if of_the_jobs and store_few(claimed, lease, model, done):
+        tell(done, counted=counted)
+        return None
     for attempt in range(COLLISIONS):
         try:
             with resources.engine().begin() as connection:
@@ -176,9 +179,7 @@ def store(
                     expect_new=attempt == 0,  # an edit took the old vector with it
                     of_the_jobs=of_the_jobs and attempt == 0,
                 )
-            if counted:
-                measured.embedded(done.vectors.message_ids, len(done.failures))
-                logs.each_id(log, "embedded", done.vectors.message_ids)
+            tell(done, counted=counted)
             return following
         except outbox.ModelSwitched as error:
             log.warning("the active model is %s: vectors of %s are not wanted", error, model)
@@ -192,6 +193,23 @@ def store(
             if attempt == COLLISIONS - 1:
                 raise
     return None
+
+
+def store_few(claimed: Sequence[Job], lease: str, model: str, done: Embedded) -> bool:
+    """Stores the vectors of a job in one round trip, where that can be done."""
+    if len(claimed) != 1 or done.failures or done.left.message_ids:
+        return False
+    try:
+        with session.at_once(resources.engine()) as connection:
+            return outbox.store_few(connection, claimed[0], lease, model, done.vectors)
+    except IntegrityError:
+        return False
+
+
+def tell(done: Embedded, *, counted: bool) -> None:
+    if counted:
+        measured.embedded(done.vectors.message_ids, len(done.failures))
+        logs.each_id(log, "embedded", done.vectors.message_ids)
 
 
 @worker_process_init.connect
