@@ -79,7 +79,7 @@ UPSERT = f"""
         version_partition = excluded.version_partition,
         version_offset = excluded.version_offset
     WHERE {LATER}
-    RETURNING id::text, xmax = 0 AS new, processed_at = CURRENT_TIMESTAMP AS changed
+    RETURNING id::text, xmax = 0 AS new, coalesce(processed_at = CURRENT_TIMESTAMP, FALSE) AS changed
 """
 
 # Whether any message at all was deleted, which costs nothing, where a thousand ids have to be read for each question.

@@ -460,6 +460,7 @@ class Named(HashingEmbedder):
     """The hashing provider under another name."""
 
     def __init__(self, model: str) -> None:
+        super().__init__()
         self.model = model
 
 
