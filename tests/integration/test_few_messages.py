@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from db import commands, outbox, session
 from db.commands import Stored
 from records import Record
-from tasks import embed, leases
+from tasks import embed, leases, measured
 from tests.integration.test_embedding_faults import FAILED, JOBS, Fickle, fickle, job_ids  # noqa: F401 - a fixture
 from tests.parts import eventually
 from tests.samples import a_record, ask, embedded, meanwhile, persist, run
@@ -182,6 +182,22 @@ def test_a_held_job_that_was_lost_on_the_way_is_found_and_has_cost_no_attempt(da
         assert outbox.take_waiting_jobs(connection, messages=10, seconds=20, small=50) == [(stored.jobs[0], 1)]
         (claimed,) = outbox.claim_jobs(connection, stored.jobs, OTHER, 20)
     assert claimed.attempts == 1
+
+
+def test_what_is_told_of_stored_vectors_does_not_wait_for_the_connection_that_stored_them(
+    database: Engine,
+    fickle: Fickle,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A worker has one connection: who asked for another before it was given back would wait for ten seconds."""
+    held: list[int] = []
+    before = database.pool.checkedout()  # type: ignore[attr-defined]
+    monkeypatch.setattr(measured, "embedded", lambda *_: held.append(database.pool.checkedout()))  # type: ignore[attr-defined]
+    for records in ([a_record("one")], [a_record(f"text {number}") for number in range(20)]):
+        with database.begin() as connection:
+            stored = commands.persist(connection, records, reserved_seconds=20, lease=LEASE)
+        embed.embed_text(stored.jobs, stored.texts, held=LEASE)
+    assert held == [before, before]
 
 
 @pytest.mark.parametrize(("waited", "fresh"), [(0.0, True), (4.0, True), (6.0, False), (-60.0, False)])
