@@ -14,7 +14,7 @@ from psycopg2.errors import LockNotAvailable
 from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import OperationalError
 
-from db import outbox, session
+from db import outbox, session, text_index
 from settings import Settings
 
 PGVECTOR = (0, 8)
@@ -87,6 +87,7 @@ def migrate(settings: Settings, revision: str, direction: object) -> str:
                 connection.commit()
                 while not migrated(connection, revision, direction):
                     time.sleep(LOCK_PAUSE_SECONDS)
+                drop_unwanted(connection, settings)
                 grant_reader(connection, settings)
                 connection.commit()
                 return str(MigrationContext.configure(connection).get_current_revision() or "base")
@@ -120,6 +121,19 @@ def migrated(connection: Connection, revision: str, direction: object) -> bool:
     finally:
         event.remove(connection, "begin", bound_waits)
     return True
+
+
+def drop_unwanted(connection: Connection, settings: Settings) -> None:
+    """Drops the text indexes that no setting asks for, while there is no text: the builder comes seconds later, and the
+    first burst would pay for them until then. Where somebody uses the table they are left to the builder."""
+    try:
+        connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_MS}"))
+        text_index.drop_unwanted(connection, settings)
+        connection.commit()
+    except OperationalError as error:
+        if not isinstance(error.orig, LockNotAvailable):
+            raise
+        connection.rollback()
 
 
 def wait_for_turn(connection: Connection) -> None:

@@ -50,6 +50,17 @@ def is_due(connection: Connection, settings: Settings) -> bool:
     return present(connection) != dict.fromkeys(wanted(settings), True)
 
 
+def drop_unwanted(connection: Connection, settings: Settings) -> None:
+    """Drops what the settings do not ask for where the table is there and has no row. Waits for whoever uses it."""
+    there = "SELECT to_regclass('text_messages') IS NOT NULL"
+    if not connection.execute(text(there)).scalar_one():
+        return
+    if connection.execute(text("SELECT EXISTS (SELECT FROM text_messages)")).scalar_one():
+        return
+    for name in present(connection).keys() - wanted(settings).keys():
+        connection.exec_driver_sql(f"DROP INDEX {name}")
+
+
 def tend(connection: Connection, settings: Settings) -> None:
     """Makes and drops until the indexes are as the settings have them. For the builder only.
 

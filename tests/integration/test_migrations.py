@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import InternalError as RefusedStatement
 from sqlalchemy.exc import ProgrammingError
 
-from db import schema, session
+from db import schema, session, text_index
 from settings import Settings
 from tests.conftest import administer
 from tests.parts import Running
@@ -88,6 +88,32 @@ def test_up_down_and_up_again(empty_database: Settings) -> None:
     with connected(empty_database) as connection:
         assert connection.execute(text("SELECT message FROM text_messages")).scalars().all() == ["stays"]
         assert connection.execute(text("SELECT count(*) FROM embedding_jobs")).scalar_one() == 1
+
+
+def test_a_text_index_that_no_setting_asks_for_goes_at_once_while_there_is_no_text(empty_database: Settings) -> None:
+    without = replace(empty_database, keyword_index="off")
+
+    def indexes() -> dict[str, bool]:
+        with connected(empty_database) as connection:
+            return text_index.present(connection)
+
+    schema.upgrade(empty_database)
+    assert indexes() == {"text_messages_words": True}
+    with connected(empty_database) as connection:
+        connection.execute(text("INSERT INTO text_messages (id, message) VALUES (gen_random_uuid(), 'there')"))
+    schema.upgrade(without)
+    assert indexes() == {"text_messages_words": True}  # many rows may need it still: the builder's
+    with connected(empty_database) as connection:
+        connection.execute(text("DELETE FROM text_messages"))
+    engine = session.connect_engine(empty_database.database_url(), "user")
+    with engine.begin() as connection:
+        connection.execute(text("LOCK TABLE text_messages IN ROW EXCLUSIVE MODE"))
+        schema.upgrade(without)
+        assert indexes() == {"text_messages_words": True}
+    engine.dispose()
+    schema.upgrade(without)
+    assert indexes() == {}
+    assert schema.downgrade(without, "base") == "base"
 
 
 def test_every_single_step_goes_up_and_down(empty_database: Settings) -> None:

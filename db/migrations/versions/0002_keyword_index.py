@@ -23,4 +23,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.get_bind().exec_driver_sql("DROP INDEX text_messages_words; DROP FUNCTION message_words")
+    op.get_bind().exec_driver_sql("DROP INDEX IF EXISTS text_messages_words; DROP FUNCTION message_words")
