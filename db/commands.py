@@ -24,7 +24,7 @@ LAST_MS = 253_402_300_799_000  # 9999-12-31
 # One key for the whole database: writers of texts share it, a writer of tombstones holds it alone (see `persist`).
 TOMBSTONE_LOCK = 7_263_511_900
 
-# From how many messages on COPY is worth its savepoint.
+# From how many messages on COPY is worth its round trip.
 COPY_FROM = 16
 
 COPY_MESSAGES = """COPY text_messages (id, source_id, message, metadata, created_at, version_timestamp,
@@ -36,6 +36,10 @@ ROW_LOCK_MS = 1_000
 
 class RowsLocked(Exception):
     """Somebody else's open transaction holds one of the rows; the others can be stored without it."""
+
+
+class NotNew(Exception):
+    """The guess that all messages are new was wrong, or one of them cannot be stored: nothing was."""
 
 
 class Stored(NamedTuple):
@@ -179,6 +183,7 @@ def persist(
     """Stores texts and tombstones so that for each id the latest version wins, whatever came first. Idempotent.
 
     `expect_new` is a guess that none of the messages was there before, which costs half as much where it is right.
+    Where it is not, this raises NotNew: do it again in a new transaction, without the guess.
     `job_messages` is how many messages one embedding job takes at most. `lease` holds a job from the beginning, as if
     it were claimed, but without counting an attempt: the caller hands it on with the texts, and if that is lost, it was
     none. Where the messages take several jobs these are free (see `outbox.messages_of`).
@@ -220,9 +225,10 @@ def store(
     all_new = not tombstones
     if texts:
         created = [(record, min(max(at, FIRST_MS), LAST_MS)) for record, at in texts]
-        if all_new and expect_new and not (any_deleted and some_deleted(connection, texts)):
+        few = len(texts) < COPY_FROM
+        if all_new and expect_new and not few and not (any_deleted and some_deleted(connection, texts)):
             written = insert(connection, created)
-        if not written:
+        else:
             found = upsert(connection, created)
             written = found.keys()
             all_new = all_new and sum(row.new for row in found.values()) == len(texts)
@@ -312,19 +318,16 @@ def upsert_values(texts: Sequence[tuple[Record, int]]) -> dict[str, object]:
 
 
 def insert(connection: Connection, texts: Sequence[tuple[Record, int]]) -> Set[str]:
-    """Writes messages that were never there, in half the time of `upsert`; returns their ids, or nothing where it has
-    written nothing."""
-    if len(texts) < COPY_FROM:
-        return frozenset()
+    """Writes messages that were never there, in half the time of `upsert`; returns their ids. Raises NotNew and
+    RowsLocked."""
     try:
         texts = sorted(texts, key=lambda text: text[0].id)  # the order in which every writer locks
         rows = message_rows([record for record, _ in texts], [created for _, created in texts])
-        with connection.begin_nested():
-            copy_pieces(connection.connection.cursor(), COPY_MESSAGES, [rows])
+        copy_pieces(connection.connection.cursor(), COPY_MESSAGES, [rows])
     except psycopg2.errors.LockNotAvailable as error:
         raise RowsLocked(str(error).strip()) from error
-    except (psycopg2.DataError, psycopg2.IntegrityError, ValueError, OverflowError):
-        return frozenset()  # one was there, or cannot be stored: `upsert` will say
+    except (psycopg2.DataError, psycopg2.IntegrityError, ValueError, OverflowError) as error:
+        raise NotNew from error
     return {record.id for record, _ in texts}
 
 

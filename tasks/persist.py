@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import psycopg2
 from celery import Task
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -100,16 +101,14 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
                 connection, records, reserved_seconds=reserved, job_messages=job_messages, lease=lease
             )
         if stored is None:
-            with resources.engine().begin() as connection:
-                stored = commands.persist(
-                    connection,
-                    records,
-                    reserved_seconds=reserved,
-                    row_lock_ms=row_lock_ms,
-                    expect_new=expecting.new,
-                    job_messages=job_messages,
-                    lease=lease,
-                )
+            stored = persist(
+                records,
+                expect_new=expecting.new,
+                reserved_seconds=reserved,
+                row_lock_ms=row_lock_ms,
+                job_messages=job_messages,
+                lease=lease,
+            )
         if len(stored.jobs) > 1:
             with resources.engine().begin() as connection:
                 several = outbox.messages_of(connection, stored.jobs, lease)
@@ -117,7 +116,7 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
         if len(batch) == 1:
             outcome.locked += batch
             return
-    except (SQLAlchemyError, ValueError) as error:
+    except (SQLAlchemyError, psycopg2.Error, ValueError) as error:
         if session.is_outage(error):
             raise Outage(reason(error)) from error
         if len(batch) == 1:
@@ -138,6 +137,15 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
     middle = len(places) // 2
     for half in (places[:middle], places[middle:]):
         store({place: batch[place] for place in half}, outcome, reserved, row_lock_ms)
+
+
+def persist(records: Sequence[Record], *, expect_new: bool, **options: Any) -> commands.Stored:
+    """Stores records in a transaction, and where not all of them are new, as was expected, in another."""
+    try:
+        with resources.engine().begin() as connection:
+            return commands.persist(connection, records, expect_new=expect_new, **options)
+    except commands.NotNew:
+        return persist(records, expect_new=False, **options)
 
 
 def reason(error: Exception) -> str:

@@ -6,6 +6,7 @@ reconnect beat instead, because a restart would mend nothing then. A task that g
 process hangs.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,9 @@ from celery.worker import consumer, state
 
 import settings
 from tasks import heartbeat
+from tasks.broker import BROKER_ERRORS
+
+TELL_SECONDS = 0.5
 
 # No task takes so long: the slowest, 500 texts of 100,000 characters on one thread, is some 12 million tokens.
 HANGING_SECONDS = 3_600.0
@@ -66,7 +70,21 @@ class Pulse(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]
-    """Celery's consumer, which beats with every attempt to reach the broker, and tries again within 3 s."""
+    """Celery's consumer, which beats with every attempt to reach the broker, and tries again within 3 s. What it tells
+    the monitor of its tasks goes out together, twice a second: a message for each would cost a tenth of a task."""
+
+    tells_next = 0.0
+
+    def on_send_event_buffered(self) -> None:
+        now = time.monotonic()
+        if self.hub and now >= self.tells_next:  # else it is on its way, or its timer went with a lost connection
+            self.tells_next = now + TELL_SECONDS
+            self.hub.call_later(TELL_SECONDS, self.hub.call_soon, self._flush_events_promise)
+
+    def stop(self) -> None:
+        with contextlib.suppress(*BROKER_ERRORS):
+            self._flush_events()
+        super().stop()
 
     def ensure_connected(self, conn: Any) -> Any:
         connect = conn.ensure_connection

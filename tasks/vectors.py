@@ -15,6 +15,7 @@ from db.copy import ids_array
 from db.outbox import Left, Vectors
 from db.reuse import PassageVector
 from embedder import Embedder, EmbedderUnavailable, ModelError, UnembeddableText
+from embedder.protocol import Span
 from tasks import resources
 
 log = logging.getLogger(__name__)
@@ -24,16 +25,6 @@ log = logging.getLogger(__name__)
 PORTION_CHARS = 30_000
 
 LONGEST_PAUSE_SECONDS = 600.0  # whatever a provider asks for
-
-
-class Passage(NamedTuple):
-    """A part of a text, which is known by its content hash: several messages may have the same text."""
-
-    content_hash: bytes
-    number: int
-    start: int
-    end: int
-    text: str
 
 
 class Embedded(NamedTuple):
@@ -50,38 +41,44 @@ def content_hash(text: str) -> bytes:
     return hashlib.md5(text.encode(), usedforsecurity=False).digest()
 
 
-class Made:
-    """Vectors as they come, the (n, dimensions) arrays of each portion, and the passage of each of their rows."""
+class Passages:
+    """Parts of texts, in columns: the content hash of its text, for several messages may have the same, its number
+    there, its span of characters, and what it says. `arrays` are (n, dimensions) vectors of the first of them."""
 
     def __init__(self) -> None:
+        self.hashes: list[bytes] = []
+        self.numbers: list[int] = []
+        self.spans: list[Span] = []
+        self.texts: list[str] = []
         self.arrays: list[NDArray[np.float32]] = []
-        self.passages: list[Passage] = []
 
-    def add(self, passages: Sequence[Passage], vectors: NDArray[np.float32]) -> None:
-        """One vector for each passage."""
-        self.passages += passages
-        self.arrays.append(vectors)
+    def __len__(self) -> int:
+        return len(self.hashes)
 
-    def for_messages(self, messages: Mapping[bytes, list[str]], without: Collection[bytes]) -> Vectors:
-        """The rows of each text for each message that has it."""
-        every = [
-            (message_id, passage, place)
-            for place, passage in enumerate(self.passages)
-            if passage.content_hash not in without
-            for message_id in messages[passage.content_hash]
-        ]
-        if not every:
+    def add(self, digest: bytes, number: int, span: Span, text: str) -> None:
+        self.hashes.append(digest)
+        self.numbers.append(number)
+        self.spans.append(span)
+        self.texts.append(text)
+
+    def vectors(self, messages: Mapping[bytes, list[str]], without: Collection[bytes]) -> Vectors:
+        """What has been made for each text, for each message that has it; nothing for the texts `without`."""
+        done = sum(map(len, self.arrays))
+        hashes, numbers, spans = self.hashes[:done], self.numbers[:done], self.spans[:done]
+        places: Sequence[int] = range(done)
+        if without:
+            places = [place for place in places if hashes[place] not in without]
+        ids = [message_id for place in places for message_id in messages[hashes[place]]]
+        if not ids:
             return outbox.no_vectors()
         matrix = self.arrays[0] if len(self.arrays) == 1 else np.concatenate(self.arrays)
-        if len(every) != len(matrix) or without:
-            matrix = matrix[[place for _, _, place in every]]
-        return Vectors(
-            ids_array(message_id for message_id, _, _ in every).tolist(),
-            [passage.content_hash for _, passage, _ in every],
-            [passage.number for _, passage, _ in every],
-            [(passage.start, passage.end) for _, passage, _ in every],
-            matrix,
-        )
+        if without or len(ids) != done:
+            places = [place for place in places for _ in messages[hashes[place]]]
+            hashes = [hashes[place] for place in places]
+            numbers = [numbers[place] for place in places]
+            spans = [spans[place] for place in places]
+            matrix = matrix[places]
+        return Vectors(ids_array(ids).tolist(), hashes, numbers, spans, matrix)
 
 
 def embed(embedder: Embedder, texts: Mapping[str, str]) -> Embedded:
@@ -93,41 +90,44 @@ def embed(embedder: Embedder, texts: Mapping[str, str]) -> Embedded:
     messages: dict[bytes, list[str]] = {}
     for message_id, text in texts.items():
         messages.setdefault(content_hash(text), []).append(message_id)
-    made = Made()
+    passages = Passages()
     made_before = vectors_made_before(embedder, messages)
     for digest, before in made_before.items():
-        made.add(
-            [Passage(digest, row.number, *row.span, "") for row in before], np.stack([row.vector for row in before])
-        )
-    passages: list[Passage] = []
+        for row in before:
+            passages.add(digest, row.number, row.span, "")
+        passages.arrays.append(np.stack([row.vector for row in before]))
+    done = len(passages)
     failed: dict[bytes, str] = {}
-    for digest, (message_id, *_) in messages.items():
+    for digest, ids in messages.items():
         if digest in made_before:
             continue
+        text = texts[ids[0]]
         try:
-            passages += passages_of(embedder, digest, texts[message_id])
+            spans = embedder.passages(text)
         except (EmbedderUnavailable, ModelError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever a text makes the tokenizer raise must not sink its neighbours
             failed[digest] = f"{type(error).__name__}: {error}"
-    done = 0
+            continue
+        for number, (start, end) in enumerate(spans):
+            passages.add(digest, number, (start, end), text[start:end])
     left: set[bytes] = set()
     seconds = 0.0
-    for part in portions(passages):
+    for end in portions(passages.texts, done):
         try:
-            vectors, reasons = vectors_and_reasons(embedder, [passage.text for passage in part])
+            vectors, reasons = vectors_and_reasons(embedder, passages.texts[done:end])
         except EmbedderUnavailable as error:
-            left = {passage.content_hash for passage in passages[done:]}
+            left = set(passages.hashes[done:])
             if left == messages.keys() - failed.keys():
                 raise
             log.warning("embedder unavailable, %d texts wait: %s", len(left), error)
             seconds = pause(error)
             break
-        done += len(part)
-        made.add(part, vectors)
-        failed |= {part[place].content_hash: why for place, why in reasons.items()}
+        failed |= {passages.hashes[done + place]: why for place, why in reasons.items()}
+        passages.arrays.append(vectors)
+        done = end
     return Embedded(
-        made.for_messages(messages, left | failed.keys()),
+        passages.vectors(messages, left | failed.keys()),
         [
             (message_id, str(uuid.UUID(bytes=digest)), why)
             for digest, why in failed.items()
@@ -145,27 +145,22 @@ def vectors_made_before(embedder: Embedder, digests: Collection[bytes]) -> dict[
         return reuse.vectors_of(connection, embedder.model, digests)
 
 
-def passages_of(embedder: Embedder, digest: bytes, text: str) -> list[Passage]:
-    return [
-        Passage(digest, number, start, end, text[start:end])
-        for number, (start, end) in enumerate(embedder.passages(text))
-    ]
-
-
 def pause(error: EmbedderUnavailable) -> float:
     return min(error.retry_after or 1.0, LONGEST_PAUSE_SECONDS)
 
 
-def portions(passages: Sequence[Passage]) -> Iterator[Sequence[Passage]]:
-    """Cuts the work so that a portion takes a second or two, and memory stays bounded."""
-    first = size = 0
-    for place, passage in enumerate(passages):
-        if size and size + len(passage.text) > PORTION_CHARS:
-            yield passages[first:place]
-            first, size = place, 0
-        size += len(passage.text)
-    if passages:
-        yield passages[first:]
+def portions(texts: Sequence[str], first: int) -> Iterator[int]:
+    """Cuts the texts from `first` on, so that a portion takes a second or two, and memory stays bounded: the end of
+    each portion."""
+    size = 0
+    for place in range(first, len(texts)):
+        length = len(texts[place])
+        if size and size + length > PORTION_CHARS:
+            yield place
+            size = 0
+        size += length
+    if len(texts) > first:
+        yield len(texts)
 
 
 def vectors_and_reasons(embedder: Embedder, texts: Sequence[str]) -> tuple[NDArray[np.float32], dict[int, str]]:

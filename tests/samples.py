@@ -44,8 +44,12 @@ def a_dead_letter(offset: int = 0, *, reason: str = "invalid-json", again: bool 
 def persist(
     engine: Engine, *records: Record, reserved_seconds: float | None = None, expect_new: bool = False
 ) -> Stored:
-    with engine.begin() as connection:
-        return commands.persist(connection, records, reserved_seconds=reserved_seconds, expect_new=expect_new)
+    """As persist_text does, which tries again where not all were new."""
+    try:
+        with engine.begin() as connection:
+            return commands.persist(connection, records, reserved_seconds=reserved_seconds, expect_new=expect_new)
+    except commands.NotNew:
+        return persist(engine, *records, reserved_seconds=reserved_seconds)
 
 
 def run(engine: Engine, statement: str, **values: object) -> None:

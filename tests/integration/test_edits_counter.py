@@ -22,11 +22,13 @@ def records() -> list[Record]:
     return [a_record(f"text {number}") for number in range(20)]
 
 
-def store_texts(database: Engine, records: list[Record], lease: str | None = LEASE, size: int = 500) -> Stored:
+def store_texts(
+    database: Engine, records: list[Record], lease: str | None = LEASE, size: int = 500, *, new: bool = True
+) -> Stored:
     with database.begin() as connection:
         outbox.register_model(connection, MODEL, 4)
         return commands.persist(
-            connection, records, reserved_seconds=20, expect_new=True, job_messages=size, lease=lease
+            connection, records, reserved_seconds=20, expect_new=new, job_messages=size, lease=lease
         )
 
 
@@ -79,7 +81,7 @@ def test_what_was_edited_since_gets_no_vector_of_its_old_text(
 def test_an_edit_of_before_the_job_counts_as_none(database: Engine, records: list[Record], compared: list[int]) -> None:
     store_texts(database, records)
     edited = [record._replace(message=f"{record.message}, edited", offset=99) for record in records]
-    again = store_texts(database, edited, OTHER_LEASE)
+    again = store_texts(database, edited, OTHER_LEASE, new=False)
     store_vectors(database, again.jobs, again.texts, OTHER_LEASE)
     assert compared == []
     assert embedded(database) == again.texts.keys()

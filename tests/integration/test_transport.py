@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from settings import Settings
 from tasks import transport
 from tests.parts import Running, eventually
+from tests.samples import a_record
 
 Start = Callable[..., Running]
 
@@ -63,3 +64,34 @@ def test_a_channel_keeps_its_client_as_long_as_its_pool_lives(sender: Celery, br
         with channel.conn_or_acquire() as fresh:
             assert fresh is not client
             assert fresh.ping()
+
+
+def test_what_a_worker_tells_of_its_tasks_goes_out_together_and_again_after_a_lost_connection(
+    sender: Celery, database: Engine, start: Start, broker: redis.Redis
+) -> None:
+    messages: list[list[dict[str, str]]] = []
+
+    def succeeded(told: redis.client.PubSub) -> int:
+        while (message := told.get_message(timeout=0.01)) is not None:
+            messages.append(json.loads(json.loads(message["data"])["body"]))
+        return sum(event["type"] == "task-succeeded" for events in messages for event in events)
+
+    def store(count: int) -> None:
+        for number in range(count):
+            sender.send_task("tasks.persist_text", args=[[a_record(f"text {number}")]], queue="persist")
+
+    with broker.pubsub(ignore_subscribe_messages=True) as told:
+        told.psubscribe("*celeryev/task.multi")
+        told.get_message(timeout=5)
+        start("persist-worker")
+        store(30)
+        eventually(lambda: succeeded(told) == 30)
+        assert len(messages) < 30
+
+        store(1)
+        for client in broker.client_list():
+            if not int(client["psub"]) and client["cmd"] != "client|list":
+                broker.client_kill_filter(_id=client["id"])
+        eventually(lambda: sender.control.ping(timeout=1))
+        store(30)
+        eventually(lambda: succeeded(told) >= 60)
