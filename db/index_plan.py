@@ -23,6 +23,8 @@ LOST_RACE_SEALS = 100
 # Slower than this nothing comes in to speak of.
 QUIET_ROWS_PER_SECOND = 20.0
 QUIET_SECONDS = 10.0
+# So many rows may wait beside the text indexes where it is no burst: they cost a search half a millisecond.
+WAITING_ROWS = 2_000
 # How many parts of a size are merged into one of the next while rows come in, and when everything is not due yet.
 FAN = 5
 # An open part of a tenth of the sealing size takes half a millisecond to scan: at rest it may stay.

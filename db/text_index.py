@@ -13,6 +13,10 @@ METADATA = "text_messages_metadata"
 WORDS = "text_messages_words"
 DEFAULT_LANGUAGE = "english"
 
+# What comes in waits in a list beside the index and goes into it together; every search reads that list as well: 14 ms
+# for 16 MB, some 65,000 short texts. With the usual 4 MB each text would cost the writer a quarter more.
+PENDING_KB = 16_384
+
 
 def words(language: str, column: str = "message") -> str:
     """The SQL expression that the index holds and that a query has to use. A tsvector is limited to 1 MB."""
@@ -26,11 +30,12 @@ def words_index(language: str) -> str:
 def wanted(settings: Settings) -> dict[str, str]:
     """The indexes that the settings ask for: name and what stands behind ON text_messages."""
     found = {}
+    pending = f"WITH (gin_pending_list_limit = {PENDING_KB})"
     if settings.keyword_index == "on":
-        found[words_index(settings.keyword_language)] = f"USING gin ({words(settings.keyword_language)})"
+        found[words_index(settings.keyword_language)] = f"USING gin ({words(settings.keyword_language)}) {pending}"
     if settings.metadata_index == "on":
         # @> is never true of a row without metadata, so the planner knows that this index does for all of it.
-        found[METADATA] = "USING gin (metadata jsonb_path_ops) WHERE metadata IS NOT NULL"
+        found[METADATA] = f"USING gin (metadata jsonb_path_ops) {pending} WHERE metadata IS NOT NULL"
     return found
 
 
@@ -74,3 +79,11 @@ def tend(connection: Connection, settings: Settings) -> None:
         connection.exec_driver_sql(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON text_messages {definition}")
     for name in before.keys() - chosen.keys():
         connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+
+
+def take_in(connection: Connection) -> None:
+    """Puts what waits in the lists beside the indexes into them, for the searches, and for the writer who would have to
+    do it when a list is full."""
+    for name, valid in present(connection).items():
+        if valid:
+            connection.execute(text("SELECT gin_clean_pending_list(CAST(:name AS regclass))"), {"name": name})

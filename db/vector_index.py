@@ -95,6 +95,7 @@ def tend(settings: Settings, rate: float, quiet_seconds: float) -> int | None:
             if wanted is not None:
                 return build(connection, model, wanted, settings, quiet=rate <= index_plan.QUIET_ROWS_PER_SECOND)
         text_index.tend(connection, settings)
+        text_index.take_in(connection)
     return None
 
 

@@ -30,6 +30,7 @@ class Watch:
         self.known = False
         self.last_rate = self.rate = 0.0
         self.quiet_since = float("inf")
+        self.taken_in = 0  # the highest id when the text indexes last took in what waits beside them
         self.not_before = float("-inf")
         self.looking: threading.Thread | None = None
         self.building: threading.Thread | None = None
@@ -48,6 +49,12 @@ class Watch:
             self.quiet_since = now
         self.last_id, self.seen_at, self.known = last_id, now, not first
         return self.known
+
+    @property
+    def texts_wait(self) -> bool:
+        """Whether enough rows came in since the text indexes took some in, as far as this process knows."""
+        waiting = (self.last_id or 0) - self.taken_in
+        return waiting >= index_plan.WAITING_ROWS and self.rate <= index_plan.BURST_ROWS_PER_SECOND
 
     @property
     def is_building(self) -> bool:
@@ -78,7 +85,9 @@ def look() -> None:
                     log.info("a merge gives way: %.0f vectors/s come in", watch.rate)
                 return
             quiet = now - watch.quiet_since
-            if now < watch.not_before or not vector_index.is_due(connection, config, watch.rate, quiet):
+            if now < watch.not_before:
+                return
+            if not watch.texts_wait and not vector_index.is_due(connection, config, watch.rate, quiet):
                 return
     except (SQLAlchemyError, psycopg2.Error) as error:
         log.warning("no look at the indexes: %s", reason(error))
@@ -90,8 +99,11 @@ def look() -> None:
 def build(config: settings.Settings, rate: float, quiet_seconds: float) -> None:
     """What the thread does. It may end at any moment with its process: the next builder takes it up."""
     began = time.monotonic()
+    last_id = watch.last_id or 0
     try:
         part = vector_index.tend(config, rate, quiet_seconds)
+        if part is None:
+            watch.taken_in = last_id
         if part is not None:
             log.info("index part %d built in %.1f s", part, time.monotonic() - began)
     except SQLAlchemyError as error:

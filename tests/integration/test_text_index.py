@@ -80,6 +80,28 @@ def test_a_half_built_index_is_built_again(database: Engine, settings: Settings)
     assert found["indisvalid"]
 
 
+def test_what_waits_beside_the_indexes_is_taken_in(database: Engine, settings: Settings) -> None:
+    def waiting() -> list[int]:
+        lists = "SELECT gin_clean_pending_list(c::regclass) AS pages FROM unnest(CAST(:names AS text[])) AS c"
+        return [found["pages"] for found in ask(database, lists, names=["text_messages_words", text_index.METADATA])]
+
+    tend(settings, database)
+    add(database, "waits")
+    vector_index.tend(settings, 0.0, 0.0)
+    assert waiting() == [0, 0]
+    add(database, "waits, too")
+    assert waiting() == [1, 1], "nothing waits here, so nothing was taken in"
+    assert sorted(keyword(database, "wait")) == ["waits", "waits, too"]
+
+
+@pytest.mark.parametrize("language", ["english", "german"])
+def test_so_much_may_wait_beside_an_index(database: Engine, settings: Settings, language: str) -> None:
+    tend(replace(settings, keyword_language=language), database)
+    options = "SELECT reloptions FROM pg_class WHERE relname = ANY (CAST(:names AS text[]))"
+    found = ask(database, options, names=[text_index.words_index(language), text_index.METADATA])
+    assert [each["reloptions"] for each in found] == [[f"gin_pending_list_limit={text_index.PENDING_KB}"]] * 2
+
+
 def test_the_queries_use_the_indexes(database: Engine, settings: Settings) -> None:
     add(database, "running dogs")
     tend(settings, database)

@@ -80,7 +80,7 @@ def test_what_a_worker_tells_of_its_tasks_goes_out_together_and_again_after_a_lo
         for number in range(count):
             sender.send_task("tasks.persist_text", args=[[a_record(f"text {number}")]], queue="persist")
 
-    with broker.pubsub(ignore_subscribe_messages=True) as told:
+    with broker.pubsub(ignore_subscribe_messages=True) as told:  # type: ignore[no-untyped-call]
         told.psubscribe("*celeryev/task.multi")
         told.get_message(timeout=5)
         start("persist-worker")

@@ -60,3 +60,21 @@ def test_the_look_in_which_a_burst_ends_is_not_taken_for_a_slow_flow() -> None:
     assert watch.rate == 500.0
     watch.see(7_500, 4.0)
     assert (watch.rate, watch.quiet_since) == (0.0, 2.0)
+
+
+def test_texts_are_taken_in_when_many_wait_and_it_is_no_burst() -> None:
+    watch = Watch()
+    watch.see(10_000, now=0.0)
+    watch.see(10_000, now=1.0)
+    assert watch.texts_wait, "nobody knows what waited before this process came"
+    watch.taken_in = 10_000
+    assert not watch.texts_wait
+    watch.see(11_999, now=5.0)
+    assert not watch.texts_wait
+    watch.see(12_000, now=6.0)
+    assert watch.texts_wait
+    watch.see(15_000, now=7.0)
+    assert not watch.texts_wait, "a burst has no core to spare"
+    watch.see(15_000, now=8.0)
+    watch.see(15_000, now=9.0)
+    assert watch.texts_wait
