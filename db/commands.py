@@ -224,7 +224,7 @@ def store(
     unchanged: frozenset[str] = frozenset()
     all_new = not tombstones
     if texts:
-        created = [(record, min(max(at, FIRST_MS), LAST_MS)) for record, at in texts]
+        created = within_dates(texts)
         few = len(texts) < COPY_FROM
         if all_new and expect_new and not few and not (any_deleted and some_deleted(connection, texts)):
             written = insert(connection, created)
@@ -247,6 +247,13 @@ def store(
             written = written - set(undone.scalars())
     stored = {record.id: str(record.message) for record, _ in texts if record.id in written}
     return Stored(jobs, stored, all_new, told["lease"] is not None and len(jobs) == 1, unchanged)
+
+
+def within_dates(texts: Sequence[tuple[Record, int]]) -> Sequence[tuple[Record, int]]:
+    """The texts, with times of creation that can be shown as dates: the nearest that can."""
+    if all(FIRST_MS <= at <= LAST_MS for _, at in texts):
+        return texts
+    return [(record, min(max(at, FIRST_MS), LAST_MS)) for record, at in texts]
 
 
 def some_deleted(connection: Connection, texts: Sequence[tuple[Record, int]]) -> bool:
@@ -272,7 +279,7 @@ def persist_few(
     texts, _ = latest(records)
     if len(texts) > job_messages:
         return None
-    created = [(record, min(max(at, FIRST_MS), LAST_MS)) for record, at in texts]
+    created = within_dates(texts)
     try:
         collected, written, undone, unchanged, all_new = connection.execute(
             STORE_FEW,
