@@ -30,7 +30,7 @@ from stack import local_part, postgres_place
 LOWEST_PORT, HIGHEST_PORT = 20_000, 32_000
 POSTGRES_EXTRA = ["-c", "track_commit_timestamp=on"]
 
-WAL_SEGMENTS = 32  # min_wal_size
+WAL_SEGMENTS = 128  # max_wal_size
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Servers:
         return connect(self.settings, database)
 
     def run_in(self) -> None:
-        """Goes through the write-ahead log once. PostgreSQL fills each segment with zeros when it makes it, and later
-        uses it again: otherwise whoever comes first would pay for what comes once in the life of a server."""
+        """Goes through the write-ahead log once. PostgreSQL fills each segment with zeros when it makes it, and under
+        load uses it again and again: otherwise whoever comes first would pay for what comes once in a server's life."""
         with contextlib.closing(self.connect()) as connection, connection.cursor() as cursor:
             for _ in range(WAL_SEGMENTS):
                 cursor.execute("SELECT pg_logical_emit_message(FALSE, 'run in', '')")

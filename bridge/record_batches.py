@@ -138,7 +138,7 @@ def batch_records(tp: TopicPartition, batch: DefaultRecordBatch) -> list[Consume
 
 
 def number(data: bytes, at: int) -> tuple[int, int]:
-    """The number at this place, and where it ends: as kafka-python's, but quick where it is short, as nearly all are."""
+    """The number at this place, and where it ends: as kafka-python has it, but quick where it is short, as most are."""
     first = data[at]
     if first < 0x80:
         return (first >> 1) ^ -(first & 1), at + 1

@@ -64,17 +64,17 @@ def test_the_look_in_which_a_burst_ends_is_not_taken_for_a_slow_flow() -> None:
 
 def test_texts_are_taken_in_when_many_wait_and_it_is_no_burst() -> None:
     watch = Watch()
-    watch.see(10_000, now=0.0)
-    watch.see(10_000, now=1.0)
-    assert watch.texts_wait, "nobody knows what waited before this process came"
+
+    def waits(last_id: int, now: float) -> bool:
+        watch.see(last_id, now)
+        return watch.texts_wait
+
+    waits(10_000, 0.0)
+    assert waits(10_000, 1.0), "nobody knows what waited before this process came"
     watch.taken_in = 10_000
-    assert not watch.texts_wait
-    watch.see(11_999, now=5.0)
-    assert not watch.texts_wait
-    watch.see(12_000, now=6.0)
-    assert watch.texts_wait
-    watch.see(15_000, now=7.0)
-    assert not watch.texts_wait, "a burst has no core to spare"
-    watch.see(15_000, now=8.0)
-    watch.see(15_000, now=9.0)
-    assert watch.texts_wait
+    assert not waits(10_000, 2.0)
+    assert not waits(11_999, 5.0)
+    assert waits(12_000, 6.0)
+    assert not waits(15_000, 7.0), "a burst has no core to spare"
+    waits(15_000, 8.0)
+    assert waits(15_000, 9.0)
