@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import settings
 import tasks
-from db import index_catalogue, index_plan, vector_index
+from db import index_catalogue, index_plan, text_index, vector_index
 from tasks import resources
 from tasks.app import app
 from tasks.persist import reason
@@ -87,7 +87,8 @@ def look() -> None:
             quiet = now - watch.quiet_since
             if now < watch.not_before:
                 return
-            if not watch.texts_wait and not vector_index.is_due(connection, config, watch.rate, quiet):
+            texts_wait = watch.texts_wait and text_index.wanted(config)
+            if not texts_wait and not vector_index.is_due(connection, config, watch.rate, quiet):
                 return
     except (SQLAlchemyError, psycopg2.Error) as error:
         log.warning("no look at the indexes: %s", reason(error))

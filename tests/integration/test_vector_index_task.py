@@ -1,12 +1,15 @@
 """The builder inside a running worker: it finds its work by itself, and the queue goes on beside it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import psycopg2
 import pytest
 from sqlalchemy import Engine
 
+from db import index_plan, vector_index
 from settings import Settings
+from tasks import indexes, resources
 from tasks.indexes import Watch
 from tests.parts import Running, eventually
 from tests.pipeline import Pipeline
@@ -78,3 +81,26 @@ def test_texts_are_taken_in_when_many_wait_and_it_is_no_burst() -> None:
     assert not waits(15_000, 7.0), "a burst has no core to spare"
     waits(15_000, 8.0)
     assert waits(15_000, 9.0)
+
+
+@pytest.mark.parametrize("keyword_index", ["on", "off"])
+def test_the_builder_takes_in_what_waits(
+    settings: Settings, stored: Stored, keyword_index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_or_without = replace(settings, keyword_index=keyword_index, metadata_index="off")
+    monkeypatch.setattr(indexes, "watch", watch := Watch())
+    monkeypatch.setattr(resources, "side_engine", lambda: stored.engine)
+    monkeypatch.setattr("settings.load", lambda: with_or_without)
+    vector_index.tend(with_or_without, 0.0, 0.0)
+    stored.add(index_plan.WAITING_ROWS)
+    indexes.look()
+    watch.seen_at -= 1.0
+    indexes.look()
+    if keyword_index == "off":
+        assert watch.building is None, "there is nothing to be taken in"
+        return
+    assert watch.building is not None
+    watch.building.join(30)
+    assert watch.taken_in == watch.last_id
+    (waiting,) = ask(stored.engine, "SELECT gin_clean_pending_list('text_messages_words') AS pages")
+    assert waiting["pages"] == 0
