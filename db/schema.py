@@ -10,7 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from psycopg2 import sql
-from psycopg2.errors import LockNotAvailable
+from psycopg2.errors import DeadlockDetected, LockNotAvailable
 from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import OperationalError
 
@@ -113,7 +113,7 @@ def migrated(connection: Connection, revision: str, direction: object) -> bool:
         direction(configuration(connection), revision)  # type: ignore[operator]
         connection.commit()
     except OperationalError as error:
-        if not isinstance(error.orig, LockNotAvailable):
+        if not isinstance(error.orig, LockNotAvailable | DeadlockDetected):
             raise
         connection.rollback()
         log.warning("somebody uses a table that the migration has to alter: it is tried again")
@@ -131,7 +131,7 @@ def drop_unwanted(connection: Connection, settings: Settings) -> None:
         text_index.drop_unwanted(connection, settings)
         connection.commit()
     except OperationalError as error:
-        if not isinstance(error.orig, LockNotAvailable):
+        if not isinstance(error.orig, LockNotAvailable | DeadlockDetected):
             raise
         connection.rollback()
 

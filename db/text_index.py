@@ -56,14 +56,15 @@ def is_due(connection: Connection, settings: Settings) -> bool:
 
 
 def drop_unwanted(connection: Connection, settings: Settings) -> None:
-    """Drops what the settings do not ask for where the table is there and has no row. Waits for whoever uses it."""
-    there = "SELECT to_regclass('text_messages') IS NOT NULL"
+    """Drops what the settings do not ask for where the table has no row. Waits for its users. Not of a schema before
+    0003, whose release has no builder to make it again."""
+    there = "SELECT to_regclass('vector_index_parts') IS NOT NULL"
     if not connection.execute(text(there)).scalar_one():
         return
     if connection.execute(text("SELECT EXISTS (SELECT FROM text_messages)")).scalar_one():
         return
     for name in present(connection).keys() - wanted(settings).keys():
-        connection.exec_driver_sql(f"DROP INDEX {name}")
+        connection.exec_driver_sql(f"DROP INDEX IF EXISTS {name}")
 
 
 def tend(connection: Connection, settings: Settings) -> None:

@@ -95,8 +95,15 @@ def tend(settings: Settings, rate: float, quiet_seconds: float) -> int | None:
             if wanted is not None:
                 return build(connection, model, wanted, settings, quiet=rate <= index_plan.QUIET_ROWS_PER_SECOND)
         text_index.tend(connection, settings)
-        text_index.take_in(connection)
     return None
+
+
+def take_in_texts(settings: Settings) -> None:
+    """Puts what waits beside the text indexes into them, and does nothing else: `tend` counts every part. Where another
+    builder is at work it is left to a later time."""
+    with builder(settings) as connection:
+        if connection is not None:
+            text_index.take_in(connection)
 
 
 @contextmanager

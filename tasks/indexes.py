@@ -4,6 +4,7 @@ for PostgreSQL to build it, so the queue `persist` goes on meanwhile."""
 import logging
 import threading
 import time
+from functools import partial
 
 import psycopg2
 from sqlalchemy.exc import SQLAlchemyError
@@ -53,7 +54,8 @@ class Watch:
     @property
     def texts_wait(self) -> bool:
         """Whether enough rows came in since the text indexes took some in, as far as this process knows."""
-        waiting = (self.last_id or 0) - self.taken_in
+        last_id = self.last_id or 0
+        waiting = last_id - self.taken_in if last_id >= self.taken_in else last_id  # else made anew
         return waiting >= index_plan.WAITING_ROWS and self.rate <= index_plan.BURST_ROWS_PER_SECOND
 
     @property
@@ -87,26 +89,37 @@ def look() -> None:
             quiet = now - watch.quiet_since
             if now < watch.not_before:
                 return
-            texts_wait = watch.texts_wait and text_index.wanted(config)
-            if not texts_wait and not vector_index.is_due(connection, config, watch.rate, quiet):
+            if vector_index.is_due(connection, config, watch.rate, quiet):
+                work = partial(build, config, watch.rate, quiet)
+            elif watch.texts_wait and text_index.wanted(config):
+                work = partial(take_in, config)
+            else:
                 return
     except (SQLAlchemyError, psycopg2.Error) as error:
         log.warning("no look at the indexes: %s", reason(error))
         return
-    watch.building = threading.Thread(target=build, args=(config, watch.rate, quiet), name="index builder", daemon=True)
+    watch.building = threading.Thread(target=work, name="index builder", daemon=True)
     watch.building.start()
 
 
 def build(config: settings.Settings, rate: float, quiet_seconds: float) -> None:
     """What the thread does. It may end at any moment with its process: the next builder takes it up."""
     began = time.monotonic()
-    last_id = watch.last_id or 0
     try:
         part = vector_index.tend(config, rate, quiet_seconds)
-        if part is None:
-            watch.taken_in = last_id
         if part is not None:
             log.info("index part %d built in %.1f s", part, time.monotonic() - began)
     except SQLAlchemyError as error:
         watch.not_before = time.monotonic() + (PAUSE_SECONDS if not vector_index.was_broken_off(error) else 0.0)
         log.warning("an index was not built: %s", reason(error))
+
+
+def take_in(config: settings.Settings) -> None:
+    """What the thread does where only texts wait."""
+    last_id = watch.last_id or 0
+    try:
+        vector_index.take_in_texts(config)
+        watch.taken_in = last_id
+    except SQLAlchemyError as error:
+        watch.not_before = time.monotonic() + PAUSE_SECONDS
+        log.warning("texts were not taken into their indexes: %s", reason(error))

@@ -81,10 +81,10 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             self.tells_next = now + TELL_SECONDS
             self.hub.call_later(TELL_SECONDS, self.hub.call_soon, self._flush_events_promise)
 
-    def stop(self) -> None:
+    def shutdown(self) -> None:  # the pool has ended by now, and told of its last tasks
         with contextlib.suppress(*BROKER_ERRORS):
             self._flush_events()
-        super().stop()
+        super().shutdown()
 
     def ensure_connected(self, conn: Any) -> Any:
         connect = conn.ensure_connection

@@ -113,6 +113,8 @@ def test_a_text_index_that_no_setting_asks_for_goes_at_once_while_there_is_no_te
     engine.dispose()
     schema.upgrade(without)
     assert indexes() == {}
+    schema.downgrade(without, "0002")
+    assert indexes() == {"text_messages_words": True}, "that release has no builder"
     assert schema.downgrade(without, "base") == "base"
 
 

@@ -87,7 +87,7 @@ def test_what_waits_beside_the_indexes_is_taken_in(database: Engine, settings: S
 
     tend(settings, database)
     add(database, "waits")
-    vector_index.tend(settings, 0.0, 0.0)
+    vector_index.take_in_texts(settings)
     assert waiting() == [0, 0]
     add(database, "waits, too")
     assert waiting() == [1, 1], "nothing waits here, so nothing was taken in"

@@ -81,6 +81,9 @@ def test_texts_are_taken_in_when_many_wait_and_it_is_no_burst() -> None:
     assert not waits(15_000, 7.0), "a burst has no core to spare"
     waits(15_000, 8.0)
     assert waits(15_000, 9.0)
+    watch.taken_in = 15_000
+    waits(2_100, 10.0)
+    assert waits(2_100, 11.0), "the tables were made anew, and the ids began again"
 
 
 @pytest.mark.parametrize("keyword_index", ["on", "off"])
@@ -93,6 +96,7 @@ def test_the_builder_takes_in_what_waits(
     monkeypatch.setattr("settings.load", lambda: with_or_without)
     vector_index.tend(with_or_without, 0.0, 0.0)
     stored.add(index_plan.WAITING_ROWS)
+    monkeypatch.setattr(vector_index, "put_in_order", lambda *_: pytest.fail("it counts the whole table"))
     indexes.look()
     watch.seen_at -= 1.0
     indexes.look()

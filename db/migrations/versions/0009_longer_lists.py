@@ -20,6 +20,7 @@ BEGIN
         SELECT i.indexrelid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
         WHERE i.indrelid = 'text_messages'::regclass
             AND (starts_with(c.relname, 'text_messages_words') OR c.relname = 'text_messages_metadata')
+        ORDER BY i.indexrelid  -- as everybody locks them
     LOOP
         EXECUTE format('ALTER INDEX %%s {action}', found);
     END LOOP;
