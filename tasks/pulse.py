@@ -79,11 +79,19 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         now = time.monotonic()
         if self.hub and now >= self.tells_next:  # else it is on its way, or its timer went with a lost connection
             self.tells_next = now + TELL_SECONDS
-            self.hub.call_later(TELL_SECONDS, self.hub.call_soon, self._flush_events_promise)
+            self.hub.call_later(TELL_SECONDS, self.tell)
 
-    def shutdown(self) -> None:  # the pool has ended by now, and told of its last tasks
+    def tell(self) -> None:
         with contextlib.suppress(*BROKER_ERRORS):
             self._flush_events()
+
+    def on_connection_error_after_connected(self, error: Exception) -> None:
+        self.tell()  # in vain, but Celery keeps for the next connection only what it has tried to tell
+        super().on_connection_error_after_connected(error)
+
+    def shutdown(self) -> None:  # the pool has ended by now, and told of its last tasks
+        if self.connection:
+            self.tell()
         super().shutdown()
 
     def ensure_connected(self, conn: Any) -> Any:

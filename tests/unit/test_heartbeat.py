@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from celery.concurrency import solo
 from celery.worker import state
+from kombu.asynchronous import Hub
 from kombu.exceptions import OperationalError
 
 import settings as configuration
@@ -142,6 +143,45 @@ def test_a_worker_beats_while_it_seeks_its_broker(file: Path, monkeypatch: pytes
     assert looks == 2
     assert heartbeat.problem(file) is None
     assert "ensure_connection" not in vars(connection)
+
+
+@pytest.fixture
+def telling() -> pulse.Consumer:
+    """A worker's consumer with a dispatcher of events as Celery makes it, whose channel is in memory."""
+    made = pulse.Consumer.__new__(pulse.Consumer)
+    made.hub = Hub()
+    made.connection = app.connection_for_write("memory://")
+    made.event_dispatcher = app.events.Dispatcher(
+        made.connection, buffer_group=["task"], on_send_buffered=made.on_send_event_buffered
+    )
+    made.told = []
+    made.event_dispatcher.producer.publish = lambda events, **_: made.told.append(events)
+    return made
+
+
+def test_events_are_told_together_and_on_their_own(telling: pulse.Consumer) -> None:
+    for number in range(3):
+        telling.event_dispatcher.send("task-received", uuid=str(number))
+    assert telling.told == []
+    (waiting,) = [entry for _, _, entry in telling.hub.timer.queue]
+    waiting()
+    assert [event["uuid"] for event in telling.told[0]] == ["0", "1", "2"]
+    assert len(telling.told) == 1
+
+
+def test_events_outlive_a_connection(telling: pulse.Consumer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ConnectionError
+
+    telling.event_dispatcher.producer.publish = broken
+    telling.event_dispatcher.send("task-received", uuid="kept")
+    monkeypatch.setattr("celery.worker.consumer.Consumer.on_connection_error_after_connected", lambda *_: None)
+    telling.on_connection_error_after_connected(ConnectionError())
+    after = app.events.Dispatcher(telling.connection)
+    after.producer.publish = lambda events, **_: telling.told.append(events)
+    after.extend_buffer(telling.event_dispatcher)
+    after.flush()
+    assert [event["uuid"] for event in telling.told[0]] == ["kept"]
 
 
 def test_beat_beats_with_every_round_of_its_schedule(file: Path) -> None:
