@@ -125,6 +125,7 @@ class Meter:
         self.roots = dict(roots)
         self.began: dict[str, float] = {}
         self.spent: dict[str, float] = {}
+        self.seconds: list[tuple[float, float]] = []  # at which second since 1970 how many were spent by all together
         self.restart()
         self.largest_mb = dict.fromkeys(self.roots, 0.0)
         self.series: list[tuple[float, dict[str, float]]] = []
@@ -134,6 +135,7 @@ class Meter:
         """Processor time counts from now on."""
         self.began = {name: cpu_seconds(pids) for name, pids in families(self.roots).items()}
         self.spent = dict.fromkeys(self.roots, 0.0)
+        self.seconds = [(time.time(), 0.0)]
 
     def sample(self) -> None:
         found = families(self.roots)
@@ -142,3 +144,4 @@ class Meter:
             self.largest_mb[name] = max(self.largest_mb[name], megabytes)
             self.spent[name] = max(self.spent[name], cpu_seconds(found[name]) - self.began[name])
         self.series.append((time.monotonic() - self._started, now))
+        self.seconds.append((time.time(), sum(self.spent.values())))

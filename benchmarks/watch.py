@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import psycopg2
+from numpy.typing import NDArray
 
 from benchmarks.contestants import Layout
 from benchmarks.processes import Meter
@@ -17,6 +18,7 @@ LOOK_SECONDS = 0.25
 # Less WAL than this in one look means that nobody is writing rows.
 QUIET_BYTES = 65_536
 COUNT_EVERY_SECONDS = 5.0
+COUNT_SHARE = 0.005  # of the time, at most, is spent on counting, which takes longer with each row that is there
 SAMPLE_SECONDS = 2.0  # a look at the memory of all processes takes some ten milliseconds
 
 Connection = psycopg2.extensions.connection
@@ -51,13 +53,14 @@ def wait_until_visible(
     Raises Unfinished.
     """
     began = counted = sampled = time.monotonic()
-    position = 0.0
+    position, pause = 0.0, COUNT_EVERY_SECONDS
     while True:
         now = time.monotonic()
         moved = number(connection, "SELECT pg_current_wal_insert_lsn() - '0/0'")
-        if moved - position < QUIET_BYTES or now - counted > COUNT_EVERY_SECONDS:
-            counted = now
+        if moved - position < QUIET_BYTES or now - counted > pause:
             count = number(connection, f"SELECT count(*) FROM {layout.vectors}")
+            counted = time.monotonic()
+            pause = max(COUNT_EVERY_SECONDS, (counted - now) / COUNT_SHARE)
             if count >= expected:
                 return
             if now - began > timeout:
@@ -96,12 +99,15 @@ class Commits:
         they do not count."""
         return (self.total - self.rows[0]) / (self.last - self.first) if len(self.at) > 1 else float("nan")
 
-    def rates(self, every: int) -> list[float]:
-        """Vectors a second for each `every` of them, in the order in which they came."""
+    def times(self, every: int) -> NDArray[np.float64]:
+        """When none was there, when `every` of them were, twice as many, and so on; in seconds since 1970."""
         reached = np.cumsum(self.rows)
         marks = np.arange(0, self.total + 1, every)
-        times = np.interp(marks, np.concatenate(([0], reached)), np.concatenate(([self.first], self.at)))
-        return [float(every / span) for span in np.diff(times) if span > 0]
+        return np.interp(marks, np.concatenate(([0], reached)), np.concatenate(([self.first], self.at)))
+
+    def rates(self, every: int) -> list[float]:
+        """Vectors a second for each `every` of them, in the order in which they came."""
+        return [float(every / span) for span in np.diff(self.times(every)) if span > 0]
 
     def longest_gap(self) -> float:
         return float(np.diff(self.at).max()) if len(self.at) > 1 else 0.0

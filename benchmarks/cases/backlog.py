@@ -2,6 +2,8 @@
 
 import argparse
 
+import numpy as np
+
 from benchmarks import contestants, texts, watch
 from benchmarks.bench import Bench, turns
 from benchmarks.report import Outcome
@@ -36,11 +38,14 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
     with bench.topic(sent) as topic:
         for number, contestant in turns([choices[name]() for name in given.of.split(",")], given.runs):
             with bench.live(contestant, topic, embedder=embedder) as live:
+                live.wait_for_first()
                 live.wait_for(given.records, 120 + given.records / 1_000)
                 live.meter.sample()
                 found = watch.commits(live.connection, contestant.layout)
                 watch.verify(live.connection, contestant.layout, sent, embedder)
                 rates = found.rates(given.every)
+                at, spent = np.array(live.meter.seconds).T
+                costs = np.diff(np.interp(found.times(given.every), at, spent))
                 memory = live.memory_mb(servers=True)
             outcome.add(
                 contestant.name,
@@ -50,6 +55,8 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
                     "last /s": rates[-1],
                     "least of average": min(rates) * len(rates) / sum(rates),
                     "last of first": rates[-1] / rates[0],
+                    "CPU most of average": costs.max() / costs.mean(),
+                    "CPU last of first": costs[-1] / costs[0],
                     "MB": sum(live.memory_mb().values()),
                 },
             )
@@ -57,6 +64,7 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
             lines[contestant.name] = [[(place + 1) * given.every, rate] for place, rate in enumerate(rates)]
             outcome.details[f"{contestant.name}, round {number}"] = {
                 "rates": [round(rate) for rate in rates],
+                "cpu seconds of each": [round(float(cost), 2) for cost in costs],
                 "largest megabytes": {name: round(size) for name, size in memory.items()},
                 "megabytes over time": [
                     [round(at), {name: round(size) for name, size in sizes.items()}]
@@ -66,7 +74,8 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
             }
             bench.say(f"  round {number}: {contestant.name}: {found.running_rate:,.0f}/s, last {rates[-1]:,.0f}/s")
     outcome.notes.append(
-        "aim: the rate stays within 10 % from start to end; MB: the sum of the product's own processes"
+        "aim: the rate stays within 10 % from start to end; CPU: of all processes, servers too, for each step; MB: the "
+        "sum of the product's own processes"
     )
     outcome.plot = {
         "title": "Rate over a backlog",
