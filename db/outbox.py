@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
 from db.commands import array
-from db.copy import copy_pieces, id_bytes, vector_rows
+from db.copy import copy_pieces, id_bytes, ids_array, vector_rows
 
 # Messages in a job of a model that is not the active one.
 SECOND_JOB = 100
@@ -357,8 +357,11 @@ def current_hashes(connection: Connection, ids: Collection[str]) -> dict[bytes, 
     rows = connection.execute(
         text("SELECT id::text, content_hash::text FROM text_messages WHERE id = ANY (:ids ::uuid[])"),
         {"ids": array(ids)},
-    )
-    return {uuid.UUID(row[0]).bytes: uuid.UUID(row[1]).bytes for row in rows}
+    ).all()
+    if not rows:
+        return {}
+    found, hashes = (ids_array(column).tolist() for column in zip(*rows, strict=True))
+    return dict(zip(found, hashes, strict=True))
 
 
 def delete_outdated(connection: Connection, model: str, ids: Iterable[object], replaced: Iterable[object]) -> None:
