@@ -158,16 +158,19 @@ def split_job(connection: Connection, job: Job, lease: str) -> None:
     )
 
 
-def take_waiting_jobs(connection: Connection, *, messages: int, seconds: float, small: int) -> list[tuple[int, int]]:
+def take_waiting_jobs(
+    connection: Connection, *, messages: int, seconds: float, small: int, given_up: float = 0.0
+) -> list[tuple[int, int]]:
     """Reserves jobs that wait for somebody, for `seconds`: (job id, number of its messages) pairs with at most about
-    `messages` messages together. Jobs of at most `small` messages come first, then the oldest.
-    Those of a model that is not the active one are for db.second_set."""
+    `messages` messages together. Jobs of at most `small` messages come first, then the oldest. A lease that ends within
+    `given_up` seconds counts as over. Those of a model that is not the active one are for db.second_set."""
     connection.execute(text("SET LOCAL synchronous_commit = off"))
     rows = connection.execute(
         text("""
             WITH waiting AS (
                 SELECT id, cardinality(message_ids) AS size FROM embedding_jobs
                 WHERE model IS NULL AND (available_at <= clock_timestamp()
+                    OR lease IS NOT NULL AND available_at <= clock_timestamp() + make_interval(secs => :given_up)
                     -- No lease is so long: the server's clock was set back.
                     OR available_at > clock_timestamp() + INTERVAL '1 hour')
                 ORDER BY cardinality(message_ids) > :small, id LIMIT :messages FOR UPDATE SKIP LOCKED
@@ -181,7 +184,7 @@ def take_waiting_jobs(connection: Connection, *, messages: int, seconds: float, 
             FROM chosen WHERE j.id = chosen.id
             RETURNING j.id, cardinality(j.message_ids)
         """),
-        {"messages": messages, "seconds": seconds, "small": small},
+        {"messages": messages, "seconds": seconds, "small": small, "given_up": given_up},
     )
     return sorted((row[0], row[1]) for row in rows)
 

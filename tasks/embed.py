@@ -75,7 +75,7 @@ def embed_text(
 def is_fresh(sent: float | None) -> bool:
     """Whether a lease of then, in seconds since 1970, is still good for most of its time. A clock that is wrong costs a
     question, or work that is done twice."""
-    return sent is None or 0 <= time.time() - sent < settings.load().embed_lease_seconds / 4
+    return sent is None or 0 <= time.time() - sent < settings.load().embed_lease_seconds * leases.FRESH
 
 
 def carry_out(

@@ -17,8 +17,13 @@ from tasks import resources
 log = logging.getLogger(__name__)
 
 
+# Shares of a lease's time: after which one is renewed, again and again; until which a held job may be begun without
+# being claimed; and of which so much is left at most that nobody can be at it, since 1 - FRESH - RENEWED is more.
+RENEWED, FRESH, GIVEN_UP = 1 / 8, 1 / 4, 1 / 2
+
+
 class Keeper:
-    """Renews leases, three times within their duration. One thread does it for all tasks of the process: to start one
+    """Renews leases. One thread does it for all tasks of the process: to start one
     each time would take a small task a twentieth of its time."""
 
     def __init__(self, seconds: float) -> None:
@@ -35,7 +40,7 @@ class Keeper:
 
     def keep(self) -> None:
         while True:
-            time.sleep(self.seconds / 3)
+            time.sleep(self.seconds * RENEWED)
             with self.lock:  # so that nothing is renewed that has just been given back
                 for lease, jobs in self.kept.items():
                     self.renew(lease, jobs)

@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 import settings
 import tasks
 from db import commands, outbox, session
-from tasks import reembedding, resources
+from tasks import leases, reembedding, resources
 from tasks.app import app
 from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
 from tasks.persist import SMALL, batches, reason
@@ -35,7 +35,8 @@ def sweep() -> int:
     reembedding.wake()
     config = settings.load()
     try:
-        room = config.embed_queue_max - queue_length("embed") - queue_length("embed", BULK_PRIORITY)
+        queued = queue_length("embed") + queue_length("embed", BULK_PRIORITY)
+        room = config.embed_queue_max - queued
         if room < config.embed_queue_max / 2:
             return 0
         with resources.engine().begin() as connection:
@@ -44,6 +45,8 @@ def sweep() -> int:
                 messages=room * config.embed_task_messages,
                 seconds=config.embed_lease_seconds,
                 small=SMALL,
+                # What is in no queue, and is not renewed by a worker, is lost.
+                given_up=0.0 if queued else config.embed_lease_seconds * leases.GIVEN_UP,
             )
         # What came in bulk stands back behind what somebody may be waiting for; but for the oldest of it, a task each
         # time, or a steady flow would keep the jobs of a worker that died waiting for ever.

@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from db import commands, outbox, session
 from db.commands import Stored
 from records import Record
-from tasks import embed, leases, measured
+from tasks import embed, leases, measured, upkeep
 from tests.integration.test_embedding_faults import FAILED, JOBS, Fickle, fickle, job_ids  # noqa: F401 - a fixture
 from tests.parts import eventually
 from tests.samples import a_record, ask, embedded, meanwhile, persist, run
@@ -182,6 +182,26 @@ def test_a_held_job_that_was_lost_on_the_way_is_found_and_has_cost_no_attempt(da
         assert outbox.take_waiting_jobs(connection, messages=10, seconds=20, small=50) == [(stored.jobs[0], 1)]
         (claimed,) = outbox.claim_jobs(connection, stored.jobs, OTHER, 20)
     assert claimed.attempts == 1
+
+
+def test_a_lease_that_nobody_renews_is_given_up_before_it_ends_where_nothing_is_queued(
+    database: Engine,
+    fickle: Fickle,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert 1 - leases.FRESH - leases.RENEWED > leases.GIVEN_UP, "a worker may be at it"
+    sent: list[list[int]] = []
+    monkeypatch.setattr(upkeep, "send", lambda tasks_, **_: sent.extend(ids for ids, _ in tasks_))
+    monkeypatch.setattr(upkeep, "SWEEP_AGAIN_SECONDS", 0.0)
+    stored = few(database, a_record("one"))
+    persist(database, a_record("reserved"), reserved_seconds=20)
+    assert stored is not None
+    left = "UPDATE embedding_jobs SET available_at = clock_timestamp() + make_interval(secs => :left)"
+    for queued, left_seconds, expected in ((0, 10.5, []), (1, 9.5, []), (0, 9.5, [stored.jobs])):
+        monkeypatch.setattr(upkeep, "queue_length", lambda *_, queued=queued: queued)
+        run(database, left, left=left_seconds)
+        upkeep.sweep()
+        assert sent == expected, "what is only reserved waits: its provider may have asked for that"
 
 
 def test_what_is_told_of_stored_vectors_does_not_wait_for_the_connection_that_stored_them(
