@@ -36,6 +36,8 @@ QUEUE_FACTOR = 4
 LETTER_SECONDS = 1.0
 OVERTAKEN_SECONDS = 2.0
 OVERTAKEN_BY = 4  # times the workers that may be at it, and some
+LOST_SECONDS = 4.0  # a task takes a tenth of that, and where none is queued it does not wait either
+LOOK_SECONDS = 0.5
 FINISHED_KEPT = 256
 
 
@@ -51,7 +53,7 @@ class SentTask:
         self.due = 0.0
         self.published: float | None = None
         self.order = 0
-        self.overtaken = False
+        self.sent_again = False
         self.seen: bytes | None = None
 
 
@@ -76,6 +78,13 @@ class HandOver:
         self.letters: list[SentLetter] = []
 
 
+def is_late(task: SentTask, now: float, seconds: float) -> bool:
+    """Whether a task was sent so long ago, once, and nobody has told of a try."""
+    if task.published is None or task.sent_again or task.seen is not None:
+        return False
+    return now - task.published >= seconds
+
+
 def arrived(future: FutureRecordMetadata | None) -> bool:
     return future is not None and bool(future.succeeded())
 
@@ -91,6 +100,7 @@ class HandOvers:
         self.broker_away_until = 0.0
         self.kafka_away_until = 0.0
         self.published = 0
+        self.looked = float("-inf")  # when the queue was last asked whether it is empty
         self.finished: deque[int] = deque(maxlen=FINISHED_KEPT)  # the orders of the tasks that finished last
 
     @property
@@ -227,9 +237,10 @@ class HandOvers:
                 self.produce(letter)
 
     def renew(self) -> None:
-        """Sends again what was overtaken, and what nobody has finished within its lease, each time with a longer one.
+        """Sends again what was overtaken, what is in no queue and in nobody's hand any more, and what nobody has
+        finished within its lease, each time with a longer one.
 
-        The latter not while the queue is long: then the task most likely waits in it, and copies would only make it
+        The last not while the queue is long: then the task most likely waits in it, and copies would only make it
         longer. A lost one among them is sent again after LEASE_MOST_SECONDS all the same, unless the queue is out of
         all proportion because nobody works on it.
         """
@@ -238,8 +249,12 @@ class HandOvers:
         for task in sent:
             if self.is_overtaken(task, now):
                 log.warning("%s %s was overtaken by those sent after it, sent again", task.name, task.about)
-                task.overtaken = True
+                task.sent_again = True
                 self.publish(task)
+        for task in self.lost(sent, now):
+            log.warning("%s %s is not queued any more and not done, sent again", task.name, task.about)
+            task.sent_again = True
+            self.publish(task)
         due = [task for task in sent if now > task.due]
         if not due:
             return
@@ -263,11 +278,21 @@ class HandOvers:
         One that told of a try of its own is not: it went to the end of the queue. Nor is one that was overtaken before:
         it most likely waits for rows that somebody else has locked, and each copy would keep another worker waiting.
         """
-        if task.overtaken or task.published is None or task.seen is not None:
-            return False
-        if now - task.published < OVERTAKEN_SECONDS:
+        if not is_late(task, now, OVERTAKEN_SECONDS):
             return False
         return sum(order > task.order for order in self.finished) >= OVERTAKEN_BY * (self.settings.persist_workers + 2)
+
+    def lost(self, sent: Sequence[SentTask], now: float) -> list[SentTask]:
+        """What was sent so long ago that a worker would have finished it, where the queue is empty. Of those that are
+        sent again for nothing, since their worker was held up, the copy finds its work done."""
+        late = [task for task in sent if is_late(task, now, LOST_SECONDS)]
+        if not late or now - self.looked < LOOK_SECONDS:
+            return []
+        self.looked = now
+        try:
+            return [] if queue_length("persist") else late
+        except BROKER_ERRORS:
+            return []
 
     def drop_results(self, ids: Sequence[str]) -> None:
         """Results that were read are of no more use; those that are left behind expire (result_expires)."""

@@ -174,6 +174,21 @@ def test_a_task_that_many_later_ones_have_overtaken_is_sent_again_at_once(
     assert sent == ["tasks.persist_text"], "a second time it is not lost but slow, until its lease has run out"
 
 
+@pytest.mark.parametrize(("queued", "age", "again"), [(0, 5, True), (1, 5, False), (0, 3, False)])
+def test_a_task_that_is_in_no_queue_and_not_done_is_sent_again_once(
+    hand_overs: HandOvers, sent: list[str], monkeypatch: pytest.MonkeyPatch, queued: int, age: float, again: bool
+) -> None:
+    monkeypatch.setattr(hand_over, "queue_length", lambda _name: queued)
+    task = overdue(hand_overs, time.monotonic())
+    task.published, task.due = time.monotonic() - age, time.monotonic() + 5
+    hand_overs.renew()
+    assert sent == (["tasks.persist_text"] if again else [])
+    task.published, hand_overs.looked = time.monotonic() - 5, 0.0
+    sent.clear()
+    hand_overs.renew()
+    assert sent == ([] if again or queued else ["tasks.persist_text"])
+
+
 def test_a_task_that_tries_again_was_not_overtaken(hand_overs: HandOvers, sent: list[str]) -> None:
     task = overdue(hand_overs, time.monotonic())
     task.published, task.due, task.seen = time.monotonic() - 3, time.monotonic() + 7, b"RETRY"
