@@ -1,12 +1,15 @@
-"""What nothing built on these parts can beat: the model alone, COPY alone, SQL alone."""
+"""What nothing built on these parts can beat: the model alone, COPY alone, SQL alone, the disk alone."""
 
 import contextlib
 import io
+import os
 import struct
+import tempfile
 import time
 import uuid
 from collections.abc import Sequence
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import psycopg2
@@ -20,12 +23,29 @@ from embedder import Embedder
 
 BATCH = 500
 
+DISK_WRITES, DISK_BYTES, DISK_PAUSE_SECONDS = 200, 8_192, 0.02
+
 
 def copy_rate(bench: Bench, outcome: Outcome, texts: Sequence[Text], embedder: Embedder) -> None:
     """COPY of ready-made rows into a table with nothing but its primary key, one commit for 500 of them."""
     vectors = np.concatenate([embedder.embed([each.text for each in texts[at : at + BATCH]]) for at in steps(texts)])
     with table(bench, "UUID", embedder.dimensions) as connection, connection.cursor() as cursor:
         outcome.add("floor: COPY", **{"running /s": len(texts) / copy_into(cursor, texts, vectors)})
+
+
+def disk_waits(folder: Path) -> list[float]:
+    """How many ms each of some writes to a file there waits for the disk, while nothing else is done: what a commit
+    waits for at least."""
+    waits = []
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for _ in range(DISK_WRITES):
+            time.sleep(DISK_PAUSE_SECONDS)
+            file.write(bytes(DISK_BYTES))
+            file.flush()
+            began = time.perf_counter()
+            os.fdatasync(file.fileno())
+            waits.append(1000 * (time.perf_counter() - began))
+    return waits
 
 
 def insert_rate(bench: Bench, texts: Sequence[Text], vectors: np.ndarray) -> float:
