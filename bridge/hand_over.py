@@ -36,7 +36,7 @@ QUEUE_FACTOR = 4
 LETTER_SECONDS = 1.0
 OVERTAKEN_SECONDS = 2.0
 OVERTAKEN_BY = 4  # times the workers that may be at it, and some
-LOST_SECONDS = 4.0  # a task takes a tenth of that, and where none is queued it does not wait either
+LOST_SECONDS = 6.0  # a task takes a tenth of that, and where none is queued it does not wait either
 LOOK_SECONDS = 0.5
 FINISHED_KEPT = 256
 
@@ -157,6 +157,12 @@ class HandOvers:
             log.warning("broker away, tasks will be sent again: %s", error)
             self.broker_away_until = task.due = time.monotonic() + UNSENT_SECONDS * random.uniform(1, 2)
 
+    def send_again(self, task: SentTask) -> None:
+        """Before its lease has run out, which is done once."""
+        before = task.published
+        self.publish(task)
+        task.sent_again = task.published != before
+
     def bury(self, hand_over: HandOver, bad: Sequence[tuple[ConsumerRecord, BadRecord]]) -> None:
         """Sends records to the dead letters, topic and table."""
         logs.dead_letters(log, bad)
@@ -194,6 +200,7 @@ class HandOvers:
                 answers = self.app.backend.mget(keys)
             except BROKER_ERRORS as error:
                 log.warning("broker away, results unknown: %s", error)
+                self.looked = time.monotonic()  # they may be there: nothing counts as lost before they were read
                 answers = [None] * len(keys)
             for (hand_over, task), answer in zip(waiting, answers, strict=True):
                 if answer is not None and self.take(hand_over, task, answer):
@@ -249,12 +256,10 @@ class HandOvers:
         for task in sent:
             if self.is_overtaken(task, now):
                 log.warning("%s %s was overtaken by those sent after it, sent again", task.name, task.about)
-                task.sent_again = True
-                self.publish(task)
+                self.send_again(task)
         for task in self.lost(sent, now):
             log.warning("%s %s is not queued any more and not done, sent again", task.name, task.about)
-            task.sent_again = True
-            self.publish(task)
+            self.send_again(task)
         due = [task for task in sent if now > task.due]
         if not due:
             return

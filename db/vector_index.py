@@ -98,12 +98,13 @@ def tend(settings: Settings, rate: float, quiet_seconds: float) -> int | None:
     return None
 
 
-def take_in_texts(settings: Settings) -> None:
-    """Puts what waits beside the text indexes into them, and does nothing else: `tend` counts every part. Where another
-    builder is at work it is left to a later time."""
+def take_in_texts(settings: Settings) -> bool:
+    """Puts what waits beside the text indexes into them, and does nothing else: `tend` counts every part. Returns
+    whether it was done: where another builder is at work it is left to a later time."""
     with builder(settings) as connection:
         if connection is not None:
             text_index.take_in(connection)
+        return connection is not None
 
 
 @contextmanager

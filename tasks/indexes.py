@@ -118,8 +118,8 @@ def take_in(config: settings.Settings) -> None:
     """What the thread does where only texts wait."""
     last_id = watch.last_id or 0
     try:
-        vector_index.take_in_texts(config)
-        watch.taken_in = last_id
+        if vector_index.take_in_texts(config):
+            watch.taken_in = last_id
     except SQLAlchemyError as error:
         watch.not_before = time.monotonic() + PAUSE_SECONDS
         log.warning("texts were not taken into their indexes: %s", reason(error))

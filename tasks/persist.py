@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 Rejected = tuple[int, str]  # place in the batch, what the database said
 
 SMALL = 50  # messages; a job of more came in bulk
-SENT = "sent"  # the header of an embed_text task that says when it was chained; a worker of an older release lets it be
+SENT = "sent"  # the header of an embed_text task that says since when its job may be held
 # A row that was locked before is only looked at again, so that its neighbours are not kept waiting each time.
 ROW_LOCK_AGAIN_MS = 100
 
@@ -66,6 +66,7 @@ def persist_text(
     it retries itself, `waiting` are the places of those that are still to be stored, since somebody's transaction held
     their rows, and `rejected` what was refused before.
     """
+    began = time.time()
     places = range(len(records)) if waiting is None else waiting
     batch = {place: Record._make(records[place]) for place in places}
     chained = embed_queue_has_room(len(batch))
@@ -78,7 +79,7 @@ def persist_text(
         raise retry(self, outage, **kwargs) from outage
     finally:
         if outcome.jobs:  # also of a batch that was stored in part
-            chain_embedding(outcome.jobs, outcome.texts, outcome.held)
+            chain_embedding(outcome.jobs, outcome.texts, outcome.held, began)
     logs.each(log, "stored", batch.values(), settings.load().kafka_topic, only=outcome.texts)
     if outcome.locked:
         locked = Outage(f"{len(outcome.locked)} rows are locked by somebody's transaction")
@@ -116,6 +117,7 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
         if len(batch) == 1:
             outcome.locked += batch
             return
+        row_lock_ms = ROW_LOCK_AGAIN_MS
     except (SQLAlchemyError, psycopg2.Error, ValueError) as error:
         if session.is_outage(error):
             raise Outage(reason(error)) from error
@@ -187,11 +189,14 @@ def embed_queue_has_room(messages: int) -> bool:
 
 
 def chain_embedding(
-    jobs: Mapping[int, Sequence[str]], texts: Mapping[str, str], held: Mapping[int, str] | None = None
+    jobs: Mapping[int, Sequence[str]],
+    texts: Mapping[str, str],
+    held: Mapping[int, str] | None = None,
+    began: float | None = None,
 ) -> None:
     """Sends embed_text for the jobs of stored messages, with their texts, so that it need not read them. If that fails,
     or the message is lost, the sweep finds the jobs when their reservation has run out. Each of the `held` jobs gets a
-    task of its own, with its lease."""
+    task of its own, with its lease, which is no older than `began`, in seconds since 1970."""
     held = held or {}
     sizes = [(job, len(messages)) for job, messages in jobs.items() if job not in held]
     alone = [([job], 0) for job in held]
@@ -203,7 +208,7 @@ def chain_embedding(
                 tasks.EMBED_TEXT,
                 args=[ids, handed],
                 kwargs={"held": held[ids[0]]} if ids[0] in held else {},
-                headers={SENT: time.time()},
+                headers={SENT: began or time.time()},
                 argsrepr=f"({len(handed)} texts)",
                 kwargsrepr="{}",
             )

@@ -86,7 +86,9 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             self._flush_events()
 
     def on_connection_error_after_connected(self, error: Exception) -> None:
-        self.tell()  # in vain, but Celery keeps for the next connection only what it has tried to tell
+        if self.event_dispatcher:  # in vain, but Celery keeps for the next connection only what it has tried to tell
+            with contextlib.suppress(*BROKER_ERRORS):
+                self.event_dispatcher.flush(errors=False)
         super().on_connection_error_after_connected(error)
 
     def shutdown(self) -> None:  # the pool has ended by now, and told of its last tasks

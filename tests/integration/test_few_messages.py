@@ -4,6 +4,7 @@ leaves, and step back from whatever is more than that."""
 import threading
 import time
 import uuid
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event, text
@@ -13,6 +14,7 @@ from db import commands, outbox, session
 from db.commands import Stored
 from records import Record
 from tasks import embed, leases, measured, upkeep
+from tasks import persist as storing
 from tests.integration.test_embedding_faults import FAILED, JOBS, Fickle, fickle, job_ids  # noqa: F401 - a fixture
 from tests.parts import eventually
 from tests.samples import a_record, ask, embedded, meanwhile, persist, run
@@ -184,6 +186,33 @@ def test_a_held_job_that_was_lost_on_the_way_is_found_and_has_cost_no_attempt(da
     assert claimed.attempts == 1
 
 
+def test_where_a_row_is_locked_its_neighbours_hardly_wait(
+    database: Engine,
+    fickle: Fickle,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    records = [a_record(f"text {number}", at(1, number)) for number in range(40)]
+    persist(database, *records)
+    waits: list[int] = []
+
+    def noted(*given: Any, row_lock_ms: int, **options: Any) -> Stored:
+        waits.append(row_lock_ms)
+        return stored(*given, row_lock_ms=row_lock_ms, **options)
+
+    stored = storing.persist
+    monkeypatch.setattr(storing, "persist", noted)
+    monkeypatch.setattr(storing.expecting, "new", False)
+    edited = {place: record._replace(message="edited", offset=100) for place, record in enumerate(records)}
+    outcome = storing.Outcome()
+    with database.connect() as somebody:
+        somebody.execute(text("SELECT FROM text_messages WHERE id = :id FOR UPDATE"), {"id": records[7].id})
+        storing.store(edited, outcome, None, commands.ROW_LOCK_MS)
+    assert outcome.locked == [7]
+    assert len(outcome.texts) == 39
+    assert waits[0] == commands.ROW_LOCK_MS
+    assert set(waits[1:]) == {storing.ROW_LOCK_AGAIN_MS}
+
+
 def test_a_lease_that_nobody_renews_is_given_up_before_it_ends_where_nothing_is_queued(
     database: Engine,
     fickle: Fickle,  # noqa: F811
@@ -312,7 +341,10 @@ def test_all_leases_are_renewed_while_they_are_kept_and_not_after(database: Engi
 
     with meanwhile(work):
         eventually(lambda: min(seconds_left()) > 0.4)
+        run(database, "UPDATE embedding_jobs SET lease = NULL")  # the sweep took it for lost
+        eventually(lambda: [found["leased"] for found in ask(database, JOBS)] == [True, True])
         done.set()
+    assert [found["attempts"] for found in ask(database, JOBS)] == [0, 0], "no worker has died"
     eventually(lambda: max(seconds_left()) < 0)
     time.sleep(0.6)
     assert max(seconds_left()) < 0

@@ -91,6 +91,8 @@ def test_what_waits_beside_the_indexes_is_taken_in(database: Engine, settings: S
     assert waiting() == [0, 0]
     add(database, "waits, too")
     assert waiting() == [1, 1], "nothing waits here, so nothing was taken in"
+    with vector_index.builder(settings):
+        assert not vector_index.take_in_texts(settings), "another builder is at work"
     assert sorted(keyword(database, "wait")) == ["waits", "waits, too"]
 
 

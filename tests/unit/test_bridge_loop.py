@@ -174,7 +174,7 @@ def test_a_task_that_many_later_ones_have_overtaken_is_sent_again_at_once(
     assert sent == ["tasks.persist_text"], "a second time it is not lost but slow, until its lease has run out"
 
 
-@pytest.mark.parametrize(("queued", "age", "again"), [(0, 5, True), (1, 5, False), (0, 3, False)])
+@pytest.mark.parametrize(("queued", "age", "again"), [(0, 7, True), (1, 7, False), (0, 5, False)])
 def test_a_task_that_is_in_no_queue_and_not_done_is_sent_again_once(
     hand_overs: HandOvers, sent: list[str], monkeypatch: pytest.MonkeyPatch, queued: int, age: float, again: bool
 ) -> None:
@@ -183,10 +183,29 @@ def test_a_task_that_is_in_no_queue_and_not_done_is_sent_again_once(
     task.published, task.due = time.monotonic() - age, time.monotonic() + 5
     hand_overs.renew()
     assert sent == (["tasks.persist_text"] if again else [])
-    task.published, hand_overs.looked = time.monotonic() - 5, 0.0
+    task.published, hand_overs.looked = time.monotonic() - 7, 0.0
     sent.clear()
     hand_overs.renew()
     assert sent == ([] if again or queued else ["tasks.persist_text"])
+
+
+def test_nothing_counts_as_lost_before_its_result_was_asked_for(
+    hand_overs: HandOvers, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_keys: list[str]) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(hand_over, "queue_length", lambda _name: 0)
+    hand_overs.app.backend = SimpleNamespace(get_key_for_task=str, mget=away)
+    task = overdue(hand_overs, time.monotonic())
+    task.published, task.due = time.monotonic() - 9, time.monotonic() + 1
+    hand_overs.collect()
+    hand_overs.renew()
+    assert sent == []
+    hand_overs.looked = 0.0
+    hand_overs.broker_away_until = time.monotonic() + 60
+    hand_overs.renew()
+    assert (sent, task.sent_again) == ([], False), "it was not sent"
 
 
 def test_a_task_that_tries_again_was_not_overtaken(hand_overs: HandOvers, sent: list[str]) -> None:

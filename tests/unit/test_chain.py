@@ -56,10 +56,17 @@ def test_each_task_has_the_jobs_that_fit_and_their_texts(
 
 def test_a_held_job_has_a_task_of_its_own_with_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[tuple[list[Any], dict[str, str]]] = []
+    since: list[float] = []
+
+    def send_task(_name: str, args: list[Any], kwargs: dict[str, str], headers: dict[str, float], **_: object) -> None:
+        found.append((args, kwargs))
+        since.append(headers[persist.SENT])
+
     monkeypatch.setattr("settings.load", lambda: Settings(embedding_provider="hashing"))
-    monkeypatch.setattr(app, "send_task", lambda _name, args, kwargs, **_options: found.append((args, kwargs)))
+    monkeypatch.setattr(app, "send_task", send_task)
     texts = {"a": "1", "b": "2", "c": "3", "d": "4"}
-    persist.chain_embedding({1: ["a"], 2: ["b"], 3: ["c"], 4: ["d", "gone"]}, texts, {2: "lease", 4: "lease"})
+    persist.chain_embedding({1: ["a"], 2: ["b"], 3: ["c"], 4: ["d", "gone"]}, texts, {2: "lease", 4: "lease"}, 5.0)
+    assert since == [5.0, 5.0, 5.0], "since the lease began, not since the task was sent"
     assert found == [
         ([[2], {"b": "2"}], {"held": "lease"}),
         ([[4], {"d": "4"}], {"held": "lease"}),
