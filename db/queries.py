@@ -15,7 +15,6 @@ from sqlalchemy import Connection, text
 
 import settings
 from db import index_catalogue, reembedding_status, text_index
-from db.commands import array
 
 Row = dict[str, Any]
 
@@ -119,7 +118,7 @@ def deletion(connection: Connection, message_id: str) -> tuple[int, int, int] | 
 def texts(connection: Connection, ids: Sequence[str]) -> dict[str, str]:
     """The texts of those of the messages that exist, by id."""
     rows = connection.execute(
-        text("SELECT id::text, message FROM text_messages WHERE id = ANY (:ids ::uuid[])"), {"ids": array(ids)}
+        text("SELECT id::text, message FROM text_messages WHERE id = ANY (:ids ::uuid[])"), {"ids": list(ids)}
     )
     return {row[0]: row[1] for row in rows}
 

@@ -23,8 +23,8 @@ RENEWED, FRESH, GIVEN_UP = 1 / 8, 1 / 4, 1 / 2
 
 
 class Keeper:
-    """Renews leases. One thread does it for all tasks of the process: to start one
-    each time would take a small task a twentieth of its time."""
+    """Renews leases. One thread does it for all tasks of the process: to start one each time would take a small task a
+    twentieth of its time."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds

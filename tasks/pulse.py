@@ -81,19 +81,20 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             self.tells_next = now + TELL_SECONDS
             self.hub.call_later(TELL_SECONDS, self.tell)
 
-    def tell(self) -> None:
-        with contextlib.suppress(*BROKER_ERRORS):
-            self._flush_events()
+    def tell(self, *, kept: bool = True) -> None:
+        """Tells what has gathered, and first, one by one, the events that could not be told before and were `kept`: of
+        a broker that is silent each costs a time-out."""
+        if self.event_dispatcher:
+            with contextlib.suppress(*BROKER_ERRORS):
+                self.event_dispatcher.flush(errors=kept)
 
     def on_connection_error_after_connected(self, error: Exception) -> None:
-        if self.event_dispatcher:  # in vain, but Celery keeps for the next connection only what it has tried to tell
-            with contextlib.suppress(*BROKER_ERRORS):
-                self.event_dispatcher.flush(errors=False)
+        self.tell(kept=False)  # in vain, but Celery keeps for the next connection only what it has tried to tell
         super().on_connection_error_after_connected(error)
 
     def shutdown(self) -> None:  # the pool has ended by now, and told of its last tasks
         if self.connection:
-            self.tell()
+            self.tell(kept=False)
         super().shutdown()
 
     def ensure_connected(self, conn: Any) -> Any:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -182,6 +183,28 @@ def test_events_outlive_a_connection(telling: pulse.Consumer, monkeypatch: pytes
     after.extend_buffer(telling.event_dispatcher)
     after.flush()
     assert [event["uuid"] for event in telling.told[0]] == ["kept"]
+
+
+def test_a_silent_broker_is_tried_once_before_a_reconnect_and_at_the_end(
+    telling: pulse.Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[object] = []
+
+    def silent(events: object, **_: object) -> None:
+        tried.append(events)
+        raise TimeoutError
+
+    telling.event_dispatcher.producer.publish = silent
+    monkeypatch.setattr("celery.worker.consumer.Consumer.on_connection_error_after_connected", lambda *_: None)
+    monkeypatch.setattr("celery.worker.consumer.Consumer.shutdown", lambda *_: None)
+    for number in range(5):
+        telling.event_dispatcher.send("worker-heartbeat", freq=number)  # Celery keeps them
+    tried.clear()
+    for ends in (partial(telling.on_connection_error_after_connected, TimeoutError()), telling.shutdown):
+        telling.event_dispatcher.send("task-received", uuid="last")
+        ends()
+        assert len(tried) == 1, "one time-out, not one for each that was kept"
+        tried.clear()
 
 
 def test_beat_beats_with_every_round_of_its_schedule(file: Path) -> None:
