@@ -86,6 +86,16 @@ def test_texts_are_taken_in_when_many_wait_and_it_is_no_burst() -> None:
     assert waits(2_100, 11.0), "the tables were made anew, and the ids began again"
 
 
+@pytest.mark.parametrize("done", [True, False])
+def test_what_another_builder_kept_from_being_taken_in_still_waits(monkeypatch: pytest.MonkeyPatch, done: bool) -> None:
+    monkeypatch.setattr(indexes, "watch", watch := Watch())
+    monkeypatch.setattr(vector_index, "take_in_texts", lambda _: done)
+    watch.see(5_000, 0.0)
+    watch.see(5_000, 1.0)
+    indexes.take_in(Settings())
+    assert watch.texts_wait is not done
+
+
 @pytest.mark.parametrize("keyword_index", ["on", "off"])
 def test_the_builder_takes_in_what_waits(
     settings: Settings, stored: Stored, keyword_index: str, monkeypatch: pytest.MonkeyPatch

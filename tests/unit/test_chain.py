@@ -1,5 +1,6 @@
 """How persist_text cuts what it has stored into embed_text tasks."""
 
+import time
 from typing import Any
 
 import pytest
@@ -72,6 +73,23 @@ def test_a_held_job_has_a_task_of_its_own_with_its_lease(monkeypatch: pytest.Mon
         ([[4], {"d": "4"}], {"held": "lease"}),
         ([[1, 3], {"a": "1", "c": "3"}], {}),
     ]
+
+
+def test_a_held_job_is_as_old_as_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Halves of a batch are stored one after the other, and chained at its end."""
+    stored_at: list[float] = []
+    chained: list[tuple[Any, ...]] = []
+
+    def store(_batch: object, outcome: persist.Outcome, *_: object) -> None:
+        stored_at.append(time.time())
+        outcome.jobs[1] = ["a"]
+
+    monkeypatch.setattr(persist, "embed_queue_has_room", lambda _: True)
+    monkeypatch.setattr(persist, "store", store)
+    monkeypatch.setattr(persist, "chain_embedding", lambda *given: chained.append(given))
+    persist.persist_text([])
+    (given,) = chained
+    assert given[3] <= stored_at[0]
 
 
 def test_a_task_of_a_model_that_computes_here_is_short() -> None:
