@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, text
 
 from db.commands import array
+from db.outbox import queue_again
 from db.queries import ACTIVE, Row
 
 
@@ -83,8 +84,9 @@ def retry_failures(connection: Connection, message_ids: Sequence[str] | None, *,
     returns how many."""
     chosen = "TRUE" if message_ids is None else "message_id = ANY (:ids ::uuid[])"
     return int(
-        connection.execute(
-            text(f"""
+        queue_again(
+            connection,
+            f"""
                 WITH chosen AS (
                     SELECT message_id, model FROM embedding_failures
                     WHERE model = coalesce({ACTIVE}, model) AND failed_at <= :until ::timestamptz AND {chosen}
@@ -95,7 +97,7 @@ def retry_failures(connection: Connection, message_ids: Sequence[str] | None, *,
                     RETURNING f.message_id
                 )
                 SELECT count(*), queue_embedding(array_agg(message_id)) FROM gone
-            """),
+            """,
             {"ids": array(message_ids or ()), "until": until, "limit": limit},
-        ).scalar_one()
+        )
     )

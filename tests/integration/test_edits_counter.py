@@ -203,3 +203,76 @@ def test_several_jobs_are_free_to_be_claimed(database: Engine, records: list[Rec
     assert len(stored.jobs) == 3
     with database.begin() as connection:
         assert len(outbox.claim_jobs(connection, stored.jobs, str(uuid.uuid4()), 60)) == 3
+
+
+TYPED = """INSERT INTO text_messages (id, message)
+    SELECT gen_random_uuid(), 'typed ' || n FROM generate_series(1, 20) AS n"""
+
+
+def swept(database: Engine) -> list[int]:
+    """The jobs, as the sweep hands them on: without their texts."""
+    with database.begin() as connection:
+        return [job for job, _ in outbox.take_waiting_jobs(connection, messages=1_000, seconds=20, small=50)]
+
+
+def test_what_the_sweep_hands_on_is_not_compared_either(
+    database: Engine,
+    compared: list[int],
+    fickle: Fickle,  # noqa: F811
+) -> None:
+    run(database, TYPED)
+    embed.embed_text(swept(database))
+    assert compared == []
+    assert len(embedded(database)) == 20
+    assert ask(database, "SELECT FROM embedding_jobs") == []
+
+
+def test_an_edit_after_a_swept_text_was_read_is_seen(
+    database: Engine,
+    compared: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    fickle: Fickle,  # noqa: F811
+) -> None:
+    run(database, TYPED)
+    read = embed.current_texts
+
+    def read_and_edit(*given: object) -> dict[str, str]:
+        found = read(*given)  # type: ignore[arg-type]
+        run(database, "UPDATE text_messages SET message = 'edited' WHERE message = 'typed 7'")
+        return found
+
+    monkeypatch.setattr(embed, "current_texts", read_and_edit)
+    embed.embed_text(swept(database))
+    assert compared == [20]
+    assert len(embedded(database)) == 19
+
+
+def test_a_job_that_is_queued_again_has_no_number(
+    database: Engine,
+    records: list[Record],
+    compared: list[int],
+    fickle: Fickle,  # noqa: F811
+) -> None:
+    store_texts(database, records)
+    run(database, "DELETE FROM embedding_jobs")
+    run(
+        database,
+        """INSERT INTO embedding_failures (message_id, content_hash, model, reason, attempts)
+           SELECT m.id, m.content_hash, a.name, 'broken', 1 FROM text_messages m, embedding_models a WHERE a.active""",
+    )
+    with database.begin() as connection:
+        assert outbox.retry_failures(connection) == 20
+    (job,) = ask(database, "SELECT edits, lease, cardinality(message_ids) AS size FROM embedding_jobs")
+    assert job == {"edits": None, "lease": None, "size": 20}
+    embed.embed_text(swept(database))
+    assert compared == [20]
+
+
+def test_halves_of_a_job_keep_its_number(database: Engine, records: list[Record]) -> None:
+    stored = store_texts(database, records)
+    (before,) = ask(database, "SELECT edits FROM embedding_jobs")
+    run(database, "UPDATE text_messages SET message = 'edited' WHERE id = :id ::uuid", id=records[7].id)
+    with database.begin() as connection:
+        outbox.split_job(connection, Job(stored.jobs[0], list(stored.texts), deleted=False, attempts=3), LEASE)
+    halves = ask(database, "SELECT edits FROM embedding_jobs WHERE cardinality(message_ids) = 10")
+    assert halves == [before, before]
