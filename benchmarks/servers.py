@@ -30,7 +30,7 @@ from stack import local_part, postgres_place
 LOWEST_PORT, HIGHEST_PORT = 20_000, 32_000
 POSTGRES_EXTRA = ["-c", "track_commit_timestamp=on"]
 
-WAL_SEGMENTS = 128  # max_wal_size
+WAL_SEGMENTS = 256  # max_wal_size
 
 
 @dataclass(frozen=True)

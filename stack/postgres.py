@@ -42,7 +42,7 @@ def configuration(settings: Settings) -> str:
         "shared_buffers": "256MB",
         "fsync": "on",
         "wal_level": "logical",
-        "max_wal_size": "2GB",
+        "max_wal_size": "4GB",  # a checkpoint in a burst costs it a tenth: each page is logged whole once more
         "min_wal_size": "512MB",  # segments that are kept for the next burst need not be filled with zeros in it
         "password_encryption": "scram-sha-256",
         "timezone": "UTC",
