@@ -21,11 +21,11 @@ from embedder.hashing import HashingEmbedder
 ABOUT = "messages a second with a stub embedder, beside Pathway and a short script"
 
 LEAN, LEAN2 = "like Pathway", "like Pathway, 2 embed workers"
-SHIPPED, SHIPPED2 = "as shipped", "as shipped, 2 embed workers"
+SHIPPED, SHIPPED2 = "as shipped", "as shipped, 2 workers a queue"
 
 CHOICES = {
     "shipped": contestants.as_shipped,
-    "shipped2": lambda: replace(contestants.as_shipped(embed_workers=2), name=SHIPPED2),
+    "shipped2": lambda: replace(contestants.as_shipped(persist_workers=2, embed_workers=2), name=SHIPPED2),
     "lean": contestants.lean,
     "lean2": lambda: replace(contestants.lean(embed_workers=2), name=LEAN2),
     "pathway": contestants.pathway,
