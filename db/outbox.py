@@ -485,7 +485,7 @@ def requeue_outdated(connection: Connection, model: str, message_ids: Iterable[b
 def queue_again(connection: Connection, statement: str, parameters: Mapping[str, object]) -> Any:
     """Runs a statement that calls `queue_embedding` without holding the messages' rows, and returns its first value.
     An edit of them may have been counted that is not committed yet, so the number of edits says nothing of these jobs:
-    they get none."""
+    they get none. In a transaction, which `session.at_once` is not."""
     connection.execute(
         text("""
             SELECT set_config('text_pipeline.jobs', '+', true), set_config('text_pipeline.reserved_seconds', '0', true),

@@ -1,13 +1,11 @@
 """Embedding: claim the jobs, embed outside of any transaction, store the vectors of the texts that are still
 current."""
 
-import contextlib
 import logging
 import os
 import time
 import uuid
 from collections.abc import Sequence
-from pathlib import Path
 
 import psycopg2
 from celery import Task
@@ -35,7 +33,6 @@ COLLISIONS = 5
 
 # A model that computes on these cores takes what the others leave of them: a search must not wait for a backlog.
 NICE = 10
-AUTOGROUP = Path("/proc/self/autogroup")
 
 MODEL_ERROR_SECONDS = 10.0
 SWITCHED_SECONDS = 0.5
@@ -221,7 +218,7 @@ def load_model(**_: object) -> None:
     if "embed" not in app.amqp.queues.consume_from:
         return
     if settings.load().embedding_provider in LOCAL_PROVIDERS:
-        stand_back()
+        os.nice(NICE)
     try:
         resources.embedder()
     except (ModelError, InvalidSetting) as error:
@@ -230,12 +227,3 @@ def load_model(**_: object) -> None:
         log.warning("embedder unavailable at start: %s", error)
     except SQLAlchemyError as error:
         log.warning("database away at start: %s", reason(error))
-
-
-def stand_back() -> None:
-    """Takes what the others leave of the cores. Where Linux weighs sessions against each other (autogroups, sched(7)),
-    a process is only nice to those of its own, so a session that is the worker's is told as well."""
-    os.nice(NICE)
-    if os.getsid(0) in (os.getpid(), os.getppid()):
-        with contextlib.suppress(OSError):
-            AUTOGROUP.write_text(str(NICE))
