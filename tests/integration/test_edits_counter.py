@@ -2,11 +2,12 @@
 are stored; with one, each is, as if there were no count."""
 
 import uuid
+from collections.abc import Callable
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
-from db import commands, outbox
+from db import commands, console_commands, outbox
 from db.commands import Stored
 from db.outbox import Job
 from records import Record
@@ -227,31 +228,54 @@ def test_what_the_sweep_hands_on_is_not_compared_either(
     assert ask(database, "SELECT FROM embedding_jobs") == []
 
 
-def test_an_edit_after_a_swept_text_was_read_is_seen(
+@pytest.mark.parametrize(
+    ("statement", "left"),
+    [
+        ("UPDATE text_messages SET message = 'edited' WHERE message = 'typed 7'", 19),
+        ("UPDATE text_messages SET id = gen_random_uuid() WHERE message = 'typed 7'", 19),
+        ("DELETE FROM text_messages WHERE message = 'typed 7'", 19),
+        ("TRUNCATE text_messages CASCADE", 0),
+    ],
+)
+def test_what_changes_after_a_swept_text_was_read_is_seen(
     database: Engine,
     compared: list[int],
     monkeypatch: pytest.MonkeyPatch,
     fickle: Fickle,  # noqa: F811
+    statement: str,
+    left: int,
 ) -> None:
     run(database, TYPED)
     read = embed.current_texts
 
-    def read_and_edit(*given: object) -> dict[str, str]:
+    def read_and_change(*given: object) -> dict[str, str]:
         found = read(*given)  # type: ignore[arg-type]
-        run(database, "UPDATE text_messages SET message = 'edited' WHERE message = 'typed 7'")
+        run(database, statement)
         return found
 
-    monkeypatch.setattr(embed, "current_texts", read_and_edit)
+    monkeypatch.setattr(embed, "current_texts", read_and_change)
     embed.embed_text(swept(database))
-    assert compared == [20]
-    assert len(embedded(database)) == 19
+    assert len(embedded(database)) == left
+    if left:
+        assert compared == [20]
 
 
+@pytest.mark.parametrize(
+    "retry",
+    [
+        outbox.retry_failures,
+        lambda connection: console_commands.retry_failures(
+            connection, None, until=console_commands.now(connection), limit=100
+        ),
+    ],
+    ids=["all", "by the console"],
+)
 def test_a_job_that_is_queued_again_has_no_number(
     database: Engine,
     records: list[Record],
     compared: list[int],
     fickle: Fickle,  # noqa: F811
+    retry: Callable[[Connection], int],
 ) -> None:
     store_texts(database, records)
     run(database, "DELETE FROM embedding_jobs")
@@ -261,7 +285,7 @@ def test_a_job_that_is_queued_again_has_no_number(
            SELECT m.id, m.content_hash, a.name, 'broken', 1 FROM text_messages m, embedding_models a WHERE a.active""",
     )
     with database.begin() as connection:
-        assert outbox.retry_failures(connection) == 20
+        assert retry(connection) == 20
     (job,) = ask(database, "SELECT edits, lease, cardinality(message_ids) AS size FROM embedding_jobs")
     assert job == {"edits": None, "lease": None, "size": 20}
     embed.embed_text(swept(database))
@@ -276,3 +300,33 @@ def test_halves_of_a_job_keep_its_number(database: Engine, records: list[Record]
         outbox.split_job(connection, Job(stored.jobs[0], list(stored.texts), deleted=False, attempts=3), LEASE)
     halves = ask(database, "SELECT edits FROM embedding_jobs WHERE cardinality(message_ids) = 10")
     assert halves == [before, before]
+
+
+def test_texts_that_came_with_a_task_which_has_to_claim_are_compared(
+    database: Engine,
+    compared: list[int],
+    fickle: Fickle,  # noqa: F811
+) -> None:
+    """They may be those of another job, where the tables were made anew. What is queued again then has no number."""
+    run(database, TYPED)
+    texts = {each["id"]: "another text" for each in ask(database, "SELECT id::text FROM text_messages")}
+    embed.embed_text(swept(database), texts)
+    assert compared == [20]
+    assert embedded(database) == set()
+    assert ask(database, "SELECT edits, cardinality(message_ids) AS size FROM embedding_jobs") == [
+        {"edits": None, "size": 20}
+    ]
+
+
+def test_texts_for_another_model_are_compared(
+    database: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    fickle: Fickle,  # noqa: F811
+) -> None:
+    """Its jobs are queued without their messages' rows."""
+    asked: list[bool] = []
+    monkeypatch.setattr(resources, "second_embedder", lambda _: resources.embedder())
+    monkeypatch.setattr(embed, "store", lambda *_, of_the_jobs, **__: asked.append(of_the_jobs))
+    run(database, TYPED)
+    embed.embed_text(swept(database), model="another")
+    assert asked == [False]
