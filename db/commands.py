@@ -93,7 +93,7 @@ SOME_DELETED = text("SELECT EXISTS (SELECT FROM deleted_messages WHERE id = ANY 
 # A deletion by psql that was under way when UPSERT looked: its row was waited for, and is now to be respected.
 UNDO_DELETED = """
     DELETE FROM text_messages t USING deleted_messages d
-    WHERE t.id = ANY (:ids ::uuid[]) AND d.id = t.id
+    WHERE d.id = ANY (:ids ::uuid[]) AND t.id = d.id
         AND (d.version_timestamp, d.version_partition, d.version_offset)
             >= (t.version_timestamp, t.version_partition, t.version_offset)
     RETURNING t.id::text
@@ -215,8 +215,8 @@ def store(
         arrays = versions(tombstones)
         # The rows first, as somebody's DELETE does, or the two would wait for each other.
         connection.execute(
-            text("SELECT FROM text_messages WHERE id = ANY (:ids ::uuid[]) ORDER BY id FOR UPDATE"),
-            {"ids": arrays["ids"]},
+            text(f"SELECT FROM {each_message('id', 'FOR UPDATE')}"),
+            {"ids": array(sorted(record.id for record in tombstones))},
         )
         connection.execute(REMEMBER_DELETIONS, arrays)
         connection.execute(DELETE_OLDER, arrays)
@@ -341,6 +341,17 @@ def insert(connection: Connection, texts: Sequence[tuple[Record, int]]) -> Set[s
 def array(values: Iterable[object]) -> str:
     """A PostgreSQL array literal of values that need no quoting (uuids and numbers)."""
     return "{" + ",".join(map(str, values)) + "}"
+
+
+def each_message(columns: str, how: str = "") -> str:
+    """What stands behind FROM for these columns, as `m`, of the messages with `:ids`, each looked up by its id.
+
+    For `id = ANY (:ids)` PostgreSQL 18 may skip through all of text_messages_newest, whose second column is the id, in
+    a table of some hundred thousand: 100 ms for 2,000 ids instead of 8
+    (https://www.postgresql.org/docs/18/indexes-multicolumn.html, "skip scan").
+    """
+    return f"""unnest(:ids ::uuid[]) AS wanted (id)
+        CROSS JOIN LATERAL (SELECT {columns} FROM text_messages WHERE id = wanted.id OFFSET 0 {how}) AS m"""
 
 
 def versions(records: Sequence[Record]) -> dict[str, object]:

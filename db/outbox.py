@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
-from db.commands import array
+from db.commands import array, each_message
 from db.copy import copy_pieces, id_bytes, ids_array, vector_rows
 
 # Messages in a job of a model that is not the active one.
@@ -355,11 +355,18 @@ def queue_for(connection: Connection, model: str, message_ids: Sequence[str]) ->
     return list(rows.scalars())
 
 
+def texts(connection: Connection, ids: Collection[str]) -> dict[str, str]:
+    """The texts of those of the messages that exist, by id."""
+    rows = connection.execute(
+        text(f"SELECT m.id::text, m.message FROM {each_message('id, message')}"), {"ids": array(ids)}
+    )
+    return {row[0]: row[1] for row in rows}
+
+
 def current_hashes(connection: Connection, ids: Collection[str]) -> dict[bytes, bytes]:
     """The content hash of each message that is there, by id, both of 16 bytes."""
     rows = connection.execute(
-        text("SELECT id::text, content_hash::text FROM text_messages WHERE id = ANY (:ids ::uuid[])"),
-        {"ids": array(ids)},
+        text(f"SELECT m.id::text, m.content_hash::text FROM {each_message('id, content_hash')}"), {"ids": array(ids)}
     ).all()
     if not rows:
         return {}
@@ -469,9 +476,9 @@ def requeue_outdated(connection: Connection, model: str, message_ids: Iterable[b
     if ids != "{}":
         queue_again(
             connection,
-            """
-                SELECT queue_embedding(array_agg(m.id)) FROM text_messages m
-                WHERE m.id = ANY (:ids ::uuid[]) AND NOT EXISTS (
+            f"""
+                SELECT queue_embedding(array_agg(m.id)) FROM {each_message("id, content_hash")}
+                WHERE NOT EXISTS (
                     SELECT FROM message_embeddings e
                     WHERE e.message_id = m.id AND e.model = :model AND e.content_hash = m.content_hash)
                 AND NOT EXISTS (

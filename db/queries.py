@@ -115,14 +115,6 @@ def deletion(connection: Connection, message_id: str) -> tuple[int, int, int] | 
     return (row[0], row[1], row[2]) if row else None
 
 
-def texts(connection: Connection, ids: Sequence[str]) -> dict[str, str]:
-    """The texts of those of the messages that exist, by id."""
-    rows = connection.execute(
-        text("SELECT id::text, message FROM text_messages WHERE id = ANY (:ids ::uuid[])"), {"ids": list(ids)}
-    )
-    return {row[0]: row[1] for row in rows}
-
-
 EMBEDDED = f"SELECT count(*) FROM message_embeddings WHERE passage_number = 0 AND model = {ACTIVE}"
 PENDING = """SELECT coalesce(sum(cardinality(message_ids)), 0)::bigint FROM embedding_jobs
     WHERE NOT deleted AND model IS NULL"""

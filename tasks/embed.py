@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 import settings
 import tasks
-from db import outbox, queries, session
+from db import outbox, session
 from db.outbox import Following, Job
 from embedder import EmbedderUnavailable, ModelError
 from settings import LOCAL_PROVIDERS, InvalidSetting
@@ -135,7 +135,7 @@ def give_up(connection: Connection, job: Job, lease: str, model: str) -> None:
     said = f"given up after {job.attempts - 1} attempts, each of which ended with its worker"
     failures = [
         (message_id, str(uuid.UUID(bytes=content_hash(text))), said)
-        for message_id, text in queries.texts(connection, job.message_ids).items()
+        for message_id, text in outbox.texts(connection, job.message_ids).items()
     ]
     outbox.store_embeddings(connection, [job], lease, model, outbox.no_vectors(), failures)
 
@@ -148,7 +148,7 @@ def current_texts(claimed: Sequence[Job], handed: dict[str, str]) -> dict[str, s
     found = {message_id: handed[message_id] for message_id in wanted if message_id in handed}
     if missing:
         with resources.engine().begin() as connection:
-            found |= queries.texts(connection, missing)
+            found |= outbox.texts(connection, missing)
     return found
 
 
