@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, text
 
 from db.commands import array
-from db.outbox import queue_again
 from db.queries import ACTIVE, Row
 
 
@@ -84,9 +83,8 @@ def retry_failures(connection: Connection, message_ids: Sequence[str] | None, *,
     returns how many."""
     chosen = "TRUE" if message_ids is None else "message_id = ANY (:ids ::uuid[])"
     return int(
-        queue_again(
-            connection,
-            f"""
+        connection.execute(
+            text(f"""
                 WITH chosen AS (
                     SELECT message_id, model FROM embedding_failures
                     WHERE model = coalesce({ACTIVE}, model) AND failed_at <= :until ::timestamptz AND {chosen}
@@ -97,7 +95,7 @@ def retry_failures(connection: Connection, message_ids: Sequence[str] | None, *,
                     RETURNING f.message_id
                 )
                 SELECT count(*), queue_embedding(array_agg(message_id)) FROM gone
-            """,
+            """),
             {"ids": array(message_ids or ()), "until": until, "limit": limit},
-        )
+        ).scalar_one()
     )

@@ -141,8 +141,10 @@ class EmbeddingJob(Base):
     available_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)
     created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=NOW)
     model: Mapped[str | None] = mapped_column(Text)  # none: the active one, whichever that is
-    # How many edits and deletions there were before it was queued.
-    edits: Mapped[int | None] = mapped_column(BigInteger, server_default=text("edits_until_now()"))
+    # How many edits and deletions there were before a trigger queued it; none of a job that no trigger queued.
+    edits: Mapped[int | None] = mapped_column(
+        BigInteger, server_default=text("CASE WHEN pg_trigger_depth() > 0 THEN edits_until_now() END")
+    )
     __table_args__ = (Index("embedding_jobs_available", "available_at"),)
 
 

@@ -8,7 +8,7 @@ import json
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -210,7 +210,7 @@ def store_embeddings(
     `expect_new` is a guess that no vector has to be replaced, which saves looking for them. `of_the_jobs` says that the
     texts are those that were written by the transaction that queued these jobs, or were read since: then they are only
     compared where any message at all was edited or deleted since. A task may have the texts of another job, where the
-    tables were made anew, and a job that was not queued by a trigger is always compared (`queue_again`).
+    tables were made anew, and a job that was not queued by a trigger is always compared.
 
     A job that somebody else has taken over is left to them, with its messages. Raises LeaseLost when all were, and
     psycopg2's UniqueViolation when the guess was wrong, or when another worker writes vectors of the same message at
@@ -474,9 +474,8 @@ def requeue_outdated(connection: Connection, model: str, message_ids: Iterable[b
     """
     ids = array(uuid.UUID(bytes=found) for found in message_ids)
     if ids != "{}":
-        queue_again(
-            connection,
-            f"""
+        connection.execute(
+            text(f"""
                 SELECT queue_embedding(array_agg(m.id)) FROM {each_message("id, content_hash")}
                 WHERE NOT EXISTS (
                     SELECT FROM message_embeddings e
@@ -484,29 +483,9 @@ def requeue_outdated(connection: Connection, model: str, message_ids: Iterable[b
                 AND NOT EXISTS (
                     SELECT FROM embedding_jobs j
                     WHERE NOT j.deleted AND j.model IS NULL AND m.id = ANY (j.message_ids))
-            """,
+            """),
             {"ids": ids, "model": model},
         )
-
-
-def queue_again(connection: Connection, statement: str, parameters: Mapping[str, object]) -> Any:
-    """Runs a statement that calls `queue_embedding` without holding the messages' rows, and returns its first value.
-    An edit of them may have been counted that is not committed yet, so the number of edits says nothing of these jobs:
-    they get none. In a transaction, which `session.at_once` is not."""
-    connection.execute(
-        text("""
-            SELECT set_config('text_pipeline.jobs', '+', true), set_config('text_pipeline.reserved_seconds', '0', true),
-                set_config('text_pipeline.lease', '', true)
-        """)
-    )
-    value = connection.execute(text(statement), parameters).scalar_one()
-    connection.execute(
-        text("""
-            UPDATE embedding_jobs SET edits = NULL
-            WHERE id = ANY (string_to_array(ltrim(current_setting('text_pipeline.jobs'), '+,'), ',')::bigint[])
-        """)
-    )
-    return value
 
 
 def record_failure(
@@ -526,18 +505,16 @@ def record_failure(
 def retry_failures(connection: Connection) -> int:
     """Queues all messages whose embedding by the active model has failed once more; returns how many."""
     return int(
-        queue_again(
-            connection,
-            """
+        connection.execute(
+            text("""
                 WITH gone AS (
                     DELETE FROM embedding_failures
                     WHERE model = coalesce((SELECT name FROM embedding_models WHERE active), model)
                     RETURNING message_id
                 )
                 SELECT count(*), queue_embedding(array_agg(message_id)) FROM gone
-            """,
-            {},
-        )
+            """)
+        ).scalar_one()
     )
 
 

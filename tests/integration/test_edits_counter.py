@@ -260,15 +260,34 @@ def test_what_changes_after_a_swept_text_was_read_is_seen(
         assert compared == [20]
 
 
+def test_a_vector_that_slips_in_behind_a_changed_id_goes_at_the_second_look(
+    database: Engine,
+    fickle: Fickle,  # noqa: F811
+) -> None:
+    run(database, TYPED)
+    with database.connect() as connection:
+        connection.exec_driver_sql("UPDATE text_messages SET id = gen_random_uuid() WHERE message = 'typed 7'")
+        embed.embed_text(swept(database))
+        connection.commit()
+    run(database, "UPDATE embedding_jobs SET available_at = now()")
+    embed.embed_text(swept(database))
+    found = {each["id"] for each in ask(database, "SELECT message_id::text AS id FROM message_embeddings")}
+    assert found == {each["id"] for each in ask(database, "SELECT id::text FROM text_messages")}
+    assert len(found) == 20
+
+
 @pytest.mark.parametrize(
     "retry",
     [
         outbox.retry_failures,
+        lambda connection: (
+            connection.exec_driver_sql("SELECT queue_embedding(array_agg(id)) FROM text_messages") and 20
+        ),
         lambda connection: console_commands.retry_failures(
             connection, None, until=console_commands.now(connection), limit=100
         ),
     ],
-    ids=["all", "by the console"],
+    ids=["all", "by hand", "by the console"],
 )
 def test_a_job_that_is_queued_again_has_no_number(
     database: Engine,

@@ -104,6 +104,7 @@ class TestTriggers:
         run(database, "UPDATE text_messages SET id = CAST(:new AS uuid)", new=new)
         assert ask(database, "SELECT message_id FROM message_embeddings") == []
         assert queued(database) == [new]
+        assert queued(database, deleted=True) == [ready]
 
     def test_a_statement_without_rows_queues_nothing(self, database: Engine) -> None:
         run(database, "UPDATE text_messages SET message = 'x'")
