@@ -20,17 +20,22 @@ Row = dict[str, Any]
 
 RRF_CONSTANT = 60  # Cormack, Clarke and Büttcher 2009, "Reciprocal Rank Fusion": 60 is their value
 FUSED = 100  # how many of each ranking are fused
+# Of how many matches of a search for words the rank is made, for which each text is read and parsed again, 20
+# microseconds each: a word of every second message would take ten seconds with a million.
+RANKED = 5_000
 
 ACTIVE = "(SELECT name FROM embedding_models WHERE active)"
 
+# OFFSET 0 has both looked up for each message of a page. The planner counts what that costs for the whole table, not
+# for the ten rows that are wanted, and would rather read all vectors into a hash: 90 ms with 140,000 of them.
 MESSAGE = f"""
     m.id::text AS id, m.source_id, m.message, m.metadata,
     to_json(m.created_at) #>> '{{}}' AS created_at, to_json(m.processed_at) #>> '{{}}' AS processed_at,
     CASE
         WHEN EXISTS (SELECT FROM message_embeddings e WHERE e.message_id = m.id AND e.model = {ACTIVE}
-                     AND e.content_hash = m.content_hash) THEN 'ready'
-        WHEN EXISTS (SELECT FROM embedding_failures f WHERE f.message_id = m.id
-                     AND f.model = coalesce({ACTIVE}, f.model) AND f.content_hash = m.content_hash) THEN 'failed'
+                     AND e.content_hash = m.content_hash OFFSET 0) THEN 'ready'
+        WHEN EXISTS (SELECT FROM embedding_failures f WHERE f.message_id = m.id AND f.content_hash = m.content_hash
+                     AND f.model = coalesce({ACTIVE}, f.model) OFFSET 0) THEN 'failed'
         ELSE 'pending'
     END AS embedding"""
 
@@ -63,16 +68,11 @@ def newest(connection: Connection, *, limit: int, cursor: str | None = None, wor
             f"{text_index.words(language, 'm.message')} @@ websearch_to_tsquery('{language}'::regconfig, :words)"
         )
         values |= {"words": words}
-    # OFFSET 0 keeps the planner from walking the newest-first index through all rows for a rare word.
-    source = (
-        "text_messages" if words is None else f"(SELECT * FROM text_messages m WHERE {' AND '.join(where)} OFFSET 0)"
-    )
+    source = "text_messages m WHERE " + " AND ".join(where)
+    if words is not None:
+        source = f"({newest_ids(where)}) AS page CROSS JOIN LATERAL {WHOLE} AS m"
     rows = connection.execute(
-        text(f"""
-            SELECT {MESSAGE} FROM {source} m {"WHERE " + " AND ".join(where) if words is None else ""}
-            ORDER BY m.created_at DESC NULLS LAST, m.id DESC LIMIT :limit
-        """),
-        values,
+        text(f"SELECT {MESSAGE} FROM {source} ORDER BY m.created_at DESC NULLS LAST, m.id DESC LIMIT :limit"), values
     )
     found = [dict(row) for row in rows.mappings()]
     page = found[:limit]
@@ -80,6 +80,20 @@ def newest(connection: Connection, *, limit: int, cursor: str | None = None, wor
     if len(found) > limit and page[-1]["created_at"] is not None:
         following = base64.urlsafe_b64encode(f"{page[-1]['created_at']} {page[-1]['id']}".encode()).decode()
     return {"messages": page, "count": len(page), "next": following}
+
+
+# The row of text_messages whose id is that of `page`.
+WHOLE = "(SELECT * FROM text_messages WHERE id = page.id OFFSET 0)"
+
+
+def newest_ids(where: Sequence[str], limit: str = ":limit") -> str:
+    """The SELECT of the ids of the newest messages `m` that full text finds: sorted without their texts.
+
+    OFFSET 0 keeps the planner from walking the newest-first index through all rows for a rare word.
+    """
+    return f"""
+        SELECT id FROM (SELECT m.id, m.created_at FROM text_messages m WHERE {" AND ".join(where)} OFFSET 0) AS found
+        ORDER BY created_at DESC NULLS LAST, id DESC LIMIT {limit}"""
 
 
 def read_cursor(cursor: str) -> tuple[str, str]:
@@ -115,7 +129,8 @@ def deletion(connection: Connection, message_id: str) -> tuple[int, int, int] | 
     return (row[0], row[1], row[2]) if row else None
 
 
-EMBEDDED = f"SELECT count(*) FROM message_embeddings WHERE passage_number = 0 AND model = {ACTIVE}"
+# Not as a WHERE: the planner would go through the primary key by its later columns, and for each row to the table.
+EMBEDDED = f"SELECT count(*) FILTER (WHERE passage_number = 0 AND model = {ACTIVE}) FROM message_embeddings"
 PENDING = """SELECT coalesce(sum(cardinality(message_ids)), 0)::bigint FROM embedding_jobs
     WHERE NOT deleted AND model IS NULL"""
 FAILED = f"SELECT count(*) FROM embedding_failures WHERE model = coalesce({ACTIVE}, model)"
@@ -156,10 +171,11 @@ def per_minute(connection: Connection) -> list[Row]:
 
 
 def sizes(connection: Connection) -> Row:
-    """{"embedded", "index"}: what PostgreSQL has to read whole tables for."""
+    """{"embedded", "index", "reembedding"}: what PostgreSQL has to read whole tables for."""
     return {
         "embedded": connection.execute(text(EMBEDDED)).scalar_one(),
         "index": index_catalogue.status(connection, settings.load()),
+        "reembedding": reembedding_status.sizes(connection),
     }
 
 
@@ -185,7 +201,7 @@ def status(connection: Connection, counted: Row | None = None) -> Row:
         "failed": waiting.failed,
         "oldest_pending_seconds": round(float(waiting.oldest), 3) if waiting.oldest is not None else None,
         "index": counted["index"],
-        "reembedding": reembedding_status.status(connection),
+        "reembedding": reembedding_status.status(connection, counted["reembedding"]),
     }
 
 
@@ -230,18 +246,17 @@ def keyword(
     since: str | None = None,
     until: str | None = None,
 ) -> list[Row]:
-    """The messages that hold the words, best first; score is ts_rank_cd scaled to 0..1, passage the fitting excerpt."""
+    """The messages that hold the words, best first; score is ts_rank_cd scaled to 0..1, passage the fitting excerpt. Of
+    more than RANKED matches the newest."""
     where, values = narrowing(filter, since, until)
     language = settings.load().keyword_language
     indexed = text_index.words(language, "m.message")
     query = f"websearch_to_tsquery('{language}'::regconfig, :words)"
     rows = connection.execute(
         text(f"""
-            WITH found AS (
-                SELECT m.id, ts_rank_cd({indexed}, q, 32) AS score
-                FROM text_messages m, {query} AS q
-                WHERE {indexed} @@ q {"".join(" AND " + condition for condition in where)}
-                ORDER BY score DESC, m.id LIMIT :limit
+            WITH page AS ({newest_ids([f"{indexed} @@ {query}", *where], str(RANKED))}), found AS (
+                SELECT m.id, ts_rank_cd({indexed}, {query}, 32) AS score
+                FROM page CROSS JOIN LATERAL {WHOLE} AS m ORDER BY score DESC, m.id LIMIT :limit
             )
             SELECT {HIT}, ts_headline('{language}'::regconfig, left(m.message, 100000), {query},
                     'StartSel="", StopSel="", MaxFragments=1, MaxWords=60, MinWords=20') AS passage, f.score

@@ -37,10 +37,11 @@ def scan(connection: Connection, change: Change) -> None:
             )
             SELECT p.id::text, p.bytes, p.id NOT IN (SELECT id FROM queued) AND NOT EXISTS (
                     SELECT FROM message_embeddings e
-                    WHERE e.message_id = p.id AND e.model = :model AND e.content_hash = p.content_hash)
+                    WHERE e.message_id = p.id AND e.model = :model AND e.content_hash = p.content_hash OFFSET 0)
                 AND NOT EXISTS (
                     SELECT FROM embedding_failures f
-                    WHERE f.message_id = p.id AND f.model = :model AND f.content_hash = p.content_hash) AS missing
+                    WHERE f.message_id = p.id AND f.model = :model AND f.content_hash = p.content_hash OFFSET 0)
+                    AS missing  -- OFFSET 0: each is looked up, or every piece would read the whole second set
             FROM (SELECT m.id, m.content_hash, octet_length(m.message) AS bytes
                   FROM text_messages m {after} ORDER BY m.id LIMIT :rows) AS p
             ORDER BY p.id

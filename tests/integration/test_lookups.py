@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from db import commands, outbox
+from db import commands, outbox, queries, second_set
+from db.reembedding import Change
 from tests.samples import MODEL, a_record, run
 
 MANY = 500
@@ -58,3 +59,56 @@ def test_by_the_primary_key(database: Engine, ids: list[str], used: Callable[[Co
         scans = "SELECT pg_stat_get_xact_numscans(CAST(:name AS regclass))"
         assert connection.execute(text(scans), {"name": "text_messages_newest"}).scalar_one() == 0
         assert connection.execute(text(scans), {"name": "text_messages_pkey"}).scalar_one() > 0
+
+
+@pytest.fixture
+def twenty_thousand(database: Engine) -> Iterator[None]:
+    """Messages with their vectors, of which PostgreSQL would rather read all than look up those of a page of ten."""
+    with database.begin() as connection:
+        outbox.register_model(connection, MODEL, 4)
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(
+            text("""
+                INSERT INTO text_messages (id, message, created_at)
+                SELECT gen_random_uuid(), 'a message ' || number, to_timestamp(number)
+                FROM generate_series(1, 20000) AS number
+            """)
+        )
+        connection.execute(
+            text("""
+                INSERT INTO message_embeddings (message_id, passage_start, passage_end, content_hash, model, embedding)
+                SELECT id, 0, 4, content_hash, :model, '[1,0,0,0]' FROM text_messages
+            """),
+            {"model": MODEL},
+        )
+    with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE text_messages, message_embeddings"))
+    yield
+    run(database, "TRUNCATE text_messages")
+
+
+@pytest.mark.parametrize("words", [None, "message"])
+@pytest.mark.usefixtures("twenty_thousand")
+def test_a_page_of_messages_looks_up_its_vectors(database: Engine, words: str | None) -> None:
+    with database.begin() as connection:
+        page = queries.newest(connection, limit=10, words=words)
+        assert [each["embedding"] for each in page["messages"]] == ["ready"] * 10
+        scans = "SELECT pg_stat_get_xact_numscans('message_embeddings'::regclass)"
+        assert connection.execute(text(scans)).scalar_one() == 0
+
+
+@pytest.mark.usefixtures("twenty_thousand")
+def test_a_second_set_looks_up_the_vectors_of_a_piece(database: Engine) -> None:
+    change = Change("running", "second", None, undoing=False, scanned_to=None, scanned=False, seconds=0.0)
+    with database.begin() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO message_embeddings (message_id, passage_start, passage_end, content_hash, model, embedding)
+                SELECT id, 0, 4, content_hash, 'second', '[1,0,0,0]' FROM text_messages
+            """)
+        )
+    with database.begin() as connection:
+        second_set.scan(connection, change)
+        scans = """SELECT sum(pg_stat_get_xact_numscans(indexrelid)) FROM pg_index
+            WHERE indrelid = 'message_embeddings'::regclass"""
+        assert connection.execute(text(scans)).scalar_one() >= second_set.SCAN_ROWS

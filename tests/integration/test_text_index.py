@@ -137,3 +137,23 @@ def test_an_unknown_language_stops_nothing_but_its_index(database: Engine, setti
         vector_index.tend(replace(settings, keyword_language="klingon"), 0.0, 0.0)
     with database.connect() as connection:
         assert text_index.present(connection) == {"text_messages_words": True}
+
+
+def test_of_more_matches_than_are_ranked_the_newest_are(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "RANKED", 3)
+    texts = ["fox fox fox", *[f"a fox and {number} words more" for number in range(4)], "fox fox"]
+    for number, message in enumerate(texts):
+        run(
+            database,
+            """INSERT INTO text_messages (id, message, created_at)
+               VALUES (gen_random_uuid(), :message, to_timestamp(:at))""",
+            message=message,
+            at=number,
+        )
+    with database.connect() as connection:
+        hits = queries.keyword(connection, "fox", limit=10)
+        page = queries.newest(connection, limit=2, words="fox")
+        after = queries.newest(connection, limit=10, words="fox", cursor=page["next"])
+    assert hits[0]["message"] == texts[5]
+    assert {hit["message"] for hit in hits} == set(texts[3:])
+    assert [each["message"] for each in page["messages"] + after["messages"]] == texts[::-1]

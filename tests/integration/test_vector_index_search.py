@@ -54,6 +54,28 @@ def test_a_filter_gives_as_many_as_match(
         assert found / wanted >= (1.0 if few >= matching else 0.95)
 
 
+@pytest.mark.parametrize("narrowed", [{"filter": {"tenth": 3}}, {"since": "2001-01-01T00:00:00Z"}])
+@pytest.mark.parametrize("without", [False, True])
+def test_few_open_vectors_and_many_give_the_same(
+    stored: Stored, chosen: Settings, monkeypatch: pytest.MonkeyPatch, narrowed: dict[str, object], without: bool
+) -> None:
+    """Looked up nearest first, or joined as a whole: with some that have another text now, and one that is left out."""
+    stored.add(400)
+    rest(chosen, stored.engine)
+    fresh = stored.add(150)
+    run(stored.engine, "UPDATE text_messages SET message = 'new' WHERE id = ANY (CAST(:ids AS uuid[]))", ids=fresh[:40])
+    monkeypatch.setattr(vector_search, "FEW", 0)
+    for vector in (stored.vectors[fresh[63]], *stored.points(3)):
+        found = []
+        for many in (1_000, -1):
+            monkeypatch.setattr(vector_search, "MANY_OPEN", many)
+            found.append(stored.search(vector, 20, **narrowed, **({"without": fresh[63]} if without else {})))
+        assert found[0] == found[1]
+        assert len(found[0]) == 20
+        assert (fresh[63] in found[0]) <= (not without)
+        assert not set(found[0]) & set(fresh[:40])
+
+
 def instant(milliseconds: int) -> str:
     return str(np.datetime64(milliseconds, "ms")) + "Z"
 
@@ -180,8 +202,9 @@ def test_before_the_first_statistics_no_table_is_read_as_a_whole(
         search = statement[statement.index(";") + 1 :]
         plan = connection.exec_driver_sql(f"EXPLAIN {search}", parameters).scalars().all()
         monkeypatch.setattr(vector_search, "FEW", 0)
+        monkeypatch.setattr(vector_search, "MANY_OPEN", -1)
         assert vector_search.semantic(connection, stored.points(1)[0].tolist(), MODEL, limit=10, filter={"tenth": 3})
     event.remove(stored.engine, "before_cursor_execute", note)
-    assert sent[-1][1]["seqscan"] == "on", "a filter joins the messages"
+    assert sent[-1][1]["seqscan"] == "on", "a filter over many open vectors joins the messages"
     assert any("Index Scan using message_embeddings_part_" in line for line in plan)
     assert not [line for line in plan if "Seq Scan" in line]
