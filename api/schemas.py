@@ -190,7 +190,9 @@ class SearchRequest(Input):
     query: str = Field(min_length=1, max_length=MAX_QUERY_CHARS, pattern=NO_NUL)
     limit: Annotated[int, BeforeValidator(json_integer)] = Field(10, ge=1, le=100)
     mode: Literal["semantic", "keyword", "hybrid"] = Field(
-        "semantic", description="by meaning, by words (64 at most), or both rankings fused (reciprocal rank fusion)"
+        "semantic",
+        description="by meaning, by words (64 at most; of very many matches the 5,000 newest are ranked), or both "
+        "rankings fused (reciprocal rank fusion)",
     )
     filter: Annotated[JsonObject, AfterValidator(storable)] | None = Field(
         None, description="only messages whose metadata contains this object"
