@@ -109,7 +109,7 @@ def delete_message(parts: Parts, id: str) -> Response:
 
 def get_stats(parts: Parts) -> Response:
     with parts.reader.connect() as connection:
-        counts = parts.counts.of(connection)
+        counts = queries.counts(connection)
         per_minute = queries.per_minute(connection)
     try:
         lag: int | None = parts.lag.answer()

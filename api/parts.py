@@ -45,7 +45,6 @@ class Parts:
     metrics: Metrics
     lag: Probe[int]
     sizes: Sizes
-    counts: Sizes
     checks: dict[str, Probe[None]]
     long_waits: threading.Semaphore
 
@@ -125,7 +124,6 @@ def assemble(role: Role, settings: Settings) -> Parts:
         metrics=Metrics(),
         lag=Probe(watch.lag, wait_seconds=CHECK_SECONDS, keep_seconds=LAG_KEEP_SECONDS),
         sizes=Sizes(),
-        counts=Sizes(queries.counts),
         checks={name: Probe(ask, wait_seconds=CHECK_SECONDS) for name, ask in asked.items()},
         long_waits=threading.Semaphore(LONG_WAITS),
     )

@@ -171,11 +171,10 @@ def per_minute(connection: Connection) -> list[Row]:
 
 
 def sizes(connection: Connection) -> Row:
-    """{"embedded", "index", "reembedding"}: what PostgreSQL has to read whole tables for."""
+    """{"embedded", "index"}: what PostgreSQL has to read whole tables for."""
     return {
         "embedded": connection.execute(text(EMBEDDED)).scalar_one(),
         "index": index_catalogue.status(connection, settings.load()),
-        "reembedding": reembedding_status.sizes(connection),
     }
 
 
@@ -201,7 +200,7 @@ def status(connection: Connection, counted: Row | None = None) -> Row:
         "failed": waiting.failed,
         "oldest_pending_seconds": round(float(waiting.oldest), 3) if waiting.oldest is not None else None,
         "index": counted["index"],
-        "reembedding": reembedding_status.status(connection, counted["reembedding"]),
+        "reembedding": reembedding_status.status(connection),
     }
 
 

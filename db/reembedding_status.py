@@ -8,23 +8,8 @@ from sqlalchemy import Connection, text
 PROBLEM_SECONDS = 60.0
 
 
-def sizes(connection: Connection) -> dict[str, Any] | None:
-    """{"model", "embedded", "messages"} of the change that is under way, or None: whole tables are read for it."""
-    row = connection.execute(
-        text("""
-            SELECT r.model, (
-                    SELECT count(*) FILTER (WHERE e.model = r.model AND e.passage_number = 0)
-                    FROM message_embeddings e) AS embedded,
-                (SELECT count(*) FROM text_messages) AS messages
-            FROM reembedding r
-        """)
-    ).one_or_none()
-    return None if row is None else dict(row._mapping)
-
-
-def status(connection: Connection, counted: dict[str, Any] | None = None) -> dict[str, Any] | None:
-    """What api.schemas.Reembedding describes; None where no change is under way and no old set is kept. `counted` are
-    the sizes, where they are known."""
+def status(connection: Connection) -> dict[str, Any] | None:
+    """What api.schemas.Reembedding describes; None where no change is under way and no old set is kept."""
     row = connection.execute(
         text("""
             SELECT r.state, r.model, m.dimensions, r.old_model, r.undoing, r.scanned,
@@ -32,7 +17,10 @@ def status(connection: Connection, counted: dict[str, Any] | None = None) -> dic
                     AS problem,
                 to_json(r.started_at) #>> '{}' AS started_at,
                 (SELECT name FROM embedding_models WHERE active) AS active,
+                (SELECT count(*) FROM message_embeddings e WHERE e.model = r.model AND e.passage_number = 0)
+                    AS embedded,
                 (SELECT count(*) FROM embedding_failures f WHERE f.model = r.model) AS failed,
+                (SELECT count(*) FROM text_messages) AS messages,
                 EXISTS (SELECT FROM embedding_jobs j WHERE j.model = r.model) AS waiting
             FROM reembedding r LEFT JOIN embedding_models m ON m.name = r.model
         """),
@@ -40,8 +28,6 @@ def status(connection: Connection, counted: dict[str, Any] | None = None) -> dic
     ).one_or_none()
     if row is None:
         return None
-    if counted is None or counted["model"] != row.model:
-        counted = sizes(connection) or {"embedded": 0, "messages": 0}
     state = row.state
     if state == "running":
         state = "indexing" if row.scanned and not row.waiting else "embedding"
@@ -53,9 +39,9 @@ def status(connection: Connection, counted: dict[str, Any] | None = None) -> dic
         "dimensions": row.dimensions,
         "from_model": row.old_model if row.state == "switched" else row.active,
         "undoing": row.undoing,
-        "done": counted["embedded"] + row.failed,
+        "done": row.embedded + row.failed,
         "failed": row.failed,
-        "total": counted["messages"],
+        "total": row.messages,
         "started_at": row.started_at,
         "problem": row.problem,
     }

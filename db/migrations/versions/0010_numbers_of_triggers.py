@@ -58,5 +58,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """The function stays: a release before knows such a job from a deletion."""
-    op.get_bind().exec_driver_sql("ALTER TABLE embedding_jobs ALTER COLUMN edits SET DEFAULT edits_until_now()")
+    """Both stay: a release before takes the number away itself, and knows such a job from a deletion."""
