@@ -159,7 +159,7 @@ def embedding_server() -> Iterator[EmbeddingServer]:
 
 @contextmanager
 def serving(server: EmbeddingServer) -> Iterator[None]:
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
         yield
