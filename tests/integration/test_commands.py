@@ -322,6 +322,19 @@ class TestAtTheSameTime:
                 connection.commit()
         assert version(database, record.id) == SECOND
 
+    def test_deletions_by_hand_and_tombstones_do_not_wait_for_each_other_in_a_circle(self, database: Engine) -> None:
+        """Both take the rows first, in the order of their ids, and what is remembered of them then."""
+        low, high = sorted(str(uuid.uuid4()) for _ in range(2))
+        persist(database, a_record("one", FIRST, id=low), a_record("two", FIRST, id=high))
+        with database.connect() as connection:
+            connection.exec_driver_sql(f"SELECT FROM text_messages WHERE id = '{low}' FOR UPDATE")
+            with meanwhile(lambda: persist(database, *(a_record(None, SECOND, id=each) for each in (high, low)))):
+                wait_until_blocked(database)
+                connection.exec_driver_sql("DELETE FROM text_messages")
+                connection.commit()
+        assert (row(database, low), row(database, high)) == (None, None)
+        assert (deletion(database, low), deletion(database, high)) == (SECOND, SECOND)
+
     def test_many_writers_of_the_same_ids_do_not_lock_each_other_out(self, database: Engine) -> None:
         ids = [str(uuid.uuid4()) for _ in range(30)]
 
