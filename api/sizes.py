@@ -18,7 +18,7 @@ LONGEST_SECONDS = 10.0
 
 class Sizes:
     """The last count. Safe for threads: where it takes long, one of those who ask counts, and the others take the last
-    answer."""
+    answer, if it was found no more than twice LONGEST_SECONDS ago."""
 
     def __init__(self, count: Callable[[Connection], Row] = queries.sizes) -> None:
         self.count = count
@@ -30,7 +30,8 @@ class Sizes:
     def of(self, connection: Connection) -> Row:
         began = time.monotonic()
         with self._lock:
-            if began < self._good_until or (self._is_slow and self._is_counting):
+            is_under_way = self._is_counting and began < self._good_until + LONGEST_SECONDS
+            if began < self._good_until or (self._is_slow and is_under_way):
                 return self._counted
             self._is_counting = True
         try:

@@ -43,6 +43,26 @@ def test_how_often_it_counts(monkeypatch: pytest.MonkeyPatch, seconds: float, af
     assert sizes.of(None) == {"embedded": counts}  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("idle", "given"), [(LONGEST_SECONDS + 0.1, 1), (2 * LONGEST_SECONDS + 0.1, 3)])
+def test_who_asks_while_another_counts(monkeypatch: pytest.MonkeyPatch, idle: float, given: int) -> None:
+    """Takes the last answer where that is not old, and counts beside the other where it is."""
+
+    def count(connection: Any) -> dict[str, int]:
+        if slow.counted == 1:
+            slow.counted += 1
+            found.append(sizes.of(connection))
+        return slow.count(connection)
+
+    found: list[dict[str, int]] = []
+    slow = Slow(5.0)
+    monkeypatch.setattr("api.sizes.time", slow)
+    sizes = Sizes(count)
+    sizes.of(None)  # type: ignore[arg-type]
+    slow.now += idle
+    sizes.of(None)  # type: ignore[arg-type]
+    assert found == [{"embedded": given}]
+
+
 def test_a_count_that_failed_is_tried_again() -> None:
     def count(_connection: Any) -> dict[str, int]:
         answers.pop()
