@@ -7,14 +7,14 @@ typed by hand may hold a time that Python has no type for ('infinity').
 import base64
 import binascii
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import simplejson
 from sqlalchemy import Connection, text
 
 import settings
-from db import index_catalogue, reembedding_status, text_index
+from db import index_catalogue, reembedding_status, text_index, word_matches
 
 Row = dict[str, Any]
 
@@ -54,7 +54,8 @@ def message(connection: Connection, message_id: str) -> Row | None:
 def newest(connection: Connection, *, limit: int, cursor: str | None = None, words: str | None = None) -> Row:
     """A page of messages, newest first: {"messages", "count", "next"}. `words` keeps those that full text finds.
 
-    Raises InvalidCursor. Plan: text_messages_newest in order, or text_messages_words and a sort.
+    Raises InvalidCursor. Plan: text_messages_newest in order, or word_matches. In an open transaction what that asks of
+    PostgreSQL's planner holds until the end.
     """
     where = ["TRUE"]
     values: Row = {"limit": limit + 1}
@@ -62,38 +63,26 @@ def newest(connection: Connection, *, limit: int, cursor: str | None = None, wor
         created_at, message_id = read_cursor(cursor)
         where.append("(m.created_at, m.id) < (:created_at ::timestamptz, :id ::uuid)")
         values |= {"created_at": created_at, "id": message_id}
+    ordered = "ORDER BY m.created_at DESC NULLS LAST, m.id DESC LIMIT :limit"
+    statements: Iterable[str] = [f"SELECT {MESSAGE} FROM text_messages m WHERE {' AND '.join(where)} {ordered}"]
     if words is not None:
-        language = settings.load().keyword_language
-        where.append(
-            f"{text_index.words(language, 'm.message')} @@ websearch_to_tsquery('{language}'::regconfig, :words)"
-        )
         values |= {"words": words}
-    source = "text_messages m WHERE " + " AND ".join(where)
-    if words is not None:
-        source = f"({newest_ids(where)}) AS page CROSS JOIN LATERAL {WHOLE} AS m"
-    rows = connection.execute(
-        text(f"SELECT {MESSAGE} FROM {source} ORDER BY m.created_at DESC NULLS LAST, m.id DESC LIMIT :limit"), values
-    )
-    found = [dict(row) for row in rows.mappings()]
+        chosen = settings.load()
+        statements = (
+            f"{word_matches.hints(chosen)} SELECT {MESSAGE} "
+            f"FROM ({ids}) AS page CROSS JOIN LATERAL {word_matches.WHOLE} AS m {ordered}"
+            for ids in word_matches.newest_ids(chosen, words, where, ":limit")
+        )
+    found: list[Row] = []
+    for statement in statements:
+        found = [dict(row) for row in connection.execute(text(statement), values).mappings()]
+        if len(found) > limit:
+            break
     page = found[:limit]
     following = None
     if len(found) > limit and page[-1]["created_at"] is not None:
         following = base64.urlsafe_b64encode(f"{page[-1]['created_at']} {page[-1]['id']}".encode()).decode()
     return {"messages": page, "count": len(page), "next": following}
-
-
-# The row of text_messages whose id is that of `page`.
-WHOLE = "(SELECT * FROM text_messages WHERE id = page.id OFFSET 0)"
-
-
-def newest_ids(where: Sequence[str], limit: str = ":limit") -> str:
-    """The SELECT of the ids of the newest messages `m` that full text finds: sorted without their texts.
-
-    OFFSET 0 keeps the planner from walking the newest-first index through all rows for a rare word.
-    """
-    return f"""
-        SELECT id FROM (SELECT m.id, m.created_at FROM text_messages m WHERE {" AND ".join(where)} OFFSET 0) AS found
-        ORDER BY created_at DESC NULLS LAST, id DESC LIMIT {limit}"""
 
 
 def read_cursor(cursor: str) -> tuple[str, str]:
@@ -248,22 +237,25 @@ def keyword(
     """The messages that hold the words, best first; score is ts_rank_cd scaled to 0..1, passage the fitting excerpt. Of
     more than RANKED matches the newest."""
     where, values = narrowing(filter, since, until)
-    language = settings.load().keyword_language
-    indexed = text_index.words(language, "m.message")
-    query = f"websearch_to_tsquery('{language}'::regconfig, :words)"
-    rows = connection.execute(
-        text(f"""
-            WITH page AS ({newest_ids([f"{indexed} @@ {query}", *where], str(RANKED))}), found AS (
-                SELECT m.id, ts_rank_cd({indexed}, {query}, 32) AS score
-                FROM page CROSS JOIN LATERAL {WHOLE} AS m ORDER BY score DESC, m.id LIMIT :limit
+    values |= {"words": words, "limit": limit}
+    chosen = settings.load()
+    language, query = chosen.keyword_language, word_matches.query(chosen)
+    hits: list[Row] = []
+    for ids in word_matches.newest_ids(chosen, words, where, str(RANKED)):
+        statement = f"""{word_matches.hints(chosen)}
+            WITH page AS MATERIALIZED ({ids}), found AS (
+                SELECT m.id, ts_rank_cd({text_index.words(language, "m.message")}, {query}, 32) AS score
+                FROM page CROSS JOIN LATERAL {word_matches.WHOLE} AS m ORDER BY score DESC, m.id LIMIT :limit
             )
             SELECT {HIT}, ts_headline('{language}'::regconfig, left(m.message, 100000), {query},
-                    'StartSel="", StopSel="", MaxFragments=1, MaxWords=60, MinWords=20') AS passage, f.score
-            FROM found f JOIN text_messages m ON m.id = f.id ORDER BY f.score DESC, m.id
-        """),
-        values | {"words": words, "limit": limit},
-    )
-    hits = [dict(row) for row in rows.mappings()]
+                    'StartSel="", StopSel="", MaxFragments=1, MaxWords=60, MinWords=20') AS passage, f.score,
+                (SELECT count(*) FROM page) AS seen
+            FROM found f JOIN text_messages m ON m.id = f.id ORDER BY f.score DESC, m.id"""
+        hits = [dict(row) for row in connection.execute(text(statement), values).mappings()]
+        if hits and hits[0]["seen"] == RANKED:
+            break
+    for hit in hits:
+        del hit["seen"]
     return [hit for hit in hits if min_score is None or hit["score"] >= min_score]
 
 

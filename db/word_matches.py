@@ -1,0 +1,59 @@
+"""The newest messages that hold the words of a query, as SQL over the full-text index.
+
+The index knows which messages have which words. What it finds by these alone is sorted without any text being read.
+Whether the words stand side by side, as those of a phrase or of "wi-fi" must, is seen only in each text, which
+PostgreSQL parses for it: 12 microseconds for a hundred characters.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from db import text_index
+from settings import Settings
+
+# So many of the newest messages with all words of a phrase are read one by one, newest first, until enough have the
+# phrase: 0.3 s of 20,000 short ones at most. If that is not enough, all are read, by several processes where they are
+# idle.
+READ_IN_TURN = 20_000
+
+# The row of text_messages whose id is that of `page`.
+WHOLE = "(SELECT * FROM text_messages WHERE id = page.id OFFSET 0)"
+
+_IN_ORDER = "ORDER BY created_at DESC NULLS LAST, id DESC"
+
+
+def hints(settings: Settings) -> str:
+    """To be sent before the statement, for it alone where no transaction is open. PostgreSQL takes each match of an
+    index for one whose text it has to parse, and would parse those of all messages rather than ask the index for a word
+    that most of them have."""
+    seqscan = "off" if settings.keyword_index == "on" else "on"
+    return f"SELECT set_config('enable_seqscan', '{seqscan}', true), set_config('jit', 'off', true);"
+
+
+def query(settings: Settings) -> str:
+    return f"websearch_to_tsquery('{settings.keyword_language}'::regconfig, :words)"
+
+
+def newest_ids(settings: Settings, words: str, where: Sequence[str], limit: str) -> Iterator[str]:
+    """SELECTs of the ids of the newest messages `m` that match :words and the conditions. The next one is for where the
+    one before found less than `limit`."""
+    column = text_index.words(settings.keyword_language, "m.message")
+    asked = query(settings)
+    if settings.keyword_index == "on" and not all(each.removeprefix("-").isalnum() for each in words.split()):
+        likely = f"{_candidates([f'{column} @@ {_anywhere(asked)}', *where])} {_IN_ORDER} LIMIT {READ_IN_TURN}"
+        yield f"""
+            SELECT page.id FROM ({likely}) AS page CROSS JOIN LATERAL {WHOLE} AS m WHERE {column} @@ {asked}
+            ORDER BY page.created_at DESC NULLS LAST, page.id DESC LIMIT {limit}"""
+    yield f"SELECT id FROM ({_candidates([f'{column} @@ {asked}', *where])}) AS found {_IN_ORDER} LIMIT {limit}"
+
+
+def _candidates(where: Sequence[str]) -> str:
+    """OFFSET 0 keeps the planner from walking the newest-first index through all rows for a rare word."""
+    return f"""
+        SELECT id, created_at FROM (
+            SELECT m.id, m.created_at FROM text_messages m WHERE {" AND ".join(where)} OFFSET 0) AS candidates"""
+
+
+def _anywhere(asked: str) -> str:
+    """The query without the condition that words follow one another. A negation stays, or this would find less."""
+    return f"""CASE WHEN strpos({asked}::text, '!') > 0 THEN {asked}
+        ELSE regexp_replace({asked}::text, ' <(-|\\d+)> ', ' & ', 'g')::tsquery END"""

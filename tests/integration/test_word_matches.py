@@ -1,0 +1,133 @@
+"""What full text finds, however it is looked for: by the index alone, newest first in turn, or all at once."""
+
+import random
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine, text
+
+from db import queries, word_matches
+from tests.samples import run
+
+MESSAGES = 400
+WORDS = ["payment", "failed", "wi-fi", "away", "and", "the", "x<y", "a <-> b", "me@example.org", "'quoted'", "3.14"]
+
+QUERIES = [
+    "payment",
+    "payment failed",
+    "payment -failed",
+    "-payment",
+    '"payment failed"',
+    '"payment failed" or away',
+    '"payment failed" away',
+    '"the payment and failed"',
+    'payment -"payment failed"',
+    '-"payment failed"',
+    '"payment payment payment payment payment"',
+    "wi-fi",
+    '"wi-fi away"',
+    "me@example.org",
+    '"me@example.org failed"',
+    "a <-> b",
+    '"x<y a <-> b"',
+    "'quoted'",
+    '3.14 "payment',
+    "the",
+    "-",
+    '""',
+]
+
+
+@pytest.fixture(scope="module", params=[1, 20, 20_000], ids=lambda turn: f"{turn} in turn")
+def in_turn(request: pytest.FixtureRequest) -> Iterator[int]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(word_matches, "READ_IN_TURN", request.param)
+        patch.setattr(queries, "RANKED", 7)
+        yield request.param
+
+
+@pytest.fixture
+def messages(database: Engine) -> Iterator[None]:
+    chosen = random.Random(1)
+    with database.begin() as connection:
+        for at in range(MESSAGES):
+            connection.execute(
+                text("""
+                    INSERT INTO text_messages (id, message, created_at)
+                    VALUES (gen_random_uuid(), :message, to_timestamp(:at))
+                """),
+                {"message": " ".join(chosen.choices(WORDS, k=6)), "at": at // 3},
+            )
+    yield
+    run(database, "TRUNCATE text_messages")
+
+
+@pytest.mark.usefixtures("messages", "in_turn")
+def test_every_way_finds_the_newest_that_match(database: Engine) -> None:
+    for query in QUERIES:
+        with database.connect() as connection:
+            expected = [
+                (row.id, row.message)
+                for row in connection.execute(
+                    text("""
+                        SELECT id::text, message FROM text_messages
+                        WHERE to_tsvector('english', message) @@ websearch_to_tsquery('english', :query)
+                        ORDER BY created_at DESC, id DESC
+                    """),
+                    {"query": query},
+                )
+            ]
+            found: list[tuple[str, str]] = []
+            cursor = None
+            while True:
+                page = queries.newest(connection, limit=9, words=query, cursor=cursor)
+                found += [(each["id"], each["message"]) for each in page["messages"]]
+                cursor = page["next"]
+                if cursor is None:
+                    break
+            ranked = queries.keyword(connection, query, limit=100)
+        assert found == expected, query
+        assert sorted(hit["id"] for hit in ranked) == sorted(each for each, _ in expected[:7]), query
+        assert all("seen" not in hit for hit in ranked)
+
+
+@pytest.fixture
+def ten_thousand(database: Engine) -> Iterator[None]:
+    """Messages that all have a word and a phrase."""
+    with database.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))  # no jobs
+        connection.execute(
+            text("""
+                INSERT INTO text_messages (id, message, created_at)
+                SELECT gen_random_uuid(), 'the water pipe ' || number, to_timestamp(number)
+                FROM generate_series(1, 10000) AS number
+            """)
+        )
+    with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("SELECT gin_clean_pending_list('text_messages_words')"))
+        connection.execute(text("VACUUM ANALYZE text_messages"))
+    yield
+    run(database, "TRUNCATE text_messages")
+
+
+@pytest.mark.parametrize("words", ["water", "-fire", '"water pipe 10000"'])
+@pytest.mark.usefixtures("ten_thousand")
+def test_the_texts_of_all_messages_are_not_parsed(database: Engine, words: str) -> None:
+    with database.begin() as connection:
+        assert queries.newest(connection, limit=1, words=words)["count"] == 1
+        assert len(queries.keyword(connection, words, limit=10)) > 0
+        scans = "SELECT pg_stat_get_xact_numscans('text_messages'::regclass)"
+        assert connection.execute(text(scans)).scalar_one() == 0
+
+
+@pytest.mark.usefixtures("ten_thousand")
+def test_a_phrase_is_read_newest_first_until_there_are_enough(
+    database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "RANKED", 20)
+    with database.begin() as connection:
+        assert queries.newest(connection, limit=10, words='"water pipe"')["count"] == 10
+        assert len(queries.keyword(connection, '"water pipe"', limit=5)) == 5
+        # 11 for the page and 20 to rank, each found and then shown or ranked, and the 5 hits.
+        reads = "SELECT pg_stat_get_xact_tuples_fetched('text_messages_pkey'::regclass)"
+        assert connection.execute(text(reads)).scalar_one() == 2 * 11 + 2 * 20 + 5
