@@ -32,7 +32,7 @@ WHAT_TO_DO = {
 
 
 class Refused(Exception):
-    """The endpoint does not take this input; the message is what it said."""
+    """The endpoint has no vector for this input; the message is what it said."""
 
 
 class Endpoint:

@@ -53,7 +53,7 @@ class OpenAIEmbedder:
         try:
             vectors = embedder._request([PROBE])
         except Refused as error:
-            raise ModelError(f"{embedder.endpoint} refuses to embed: {error}") from None
+            raise ModelError(f"{embedder.endpoint} does not embed: {error}") from None
         embedder.dimensions = vectors.shape[1]
         return embedder
 
@@ -69,22 +69,23 @@ class OpenAIEmbedder:
         return vectors
 
     def _embed(self, texts: Sequence[str], first: int) -> Vectors:
-        """The vectors of texts that fit into one request, or into several where the endpoint refuses that one."""
+        """The vectors of texts that fit into one request, or into several where the endpoint refuses that one, or has
+        no vector for one of them."""
         try:
             return self._request([text if text.strip() else BLANK for text in texts])
         except Refused as error:
             if len(texts) == 1:
                 self._check_that_it_takes_others(error)
-                raise UnembeddableText(f"{self.endpoint} refuses the text: {error}", first) from None
+                raise UnembeddableText(f"{self.endpoint} has no vector for the text: {error}", first) from None
         middle = len(texts) // 2
         return np.concatenate([self._embed(texts[:middle], first), self._embed(texts[middle:], first + middle)])
 
     def _check_that_it_takes_others(self, refused: Refused) -> None:
-        """An endpoint that refuses every text has another trouble, which is no text's fault."""
+        """An endpoint that has a vector for no text has another trouble, which is no text's fault."""
         try:
             self._request([PROBE])
         except Refused:
-            raise EmbedderUnavailable(f"{self.endpoint} refuses every text: {refused}") from None
+            raise EmbedderUnavailable(f"{self.endpoint} has no vector for any text: {refused}") from None
 
     def _request(self, texts: list[str]) -> Vectors:
         # Four times as short as numbers in JSON. A server that does not know it answers with those.
@@ -99,7 +100,7 @@ class OpenAIEmbedder:
             )
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not np.isfinite(lengths).all() or not lengths.all():
-            raise EmbedderUnavailable(f"{self.endpoint} gives vectors that are no numbers, or of length zero")
+            raise Refused("it gives a vector that is no numbers, or of length zero")
         unit: Vectors = vectors / lengths
         return unit
 
@@ -114,11 +115,14 @@ def wanted_dimensions(settings: Settings) -> int | None:
 
 
 def read_vectors(answer: bytes, count: int, endpoint: Endpoint) -> Vectors:
-    """The vectors of an answer, in the order of the question. Raises EmbedderUnavailable where it has none."""
+    """The vectors of an answer, in the order of the question. Raises EmbedderUnavailable where it has none, and Refused
+    where it has null for one."""
     try:
         rows: list[Any] = [None] * count
         for item in json.loads(answer)["data"]:
             vector = item["embedding"]
+            if vector is None:
+                raise Refused("it gives null instead of a vector")
             if isinstance(vector, str):
                 rows[item["index"]] = np.frombuffer(base64.b64decode(vector, validate=True), dtype="<f4")
             else:

@@ -24,9 +24,8 @@ class UnembeddableText(Exception):
     Its neighbours are fine: leave it out and embed the rest again.
     """
 
-    def __init__(self, reason: str, index: int = 0) -> None:
+    def __init__(self, reason: str, index: int) -> None:
         super().__init__(reason)
-        self.reason = reason
         self.index = index
 
 
@@ -38,7 +37,6 @@ class EmbedderUnavailable(Exception):
 
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
         super().__init__(reason)
-        self.reason = reason
         self.retry_after = retry_after
 
 

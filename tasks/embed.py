@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 SPLIT_AFTER = 2
 
 COLLISIONS = 5
+OVERTAKEN = (outbox.ModelSwitched, outbox.LeaseLost)
 
 # A model that computes on these cores takes what the others leave of them: a search must not wait for a backlog.
 NICE = 10
@@ -116,13 +117,15 @@ def claim(jobs: Sequence[int], lease: str, model: str, *, counts: bool) -> list[
     with session.at_once(resources.engine()) as connection:
         claimed = outbox.claim_jobs(connection, jobs, lease, config.embed_lease_seconds, counts=counts)
     spent = [job for job in claimed if is_spent(job, config.embed_attempts_max)]
-    if spent:
-        with resources.engine().begin() as connection:
-            for job in spent:
+    for job in spent:
+        try:
+            with resources.engine().begin() as connection:
                 if len(job.message_ids) > 1:
                     outbox.split_job(connection, job, lease)
                 else:
                     give_up(connection, job, lease, model)
+        except OVERTAKEN as error:
+            step_back(error, [job], lease, model)
     return [job for job in claimed if job not in spent]
 
 
@@ -181,18 +184,23 @@ def store(
                 )
             tell(done, counted=counted)
             return following
-        except outbox.ModelSwitched as error:
-            log.warning("the active model is %s: vectors of %s are not wanted", error, model)
-            resources.embedder.cache_clear()
-            release(claimed, lease, SWITCHED_SECONDS)
-            return None
-        except outbox.LeaseLost:
-            log.info("lease lost, somebody else does these jobs")
+        except OVERTAKEN as error:
+            step_back(error, claimed, lease, model)
             return None
         except psycopg2.errors.UniqueViolation:
             if attempt == COLLISIONS - 1:
                 raise
     return None
+
+
+def step_back(error: Exception, claimed: Sequence[Job], lease: str, model: str) -> None:
+    """Leaves the jobs to whoever has them by now, or to the model that is active by now."""
+    if isinstance(error, outbox.LeaseLost):
+        log.info("lease lost, somebody else does these jobs")
+        return
+    log.warning("the active model is %s: vectors of %s are not wanted", error, model)
+    resources.embedder.cache_clear()
+    release(claimed, lease, SWITCHED_SECONDS)
 
 
 def store_few(claimed: Sequence[Job], lease: str, model: str, done: Embedded) -> bool:

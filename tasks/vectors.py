@@ -163,21 +163,38 @@ def portions(texts: Sequence[str], first: int) -> Iterator[int]:
         yield len(texts)
 
 
-def vectors_and_reasons(embedder: Embedder, texts: Sequence[str]) -> tuple[NDArray[np.float32], dict[int, str]]:
-    """The (n, dimensions) vectors of n texts; and of each text that can have none, by its place, the reason, found by
-    halving (its row is of no account). Raises for outages only."""
+def vectors_and_reasons(
+    embedder: Embedder, texts: Sequence[str], *, one_is_told: bool = True
+) -> tuple[NDArray[np.float32], dict[int, str]]:
+    """The (n, dimensions) vectors of n texts; and of each text that can have none, by its place, the reason (its row is
+    of no account). The first is the one that the provider names; any others, and what a library raises, are found by
+    halving. Raises for outages only."""
+    if not texts:
+        return np.zeros((0, embedder.dimensions), dtype=np.float32), {}
     try:
         vectors = embedder.embed(texts)
-        if not np.isfinite(vectors).all():
-            raise UnembeddableText("the model gave numbers that are not finite")
-        return vectors, {}
     except (EmbedderUnavailable, ModelError):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a text makes the model's libraries raise must not sink its neighbours
-        if len(texts) == 1:
-            nothing = np.zeros((1, embedder.dimensions), dtype=np.float32)
-            return nothing, {0: f"{type(error).__name__}: {error}"}
-    middle = len(texts) // 2
-    first, reasons = vectors_and_reasons(embedder, texts[:middle])
-    second, more = vectors_and_reasons(embedder, texts[middle:])
-    return np.concatenate([first, second]), reasons | {middle + place: why for place, why in more.items()}
+        if isinstance(error, UnembeddableText) and one_is_told:
+            place = error.index
+        elif len(texts) == 1:
+            place = 0
+        else:
+            return around(embedder, texts, len(texts) // 2, len(texts) // 2)
+        vectors, reasons = around(embedder, texts, place, place + 1)
+        return vectors, reasons | {place: f"{type(error).__name__}: {error}"}
+    if np.isfinite(vectors).all():
+        return vectors, {}
+    odd = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    return vectors, {int(place): "the model gave numbers that are not finite" for place in odd}
+
+
+def around(
+    embedder: Embedder, texts: Sequence[str], start: int, stop: int
+) -> tuple[NDArray[np.float32], dict[int, str]]:
+    """As `vectors_and_reasons`, without the texts from `start` to `stop`, whose rows are zero."""
+    before, reasons = vectors_and_reasons(embedder, texts[:start], one_is_told=False)
+    after, more = vectors_and_reasons(embedder, texts[stop:], one_is_told=False)
+    left_out = np.zeros((stop - start, embedder.dimensions), dtype=np.float32)
+    return np.concatenate([before, left_out, after]), reasons | {stop + place: why for place, why in more.items()}

@@ -173,3 +173,20 @@ def test_a_text_that_was_embedded_before_is_not_embedded_again(database: Engine,
                   WHERE message_id = CAST(:id AS uuid) ORDER BY passage_number"""
     assert ask(database, passages, id=again[1].id) == ask(database, passages, id=records[2].id)
     assert len(ask(database, passages, id=again[1].id)) > 1
+
+
+def test_a_text_that_was_given_up_after_another_model_became_active_waits_for_that(
+    database: Engine, fickle: Fickle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten: list[bool] = []
+    monkeypatch.setattr(resources.embedder, "cache_clear", lambda: forgotten.append(True), raising=False)
+    spent, well = a_record("spent"), a_record("well")
+    persist(database, spent)
+    persist(database, well)
+    first, second = job_ids(database)
+    run(database, "UPDATE embedding_jobs SET attempts = 99 WHERE id = :id", id=first)
+    run(database, "UPDATE embedding_models SET name = 'another' WHERE active")
+    embed.embed_text([first, second])
+    assert forgotten
+    assert ask(database, FAILED) == []
+    assert job_ids(database) == [first, second]

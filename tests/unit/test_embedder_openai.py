@@ -77,7 +77,7 @@ def test_the_one_text_that_is_refused_is_found(server: EmbeddingServer, place: i
 def test_an_endpoint_that_refuses_every_text_is_no_texts_fault(server: EmbeddingServer) -> None:
     embedder = load_provider(server.settings())
     server.answers = [Answer(400)] * 50
-    with pytest.raises(EmbedderUnavailable, match="refuses every text"):
+    with pytest.raises(EmbedderUnavailable, match="no vector for any text"):
         embedder.embed(["one", "two"])
 
 
@@ -140,12 +140,28 @@ def test_an_answer_without_embeddings_is_an_outage(server: EmbeddingServer, body
         embedder.embed(["hello"])
 
 
-@pytest.mark.parametrize("number", ["0.0", "NaN", "Infinity"])
-def test_vectors_of_no_length_are_an_outage(server: EmbeddingServer, number: str) -> None:
+NO_VECTORS = ["null", *(f"[{', '.join([number] * 384)}]" for number in ("0.0", "NaN", "Infinity", "null"))]
+
+
+@pytest.mark.parametrize("vector", NO_VECTORS, ids=lambda vector: vector[:5])
+def test_an_endpoint_that_has_no_vector_for_any_text_is_no_texts_fault(server: EmbeddingServer, vector: str) -> None:
     embedder = load_provider(server.settings())
-    server.answers = [Answer(200, {}, f'{{"data": [{{"index": 0, "embedding": [{", ".join([number] * 384)}]}}]}}')]
-    with pytest.raises(EmbedderUnavailable, match="no numbers, or of length zero"):
+    server.answers = [Answer(200, {}, f'{{"data": [{{"index": 0, "embedding": {vector}}}]}}')] * 2
+    with pytest.raises(EmbedderUnavailable, match="no vector for any text"):
         embedder.embed(["hello"])
+    server.answers = [Answer(200, {}, f'{{"data": [{{"index": 0, "embedding": {vector}}}]}}')]
+    with pytest.raises(ModelError, match="does not embed"):
+        load_provider(server.settings())
+
+
+@pytest.mark.parametrize("vector", NO_VECTORS, ids=lambda vector: vector[:5])
+def test_the_one_text_without_a_vector_is_found(server: EmbeddingServer, vector: str) -> None:
+    embedder = load_provider(server.settings())
+    server.spoilt = {"text 3": vector}
+    with pytest.raises(UnembeddableText, match="no vector for the text") as caught:
+        embedder.embed([f"text {number}" for number in range(10)])
+    assert caught.value.index == 3
+    assert embedder.embed(["text 4"]).shape == (1, 384)
 
 
 def test_nobody_there_is_an_outage(server: EmbeddingServer) -> None:

@@ -1,0 +1,49 @@
+"""Which texts can have no vector is found, by what the provider says or by halving, and no neighbour suffers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from embedder import UnembeddableText
+from embedder.hashing import HashingEmbedder
+from tasks.vectors import vectors_and_reasons
+
+TEXTS = [f"text {number}" for number in range(64)]
+
+
+class Picky(HashingEmbedder):
+    """The hashing provider, which names the first bad text, or only raises, or gives no numbers for all of them."""
+
+    def __init__(self, how: str, bad: set[str]) -> None:
+        super().__init__()
+        self.how, self.bad = how, bad
+        self.calls: list[int] = []
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.calls.append(len(texts))
+        places = [place for place, text in enumerate(texts) if text in self.bad]
+        if places and self.how == "named":
+            raise UnembeddableText("not this one", places[0])
+        if places and self.how == "raised":
+            raise ValueError("one of them")
+        vectors = super().embed(texts)
+        vectors[places, 1] = np.nan
+        return vectors
+
+
+@pytest.mark.parametrize("how", ["named", "raised", "nan"])
+@pytest.mark.parametrize("bad", [set(), {0}, {63}, {20}, {20, 21}, {0, 31, 32, 63}, set(range(64))], ids=str)
+def test_each_bad_text_and_no_other(how: str, bad: set[int]) -> None:
+    vectors, reasons = vectors_and_reasons(Picky(how, {TEXTS[place] for place in bad}), TEXTS)
+    assert reasons.keys() == bad
+    good = sorted(set(range(64)) - bad)
+    np.testing.assert_array_equal(vectors[good], HashingEmbedder().embed(TEXTS)[good])
+    assert vectors.shape == (64, HashingEmbedder.dimensions)
+
+
+def test_one_that_is_named_costs_two_more_questions() -> None:
+    picky = Picky("named", {TEXTS[20]})
+    vectors_and_reasons(picky, TEXTS)
+    assert picky.calls == [64, 20, 43]
