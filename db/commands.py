@@ -354,6 +354,14 @@ def each_message(columns: str, how: str = "") -> str:
         CROSS JOIN LATERAL (SELECT {columns} FROM text_messages WHERE id = wanted.id OFFSET 0 {how}) AS m"""
 
 
+def locked_messages(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Those of the messages whose rows another transaction holds. The others are locked until this one ends."""
+    given = {"ids": array(sorted(ids))}
+    there = connection.execute(text(f"SELECT m.id::text FROM {each_message('id')}"), given).scalars()
+    free = connection.execute(text(f"SELECT m.id::text FROM {each_message('id', 'FOR UPDATE SKIP LOCKED')}"), given)
+    return set(there).difference(free.scalars())
+
+
 def versions(records: Sequence[Record]) -> dict[str, object]:
     return {
         "ids": array(record.id for record in records),

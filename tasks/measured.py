@@ -1,21 +1,20 @@
 """What is counted in the workers: how long tasks ran, how they ended, how much they carried, how fresh the search is.
 
-Celery's signals bring most of it, so the tasks need not know; only embed_text says what it has stored. Imported by
-every worker and beat (celeryconfig.imports).
+Celery's signals bring how often and how long; the tasks say what they have done. Imported by every
+worker and beat (celeryconfig.imports).
 """
 
 import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from celery import signals, states
+from celery import signals
 from sqlalchemy.exc import SQLAlchemyError
 
-import tasks
 from db import console_queries
 from records import DeadLetter
 from tasks import numbers_store, resources
@@ -64,42 +63,27 @@ def task_began(task_id: str, **_: object) -> None:
 
 
 @signals.task_postrun.connect
-def task_ended(
-    task_id: str,
-    task: Any,
-    args: list[Any],
-    kwargs: dict[str, Any] | None = None,
-    retval: object = None,
-    state: str | None = None,
-    **_: object,
-) -> None:
+def task_ended(task_id: str, task: Any, state: str | None = None, **_: object) -> None:
     name = task.name.removeprefix("tasks.")
     began = _began.pop(task_id, None)
     if began is not None:
         TALLY.observe(RUNTIME, [time.perf_counter() - began], name)
     TALLY.add(TASKS, 1, name, (state or "unknown").lower())
-    if state == states.SUCCESS and task.name in CARRIED:
-        CARRIED[task.name](args, kwargs or {}, retval)
 
 
-def persisted(args: list[Any], kwargs: dict[str, Any], retval: Any) -> None:
-    """What waited for a lock and came again is counted when it was done at last."""
-    (records,) = args
-    done = len(kwargs.get("waiting") or records)
-    stored, rejected = retval["stored"], len(retval["rejected"])
-    TALLY.observe(BATCH_SIZE, [len(records)], "persist_text")
-    for outcome, count in (
-        ("stored", stored),
-        ("rejected", rejected),
-        ("unchanged", done - stored - rejected),
-    ):
+def persisted(**outcomes: int) -> None:
+    """For persist_text: what a try has done with the records that need no other one, by outcome: "stored", "rejected",
+    "unchanged"."""
+    if any(outcomes.values()):
+        TALLY.observe(BATCH_SIZE, [sum(outcomes.values())], "persist_text")
+    for outcome, count in outcomes.items():
         if count > 0:
             TALLY.add(PERSISTED, count, outcome)
 
 
-def dead_letters_noted(args: list[Any], _kwargs: object, _retval: object) -> None:
-    (letters,) = args
-    for reason, count in Counter(letter[REASON] for letter in letters).items():
+def dead_letters_noted(letters: Iterable[DeadLetter]) -> None:
+    """For record_dead_letters: these are in their table."""
+    for reason, count in Counter(letter.reason for letter in letters).items():
         TALLY.add(DEAD_LETTERS, count, reason)
 
 
@@ -126,10 +110,3 @@ def sample_freshness(message_ids: list[str]) -> None:
         log.info("freshness not asked: %s", type(error).__name__)
         return
     TALLY.observe(FRESHNESS, [max(0.0, age) for age in ages])
-
-
-REASON = DeadLetter._fields.index("reason")
-CARRIED: dict[str, Callable[[list[Any], dict[str, Any], Any], None]] = {
-    tasks.PERSIST_TEXT: persisted,
-    tasks.RECORD_DEAD_LETTERS: dead_letters_noted,
-}

@@ -17,7 +17,7 @@ import settings
 import tasks
 from db import commands, outbox, session
 from records import DeadLetter, Record
-from tasks import logs, resources
+from tasks import logs, measured, resources
 from tasks.app import app
 from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
 
@@ -29,6 +29,8 @@ SMALL = 50  # messages; a job of more came in bulk
 SENT = "sent"  # the header of an embed_text task that says since when its job may be held
 # A row that was locked before is only looked at again, so that its neighbours are not kept waiting each time.
 ROW_LOCK_AGAIN_MS = 100
+# So often a task waits for a lock; what is left then waits for its next try, so that the worker gets to other tasks.
+LOCK_WAITS = 20
 
 
 class Outage(Exception):
@@ -37,13 +39,15 @@ class Outage(Exception):
 
 @dataclass
 class Outcome:
-    """What became of the records of a batch: what was written, which the database refused, and which are locked."""
+    """What became of the records of a batch: what was written, which the database refused, and which are locked or were
+    not tried for others that are."""
 
     jobs: dict[int, list[str]] = field(default_factory=dict)  # each with the ids of its messages
     held: dict[int, str] = field(default_factory=dict)  # jobs that need not be claimed, each with its lease
     texts: dict[str, str] = field(default_factory=dict)
     rejected: list[Rejected] = field(default_factory=list)
     locked: list[int] = field(default_factory=list)
+    lock_waits: int = 0
 
 
 class Expecting(threading.local):
@@ -76,15 +80,19 @@ def persist_text(
     try:
         store(batch, outcome, reserved, commands.ROW_LOCK_MS if waiting is None else ROW_LOCK_AGAIN_MS)
     except Outage as outage:
+        measured.persisted(stored=len(outcome.texts))
         raise retry(self, outage, **kwargs) from outage
     finally:
         if outcome.jobs:  # also of a batch that was stored in part
             chain_embedding(outcome.jobs, outcome.texts, outcome.held, began)
+    stored, refused = len(outcome.texts), len(outcome.rejected) - len(rejected or [])
+    unchanged = len(batch) - stored - refused - len(outcome.locked)
+    measured.persisted(stored=stored, rejected=refused, unchanged=unchanged)
     logs.each(log, "stored", batch.values(), settings.load().kafka_topic, only=outcome.texts)
     if outcome.locked:
         locked = Outage(f"{len(outcome.locked)} rows are locked by somebody's transaction")
         raise retry(self, locked, waiting=outcome.locked, rejected=outcome.rejected)
-    return {"stored": len(outcome.texts), "rejected": outcome.rejected}
+    return {"stored": stored, "rejected": outcome.rejected}
 
 
 def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None, row_lock_ms: int) -> None:
@@ -114,10 +122,14 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
             with resources.engine().begin() as connection:
                 several = outbox.messages_of(connection, stored.jobs, lease)
     except commands.RowsLocked:
-        if len(batch) == 1:
-            outcome.locked += batch
+        locked = set_aside(batch, outcome)
+        batch = {place: record for place, record in batch.items() if place not in locked}
+        if not batch:
             return
         row_lock_ms = ROW_LOCK_AGAIN_MS
+        if locked:
+            store(batch, outcome, reserved, row_lock_ms)
+            return
     except (SQLAlchemyError, psycopg2.Error, ValueError) as error:
         if session.is_outage(error):
             raise Outage(reason(error)) from error
@@ -139,6 +151,20 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
     middle = len(places) // 2
     for half in (places[:middle], places[middle:]):
         store({place: batch[place] for place in half}, outcome, reserved, row_lock_ms)
+
+
+def set_aside(batch: Mapping[int, Record], outcome: Outcome) -> set[int]:
+    """The places of the records whose rows somebody holds, which go to `outcome.locked`. None, where it is an id that
+    somebody has not committed yet, and where they let go meanwhile; all of them, where the task has waited enough."""
+    outcome.lock_waits += 1
+    if len(batch) == 1 or outcome.lock_waits >= LOCK_WAITS:
+        locked = set(batch)
+    else:
+        with resources.engine().begin() as connection:
+            held = commands.locked_messages(connection, [record.id for record in batch.values()])
+        locked = {place for place, record in batch.items() if record.id in held}
+    outcome.locked += sorted(locked)
+    return locked
 
 
 def persist(records: Sequence[Record], *, expect_new: bool, **options: Any) -> commands.Stored:
@@ -246,6 +272,7 @@ def record_dead_letters(self: Task, letters: list[list[Any]]) -> int:
         if not session.is_outage(error):
             raise
         raise retry(self, Outage(reason(error))) from error
+    measured.dead_letters_noted(found)
     return len(letters)
 
 

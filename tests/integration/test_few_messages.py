@@ -4,7 +4,6 @@ leaves, and step back from whatever is more than that."""
 import threading
 import time
 import uuid
-from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event, text
@@ -14,7 +13,6 @@ from db import commands, outbox, session
 from db.commands import Stored
 from records import Record
 from tasks import embed, leases, measured, upkeep
-from tasks import persist as storing
 from tests.integration.test_embedding_faults import FAILED, JOBS, Fickle, fickle, job_ids  # noqa: F401 - a fixture
 from tests.parts import eventually
 from tests.samples import a_record, ask, embedded, meanwhile, persist, run
@@ -184,33 +182,6 @@ def test_a_held_job_that_was_lost_on_the_way_is_found_and_has_cost_no_attempt(da
         assert outbox.take_waiting_jobs(connection, messages=10, seconds=20, small=50) == [(stored.jobs[0], 1)]
         (claimed,) = outbox.claim_jobs(connection, stored.jobs, OTHER, 20)
     assert claimed.attempts == 1
-
-
-def test_where_a_row_is_locked_its_neighbours_hardly_wait(
-    database: Engine,
-    fickle: Fickle,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    records = [a_record(f"text {number}", at(1, number)) for number in range(40)]
-    persist(database, *records)
-    waits: list[int] = []
-
-    def noted(*given: Any, row_lock_ms: int, **options: Any) -> Stored:
-        waits.append(row_lock_ms)
-        return stored(*given, row_lock_ms=row_lock_ms, **options)
-
-    stored = storing.persist
-    monkeypatch.setattr(storing, "persist", noted)
-    monkeypatch.setattr(storing.expecting, "new", False)
-    edited = {place: record._replace(message="edited", offset=100) for place, record in enumerate(records)}
-    outcome = storing.Outcome()
-    with database.connect() as somebody:
-        somebody.execute(text("SELECT FROM text_messages WHERE id = :id FOR UPDATE"), {"id": records[7].id})
-        storing.store(edited, outcome, None, commands.ROW_LOCK_MS)
-    assert outcome.locked == [7]
-    assert len(outcome.texts) == 39
-    assert waits[0] == commands.ROW_LOCK_MS
-    assert set(waits[1:]) == {storing.ROW_LOCK_AGAIN_MS}
 
 
 def test_a_lease_that_nobody_renews_is_given_up_before_it_ends_where_nothing_is_queued(

@@ -1,0 +1,109 @@
+"""Rows that somebody's open transaction holds: their neighbours are stored, and the worker gets on."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from db import commands
+from db.commands import Stored
+from tasks import persist as storing
+from tasks.numbers import PERSISTED, TALLY, field
+from tests.integration.test_embedding_faults import Fickle, fickle  # noqa: F401 - a fixture
+from tests.samples import a_record, persist
+
+
+def at(second: int, offset: int = 0) -> tuple[int, int, int]:
+    return (1_700_000_000_000 + 1000 * second, 0, offset)
+
+
+def test_where_a_row_is_locked_its_neighbours_hardly_wait(
+    database: Engine,
+    fickle: Fickle,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    records = [a_record(f"text {number}", at(1, number)) for number in range(40)]
+    persist(database, *records)
+    waits: list[int] = []
+
+    def noted(*given: Any, row_lock_ms: int, **options: Any) -> Stored:
+        waits.append(row_lock_ms)
+        return stored(*given, row_lock_ms=row_lock_ms, **options)
+
+    stored = storing.persist
+    monkeypatch.setattr(storing, "persist", noted)
+    monkeypatch.setattr(storing.expecting, "new", False)
+    edited = {place: record._replace(message="edited", offset=100) for place, record in enumerate(records)}
+    outcome = storing.Outcome()
+    with database.connect() as somebody:
+        somebody.execute(text("SELECT FROM text_messages WHERE id = :id FOR UPDATE"), {"id": records[7].id})
+        storing.store(edited, outcome, None, commands.ROW_LOCK_MS)
+    assert outcome.locked == [7]
+    assert len(outcome.texts) == 39
+    assert waits[0] == commands.ROW_LOCK_MS
+    assert set(waits[1:]) == {storing.ROW_LOCK_AGAIN_MS}
+
+
+def test_however_many_rows_are_locked_their_neighbours_are_stored_at_once(
+    database: Engine,
+    fickle: Fickle,  # noqa: F811
+) -> None:
+    records = [a_record(f"text {number}", at(1, number)) for number in range(200)]
+    persist(database, *records)
+    edited = {place: record._replace(message="edited", offset=1000 + place) for place, record in enumerate(records)}
+    edited[7] = edited[7]._replace(message=None)
+    outcome = storing.Outcome()
+    with database.connect() as somebody:
+        held = [records[place].id for place in range(0, 200, 2)]
+        somebody.execute(
+            text("UPDATE text_messages SET message = 'theirs' WHERE id = ANY (:ids ::uuid[])"), {"ids": held}
+        )
+        storing.store(edited, outcome, None, commands.ROW_LOCK_MS)
+    assert outcome.locked == list(range(0, 200, 2))
+    assert outcome.lock_waits == 1
+    assert outcome.texts.keys() == {records[place].id for place in range(1, 200, 2)} - {records[7].id}
+
+
+def test_ids_that_somebody_is_inserting_are_waited_for_by_no_task_for_long(
+    database: Engine,
+    fickle: Fickle,  # noqa: F811
+) -> None:
+    records = [a_record(f"text {number}", at(1, number)) for number in range(64)]
+    outcome = storing.Outcome()
+    with database.connect() as somebody:
+        somebody.execute(
+            text("INSERT INTO text_messages (id, message) SELECT unnest(:ids ::uuid[]), 'theirs'"),
+            {"ids": [record.id for record in records]},
+        )
+        storing.store(dict(enumerate(records)), outcome, None, 100)
+    assert sorted(outcome.locked) == list(range(64))
+    assert outcome.lock_waits <= storing.LOCK_WAITS + 6, "one for each half that was left"
+    again = storing.Outcome()
+    storing.store({place: records[place] for place in outcome.locked}, again, None, 100)
+    assert again.locked == []
+    assert len(again.texts) == 64
+
+
+class Again(Exception):
+    """Instead of Celery's, with the keyword arguments of the next try."""
+
+
+def test_records_are_counted_once_though_some_are_tried_again(
+    database: Engine,
+    fickle: Fickle,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    records = [a_record(f"text {number}", at(1, number)) for number in range(40)]
+    persist(database, *records[:20])
+    given = [list(record) for record in records]
+    TALLY.take()
+    with database.connect() as somebody:
+        somebody.execute(text("SELECT FROM text_messages WHERE id = :id FOR UPDATE"), {"id": records[7].id})
+        monkeypatch.setattr(storing, "retry", lambda _task, _outage, **kwargs: Again(kwargs))
+        with pytest.raises(Again) as again:
+            storing.persist_text(given)
+    storing.persist_text(given, **again.value.args[0])
+    counted = {name: int(count) for name, count in TALLY.take().items() if name.startswith("persisted_records")}
+    assert sum(counted.values()) == 40
+    assert counted[field(PERSISTED, ["stored"])] == 20
+    assert counted[field(PERSISTED, ["unchanged"])] == 20
