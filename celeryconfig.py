@@ -1,7 +1,7 @@
 """How Celery is run: queues, routes and reliability. The one page to read, and the one place to change it.
 
 Nothing here has to be trusted with a record: Redis may lose everything. What makes it safe lies outside, the bridge's
-leases (bridge/consumer.py) for `persist` and the outbox table for `embed`; both tasks may run twice without harm.
+leases (bridge/hand_over.py) for `persist` and the outbox table for `embed`; both tasks may run twice without harm.
 """
 
 from kombu import Exchange, Queue

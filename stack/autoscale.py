@@ -58,8 +58,9 @@ def waiting(settings: Settings, queue: str) -> int | None:
 
 
 def follow(settings: Settings, wishes: dict[str, Wish], say: Callable[[str], None]) -> None:
-    """One look at each queue, and what comes of it."""
+    """One look at each queue, and what comes of it. Raises StackError of the last queue that could not be scaled."""
     now = scale.counts(scale.running(settings))
+    failed: StackError | None = None
     for queue, wish in wishes.items():
         found = waiting(settings, queue)
         if found is None:
@@ -67,7 +68,12 @@ def follow(settings: Settings, wishes: dict[str, Wish], say: Callable[[str], Non
         wanted = wish.look(time.monotonic(), workers=now[queue], waiting=found)
         if wanted != now[queue]:
             say(f"{queue}: {now[queue]} → {wanted} workers, as {found} tasks wait")
-            scale.scale(settings, queue, wanted)
+            try:
+                scale.scale(settings, queue, wanted)
+            except StackError as error:
+                failed = error
+    if failed is not None:
+        raise failed
 
 
 def main() -> int:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from settings import InvalidSetting, Settings, from_environment
-from stack import autoscale, probes
+from stack import StackError, autoscale, probes
+from stack import scale as scaling
 from stack.autoscale import DOWN_SECONDS, UP_SECONDS, Wish
 
 
@@ -70,3 +71,20 @@ def test_bounds(tmp_path: Path) -> None:
     assert (settings.autoscale("embed"), settings.autoscale("persist")) == ((1, 4), None)
     assert [dataclasses.replace(settings, embed_workers=count).workers("embed") for count in (1, 3, 9)] == [1, 3, 4]
     assert settings.workers("persist") == 3
+
+
+def test_a_queue_that_cannot_be_scaled_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    scaled: list[str] = []
+
+    def scale(_settings: Settings, queue: str, _wanted: int) -> None:
+        scaled.append(queue)
+        if queue == "persist":
+            raise StackError("no port is free")
+
+    monkeypatch.setattr(scaling, "running", lambda _settings: [])
+    monkeypatch.setattr(scaling, "counts", lambda _running: {"persist": 1, "embed": 1})
+    monkeypatch.setattr(scaling, "scale", scale)
+    monkeypatch.setattr(autoscale, "waiting", lambda _settings, _queue: 0)
+    with pytest.raises(StackError, match="no port"):
+        autoscale.follow(Settings(), {"persist": Wish(2, 4), "embed": Wish(2, 4)}, print)
+    assert scaled == ["persist", "embed"]
