@@ -251,6 +251,8 @@ def check(settings: Settings) -> None:
             raise InvalidSetting(f"{name}={value}: {name} must be above zero")
     if not 0 <= settings.hashing_microseconds < 1_000_000:
         raise InvalidSetting(f"HASHING_MICROSECONDS={settings.hashing_microseconds}: takes 0 to a million")
+    if settings.embed_lease_seconds > 600:
+        raise InvalidSetting(f"EMBED_LEASE_SECONDS={settings.embed_lease_seconds:g}: takes 600 at most")
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", settings.keyword_language):
         raise InvalidSetting(f"KEYWORD_LANGUAGE={settings.keyword_language!r}: takes a name that \\dF in psql lists")
     for name in ("vector_index", "keyword_index", "metadata_index"):

@@ -23,6 +23,10 @@ SECOND_JOB = 100
 # From so many vectors on COPY is worth its round trips.
 FEW = 16
 
+# No job is reserved or put off for so long (EMBED_LEASE_SECONDS, tasks.vectors.LONGEST_PAUSE_SECONDS): PostgreSQL's clock
+# was set back, and the job is free.
+SET_BACK = "clock_timestamp() + INTERVAL '15 min'"
+
 
 class LeaseLost(Exception):
     """Somebody else has taken the work over; what was done with the lease must not be written."""
@@ -98,7 +102,7 @@ def claim_jobs(
     """
     # A lease need not survive a crash of the server: the job is then simply free again. Two statements, one round trip.
     rows = connection.execute(
-        text("""
+        text(f"""
             SET LOCAL synchronous_commit = off;
             UPDATE embedding_jobs SET lease = :lease ::uuid,
                 attempts = attempts + (:counts AND lease IS DISTINCT FROM :lease ::uuid)::int,
@@ -107,7 +111,7 @@ def claim_jobs(
                 SELECT id FROM embedding_jobs
                 WHERE id = ANY (:jobs ::bigint[])
                     AND (lease IS NULL OR lease = :lease ::uuid OR available_at <= clock_timestamp()
-                        OR available_at > clock_timestamp() + INTERVAL '1 hour')
+                        OR available_at > {SET_BACK})
                 FOR UPDATE SKIP LOCKED)
             RETURNING id, message_ids::text[], deleted, attempts
         """),
@@ -166,13 +170,12 @@ def take_waiting_jobs(
     `given_up` seconds counts as over. Those of a model that is not the active one are for db.second_set."""
     connection.execute(text("SET LOCAL synchronous_commit = off"))
     rows = connection.execute(
-        text("""
+        text(f"""
             WITH waiting AS (
                 SELECT id, cardinality(message_ids) AS size FROM embedding_jobs
                 WHERE model IS NULL AND (available_at <= clock_timestamp()
                     OR lease IS NOT NULL AND available_at <= clock_timestamp() + make_interval(secs => :given_up)
-                    -- No lease is so long: the server's clock was set back.
-                    OR available_at > clock_timestamp() + INTERVAL '1 hour')
+                    OR available_at > {SET_BACK})
                 ORDER BY cardinality(message_ids) > :small, id LIMIT :messages FOR UPDATE SKIP LOCKED
             ), chosen AS (
                 SELECT id FROM (SELECT id, sum(size) OVER (ORDER BY size > :small, id) - size AS before FROM waiting)

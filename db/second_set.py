@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 
 from db import index_catalogue, index_plan
 from db.commands import array
-from db.outbox import SECOND_JOB
+from db.outbox import SECOND_JOB, SET_BACK
 from db.reembedding import Change, set_state
 from settings import Settings
 
@@ -87,11 +87,11 @@ def queue(connection: Connection, model: str, jobs: Sequence[Sequence[str]]) -> 
 def take(connection: Connection, model: str, *, messages: int, seconds: float) -> list[Waiting]:
     """Reserves jobs of the second set for `seconds`, the oldest first, with about so many messages."""
     rows = connection.execute(
-        text("""
+        text(f"""
             WITH waiting AS (
                 SELECT id, cardinality(message_ids) AS size FROM embedding_jobs
                 WHERE model = :model AND (available_at <= clock_timestamp()
-                    OR available_at > clock_timestamp() + INTERVAL '1 hour')
+                    OR available_at > {SET_BACK})
                 ORDER BY id LIMIT :messages FOR UPDATE SKIP LOCKED
             ), chosen AS (
                 SELECT id FROM (SELECT id, sum(size) OVER (ORDER BY id) - size AS before FROM waiting) AS running

@@ -107,10 +107,10 @@ def test_wherever_the_clocks_stand_records_and_rows_are_embedded(
 def test_a_clock_of_the_database_that_was_set_back_holds_no_job_for_long(
     settings: Settings, database: Engine, clocks: Clocks
 ) -> None:
-    """What was reserved or leased by the old clock lies days ahead by the new one."""
+    """What was reserved or leased by the old clock lies ahead of the new one."""
     for number in range(2):
         run(database, "INSERT INTO text_messages (id, message) VALUES (gen_random_uuid(), :text)", text=f"row {number}")
-    run(database, "UPDATE embedding_jobs SET available_at = available_at + INTERVAL '1 day'")
+    run(database, "UPDATE embedding_jobs SET available_at = available_at + INTERVAL '16 min'")
     run(database, "UPDATE embedding_jobs SET lease = gen_random_uuid() WHERE id = (SELECT max(id) FROM embedding_jobs)")
     for name in ("persist-worker", "embed-worker", "beat"):
         clocks.start(name)

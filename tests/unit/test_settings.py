@@ -75,6 +75,7 @@ def test_a_number_out_of_range_names_its_variable(name: str, value: str) -> None
         ({"KAFKA_COORDINATION": "raft"}, "KAFKA_COORDINATION='raft': takes kraft or zookeeper"),
         ({"POST_WAIT_SECONDS": "nan"}, "POST_WAIT_SECONDS"),
         ({"POST_WAIT_SECONDS": "inf"}, "POST_WAIT_SECONDS"),
+        ({"EMBED_LEASE_SECONDS": "601"}, "EMBED_LEASE_SECONDS=601: takes 600 at most"),
         ({"HASHING_MICROSECONDS": "-1"}, "HASHING_MICROSECONDS=-1.0: takes 0 to a million"),
         ({"HASHING_MICROSECONDS": "nan"}, "HASHING_MICROSECONDS"),
     ],
