@@ -51,6 +51,7 @@ def create_app(role: Role, settings: Settings) -> Flask:
     problems.register(app, settings)
     parts.metrics.watch(app)
     auth.register(app, settings)
+    app.before_request(lambda: incoming.check_path(request))
     for operation in operations:
         app.add_url_rule(
             operation.rule,

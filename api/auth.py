@@ -49,13 +49,13 @@ def cookie_is_right(cookie: str, settings: Settings) -> bool:
     return any(matches) and len(ends) < 12 and int(ends) > time.time()
 
 
-def key_of_request() -> str | None:
-    """The key that came in a header. WSGI hands headers on as Latin-1; keys are UTF-8."""
-    given = request.headers.get("X-API-Key")
+def keys_of_request() -> list[str]:
+    """The keys that came in headers. WSGI hands headers on as Latin-1; keys are UTF-8."""
+    given = request.headers.getlist("X-API-Key")
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if given is None and scheme.lower() == "bearer":
-        given = token.strip()
-    return None if given is None else given.encode("latin-1", "replace").decode("utf-8", "surrogateescape")
+    if scheme.lower() == "bearer":
+        given.append(token.strip())
+    return [each.encode("latin-1", "replace").decode("utf-8", "surrogateescape") for each in given]
 
 
 def refusal() -> Response:
@@ -74,9 +74,9 @@ def register(app: Flask, settings: Settings) -> None:
     def check() -> Response | None:
         if not settings.api_key_set or request.path in OPEN or request.endpoint in FILES:
             return None
-        given = key_of_request()
-        if given is not None:
-            return None if key_is_right(given, settings) else refusal()
+        given = keys_of_request()
+        if given:
+            return None if any(key_is_right(each, settings) for each in given) else refusal()
         return None if cookie_is_right(request.cookies.get(COOKIE, ""), settings) else refusal()
 
     @app.post("/session")

@@ -1,7 +1,8 @@
 """The cursor of a page of messages as the API shows it: 48 hex digits, a time in microseconds and a UUID.
 
 Any 48 hex digits are a place in the order of messages, so the pattern in the OpenAPI document is the whole check. Times
-before the year 1, which only a row typed by hand can have, are one place: a listing ends with the first of them.
+before the year 1, which only a row typed by hand can have, are one place: a listing ends with the first of them. So are
+those after the year 294,246: it goes on with what is earlier.
 """
 
 import base64
@@ -12,6 +13,7 @@ import numpy as np
 BIAS = 2**63
 FIRST = -62_135_596_800_000_000  # 0001-01-01
 LAST = BIAS - 1
+LAST_YEAR = 294_246  # of which all microseconds fit
 
 
 def shown(cursor: str) -> str:
@@ -31,6 +33,8 @@ def microseconds(created_at: str) -> int:
         return LAST
     if created_at == "-infinity" or created_at.endswith(" BC"):
         return -BIAS
+    if int(created_at.partition("-")[0]) > LAST_YEAR:
+        return LAST - 1
     return int(np.datetime64(created_at.removesuffix("+00:00"), "us").astype(np.int64))  # the connections are in UTC
 
 

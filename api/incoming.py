@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from typing import Any, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from flask import Request
 from pydantic import BaseModel, ValidationError
@@ -54,7 +55,15 @@ def body(request: Request, model: type[Model], settings: Settings) -> Model:
 
 
 def content(request: Request, limit: int) -> bytes:
-    """The body. Raises RequestEntityTooLarge, for a chunked one too: there Werkzeug would cut it at the limit."""
+    """The body. Raises RequestEntityTooLarge, for a chunked one too: there Werkzeug would cut it at the limit. Raises
+    Problem 400 for one that does not come as it was announced."""
+    try:
+        return whole(request, limit)
+    except OSError as error:  # gunicorn.http.errors
+        raise Problem(400, f"the body ends early, or its chunks are wrong: {error}") from None
+
+
+def whole(request: Request, limit: int) -> bytes:
     if request.content_length is not None:
         return request.get_data(cache=False)
     taken = bytearray()
@@ -74,15 +83,31 @@ def drain(request: Request) -> None:
     left, deadline = DRAIN_BYTES, time.monotonic() + DRAIN_SECONDS
     stream = request.environ["wsgi.input"]
     while left > 0 and time.monotonic() < deadline:
-        taken = len(stream.read(min(left, 65_536)))
+        try:
+            taken = len(stream.read(min(left, 65_536)))
+        except OSError:  # what is left cannot be read; the server closes the connection over it
+            break
         if taken == 0:
             break
         left -= taken
 
 
+def check_path(request: Request) -> None:
+    """Raises Problem 404 for percent-encoded bytes that are no UTF-8: Werkzeug would take them for U+FFFD, which may be
+    somebody's id."""
+    try:
+        request.environ["PATH_INFO"].encode("latin-1").decode()
+    except UnicodeDecodeError:
+        raise Problem(404, "the path is not UTF-8: percent-encode its characters as UTF-8") from None
+
+
 def query(request: Request, model: type[Model]) -> Model:
     """The checked query string. Unknown parameters are ignored; the same one twice is an error. Raises Problem 400."""
     given: dict[str, str] = {}
+    try:
+        unquote_to_bytes(request.query_string).decode()
+    except UnicodeDecodeError:
+        raise Problem(400, "the query string is not UTF-8: percent-encode its characters as UTF-8") from None
     for name in model.model_fields:
         values = request.args.getlist(name)
         if len(values) > 1:
@@ -107,13 +132,13 @@ def from_validation(error: ValidationError) -> Problem:
 def from_bad_records(bad: list[tuple[tuple[int | str, ...], message.BadRecord]]) -> Problem:
     """What would be a dead letter, with the same reason: the message itself, or messages of a batch."""
     place, first = bad[0]
+    status = 413 if all(each.reason == "text-too-long" for _, each in bad) else 400
     if not place:
-        status = 413 if first.reason == "text-too-long" else 400
         return Problem(status, about(first), reason=first.reason)
     errors = [{"index": loc[1], "reason": each.reason, "detail": about(each)} for loc, each in bad[:MAX_BATCH]]
     more = f", and {len(bad) - 1} more" if len(bad) > 1 else ""
     detail = f"message {place[1]}: {about(first)}{more}; nothing was sent"
-    return Problem(400, detail, reason=first.reason, errors=errors)
+    return Problem(status, detail, reason=first.reason, errors=errors)
 
 
 def about(error: message.BadRecord) -> str:

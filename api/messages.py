@@ -1,5 +1,6 @@
 """The calls of the text API: messages in, by way of Kafka, and out of the database. Nothing is written but to Kafka."""
 
+import contextlib
 import uuid
 from collections.abc import Iterable
 
@@ -100,11 +101,20 @@ def delete_message(parts: Parts, id: str) -> Response:
         found = stored(connection, id)
     message_id = found["id"]
     try:
-        (appended,) = parts.log.append([(found["source_id"] or message_id, None)], kafka_headers(request.headers))
+        (appended,) = parts.log.append([(key_of(found), None)], kafka_headers(request.headers))
     except KafkaAway as error:
         raise Unavailable("Kafka did not take the deletion in time: send it again", id=message_id) from error
     wait_until_deleted(parts, message_id, appended)
     return json_answer({"id": message_id, "status": "accepted"}, 202)
+
+
+def key_of(found: queries.Row) -> str:
+    """The key that names this message: its source id, as in its other records, where that is its own. A row that was
+    typed may have any."""
+    with contextlib.suppress(message.BadRecord):
+        if message.message_id(found["source_id"])[0] == found["id"]:
+            return str(found["source_id"])
+    return str(found["id"])
 
 
 def get_stats(parts: Parts) -> Response:

@@ -4,9 +4,10 @@ Numbers of JSON bodies come as int or Decimal (bridge.message.parse), those of q
 answers describe what the queries return; nothing is run through them.
 """
 
+import math
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -49,9 +50,10 @@ JSON_OBJECT: dict[str, Any] = {
     "additionalProperties": {"$ref": "#/components/schemas/JsonValue"},
 }
 
-# https://www.rfc-editor.org/rfc/rfc3339#section-5.6, and a date alone
+# https://www.rfc-editor.org/rfc/rfc3339#section-5.6; and what ISO 8601 leaves out: the clock, seconds, minutes of the
+# offset, its colon
 INSTANT = re.compile(
-    r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)?)?",
+    r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(?:(:\d\d)(?:[.,](\d+))?)?([Zz]|[+-]\d\d(?::?\d\d)?)?)?",
     re.ASCII,
 )
 
@@ -79,24 +81,26 @@ def real_number(given: object) -> object:
 
 
 def instant(given: object) -> object:
-    """ISO 8601 to what PostgreSQL reads, in UTC. A date alone is its midnight; no offset means UTC."""
+    """ISO 8601 to what PostgreSQL reads, in UTC. A date alone is its midnight; no offset means UTC. Between two
+    microseconds, which is as fine as PostgreSQL keeps a time, it is the later one: as a bound both are the same."""
     if not isinstance(given, str):
         return given
     found = INSTANT.fullmatch(given)
     if not found:
         raise ValueError("must be a time of ISO 8601, such as 2025-01-31T12:00:00Z or 2025-01-31")
-    date, clock, fraction, offset = found.groups()
-    clock = clock or "00:00:00"
-    leap = clock.endswith(":60")
+    date, minutes, seconds, fraction, offset = found.groups()
+    leap = seconds == ":60"
+    clock = (minutes or "00:00") + (":59" if leap else seconds or ":00")
+    micros = 999_999 if leap else math.ceil(Decimal(f"0.{fraction or 0}") * 1_000_000)
     try:
-        when = datetime.fromisoformat(f"{date}T{clock[:-2] + '59' if leap else clock}{(offset or 'Z').upper()}")
+        when = datetime.fromisoformat(f"{date}T{clock}{(offset or 'Z').upper()}")
     except ValueError as error:
         raise ValueError(f"must be a time that exists: {error}") from None
     try:
-        shown = when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
+        utc = when.astimezone(UTC) + timedelta(microseconds=micros)
     except OverflowError:  # within a day of the year 1 or 9999
         return "-infinity" if when.year == 1 else "infinity"
-    return f"{shown}.{'999999' if leap else (fraction or '0')[:6]}Z"
+    return utc.strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
 
 
 def storable(given: dict[str, Any]) -> dict[str, Any]:

@@ -23,8 +23,8 @@ SECOND_JOB = 100
 # From so many vectors on COPY is worth its round trips.
 FEW = 16
 
-# No job is reserved or put off for so long (EMBED_LEASE_SECONDS, tasks.vectors.LONGEST_PAUSE_SECONDS): PostgreSQL's clock
-# was set back, and the job is free.
+# No job is reserved or put off for so long (EMBED_LEASE_SECONDS, tasks.vectors.LONGEST_PAUSE_SECONDS): PostgreSQL's
+# clock was set back, and the job is free.
 SET_BACK = "clock_timestamp() + INTERVAL '15 min'"
 
 

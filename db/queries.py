@@ -66,6 +66,7 @@ def newest(connection: Connection, *, limit: int, cursor: str | None = None, wor
     ordered = "ORDER BY m.created_at DESC NULLS LAST, m.id DESC LIMIT :limit"
     statements: Iterable[str] = [f"SELECT {MESSAGE} FROM text_messages m WHERE {' AND '.join(where)} {ordered}"]
     if words is not None:
+        words = word_matches.few_dashes(words)
         values |= {"words": words}
         chosen = settings.load()
         statements = (
@@ -237,6 +238,7 @@ def keyword(
     """The messages that hold the words, best first; score is ts_rank_cd scaled to 0..1, passage the fitting excerpt. Of
     more than RANKED matches the newest."""
     where, values = narrowing(filter, since, until)
+    words = word_matches.few_dashes(words)
     values |= {"words": words, "limit": limit}
     chosen = settings.load()
     language, query = chosen.keyword_language, word_matches.query(chosen)

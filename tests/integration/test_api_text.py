@@ -60,6 +60,19 @@ def test_any_string_may_be_an_id(pipeline: Pipeline, given: str) -> None:
     assert pipeline.http.delete(f"{pipeline.text_api}/messages/{answer.json()['id']}", timeout=15).status_code == 404
 
 
+def test_a_typed_row_with_the_source_id_of_another_is_deleted_alone(
+    pipeline: Pipeline, owner: psycopg2.extensions.cursor
+) -> None:
+    name = uuid.uuid4().hex
+    ours = post(pipeline, {"message": "came by Kafka", "id": name}).json()["id"]
+    for source_id in (name, "x" * 300, str(uuid.uuid4())):
+        typed = str(uuid.uuid4())
+        owner.execute("INSERT INTO text_messages (id, message, source_id) VALUES (%s, 'typed', %s)", (typed, source_id))
+        assert pipeline.http.delete(f"{pipeline.text_api}/messages/{typed}", timeout=15).status_code == 202
+        assert get(pipeline, f"/messages/{typed}").status_code == 404
+    assert get(pipeline, f"/messages/{ours}").status_code == 200
+
+
 def test_an_upper_case_uuid_is_the_same_message(pipeline: Pipeline) -> None:
     given = str(uuid.uuid4()).upper()
     assert post(pipeline, {"message": "upper", "id": given}).json()["id"] == given.lower()

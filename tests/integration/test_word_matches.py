@@ -35,7 +35,23 @@ QUERIES = [
     "the",
     "-",
     '""',
+    "--payment",
+    "---payment away",
+    "-" * 34 + "away",
+    "-" * 35 + "away",
+    "- " * 40 + "failed",
+    "failed " + "-" * 5_000,
+    f'"{"-" * 50}" failed',
+    "away" + "-" * 50 + "failed",
 ]
+
+# PostgreSQL refuses to read them: as many dashes as change nothing stand for them.
+TOO_DEEP = {
+    "-" * 34 + "away": "away",
+    "-" * 35 + "away": "-away",
+    "- " * 40 + "failed": "failed",
+    "failed " + "-" * 5_000: "failed",
+}
 
 
 @pytest.fixture(scope="module", params=[1, 20, 20_000], ids=lambda turn: f"{turn} in turn")
@@ -74,7 +90,7 @@ def test_every_way_finds_the_newest_that_match(database: Engine) -> None:
                         WHERE to_tsvector('english', message) @@ websearch_to_tsquery('english', :query)
                         ORDER BY created_at DESC, id DESC
                     """),
-                    {"query": query},
+                    {"query": TOO_DEEP.get(query, query)},
                 )
             ]
             found: list[tuple[str, str]] = []

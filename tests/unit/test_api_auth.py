@@ -57,6 +57,8 @@ def test_health_and_metrics_are_open(path: str) -> None:
         {"Authorization": "bearer  alpha"},
         {"X-API-Key": "alpha"},
         {"X-API-Key": "bêta".encode().decode("latin-1")},
+        {"X-API-Key": "wrong", "Authorization": "Bearer alpha"},
+        {"X-API-Key": "alpha", "Authorization": "Bearer wrong"},
     ],
 )
 def test_each_key_opens_in_either_header(headers: dict[str, str]) -> None:
@@ -73,7 +75,7 @@ def test_each_key_opens_in_either_header(headers: dict[str, str]) -> None:
         {"Authorization": "Basic " + base64.b64encode(b"alpha:alpha").decode()},
         {"X-API-Key": ""},
         {"X-API-Key": "alpha, bêta".encode().decode("latin-1")},
-        {"X-API-Key": "wrong", "Authorization": "Bearer alpha"},
+        {"X-API-Key": "wrong", "Authorization": "Bearer wrong"},
     ],
 )
 def test_anything_else_does_not(headers: dict[str, str]) -> None:

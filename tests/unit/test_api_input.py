@@ -103,6 +103,46 @@ def test_a_chunked_body_that_is_too_large_is_413(text: FlaskClient, body: bytes)
     assert_problem(answer, 413)
 
 
+class Broken(BytesIO):
+    """A body whose chunks are wrong, as gunicorn tells it."""
+
+    def read(self, *_: object) -> bytes:
+        raise OSError("Invalid chunk size: b'zz'")
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("POST", "/messages", 400), ("GET", "/openapi.json", 200)])
+def test_a_body_whose_chunks_are_wrong_is_the_requests_fault(
+    text: FlaskClient, method: str, path: str, status: int
+) -> None:
+    answer = text.open(
+        path,
+        method=method,
+        input_stream=Broken(),
+        content_type="application/json",
+        headers={"Transfer-Encoding": "chunked"},
+        environ_overrides={"wsgi.input_terminated": True},
+    )
+    assert answer.status_code == status
+    if status == 400:
+        assert_problem(answer, 400)
+
+
+def test_only_texts_too_long_in_a_batch_are_413(text: FlaskClient) -> None:
+    long, bad = {"message": "x" * 100_001}, {"message": "x", "id": ""}
+    answer = text.post("/messages/batch", json={"messages": [long]})
+    assert_problem(answer, 413)
+    assert_problem(text.post("/messages/batch", json={"messages": [long, bad]}), 400)
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "status"), [("/messages/\xff", "", 404), ("/\xc3(", "", 404), ("/messages", "q=%ff", 400)]
+)
+def test_an_address_that_is_not_utf_8_names_nothing(text: FlaskClient, path: str, query: str, status: int) -> None:
+    answer = text.get("/", environ_overrides={"PATH_INFO": path, "QUERY_STRING": query})
+    assert_problem(answer, status)
+    assert "UTF-8" in answer.get_data(as_text=True)
+
+
 @pytest.mark.parametrize(
     "content_type", ["text/plain", "application/json; charset=latin-1", "application/problem+json", "", None]
 )
