@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+import settings
 from db import outbox, reuse
 from db.copy import ids_array
 from db.outbox import Left, Vectors
@@ -83,6 +84,8 @@ class Passages:
 
 def embed(embedder: Embedder, texts: Mapping[str, str]) -> Embedded:
     """The vectors of all passages of these texts, by message id; a text that was embedded before is not embedded again.
+    Of a typed text that is longer than MAX_TEXT_CHARS, which a record may have, the beginning is embedded: a thousand
+    passages would keep everybody else's waiting.
 
     A provider that goes away half way keeps what it has done. Raises EmbedderUnavailable when that is nothing, and
     ModelError.
@@ -97,13 +100,14 @@ def embed(embedder: Embedder, texts: Mapping[str, str]) -> Embedded:
             passages.add(digest, row.number, row.span, "")
         passages.arrays.append(np.stack([row.vector for row in before]))
     done = len(passages)
+    most = settings.load().max_text_chars
     failed: dict[bytes, str] = {}
     for digest, ids in messages.items():
         if digest in made_before:
             continue
         text = texts[ids[0]]
         try:
-            spans = embedder.passages(text)
+            spans = embedder.passages(text[:most])
         except (EmbedderUnavailable, ModelError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever a text makes the tokenizer raise must not sink its neighbours

@@ -190,3 +190,16 @@ def test_a_text_that_was_given_up_after_another_model_became_active_waits_for_th
     assert forgotten
     assert ask(database, FAILED) == []
     assert job_ids(database) == [first, second]
+
+
+def test_of_a_typed_text_that_no_record_may_have_the_beginning_is_embedded(
+    database: Engine, settings: Settings, fickle: Fickle
+) -> None:
+    run(
+        database,
+        "INSERT INTO text_messages (id, message) VALUES (gen_random_uuid(), repeat('word ', 100000))",
+    )
+    embed.embed_text(job_ids(database))
+    most = "SELECT max(passage_end) AS most FROM message_embeddings"
+    assert ask(database, most) == [{"most": settings.max_text_chars}]
+    assert job_ids(database) == []
