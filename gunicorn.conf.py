@@ -9,7 +9,10 @@ import sys
 import tempfile
 from typing import Any
 
+from gunicorn import util
+
 import settings
+from api import gunicorn_errors
 from tasks import tracing
 
 worker_class = "gthread"  # a request waits for the database and for Kafka most of its time
@@ -18,6 +21,8 @@ graceful_timeout = 10  # longer than a POST waits for its record
 limit_request_line = 8190  # an id of 255 characters may take 3,060 percent-encoded bytes
 control_socket_disable = True
 logger_class = "api.gunicorn_log.Log"
+
+util.write_error = gunicorn_errors.write_problem
 
 PR_SET_PDEATHSIG = 1  # https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own variable: where workers add up their numbers

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from flask import Request
+from gunicorn.http.errors import ParseException
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
@@ -18,6 +19,9 @@ Model = TypeVar("Model", bound=BaseModel)
 
 DRAIN_BYTES = 128 * 1024 * 1024
 DRAIN_SECONDS = 10.0
+
+# A body that ends early, and one whose chunks are wrong.
+UNREADABLE = (OSError, ParseException)
 
 # Which member of a body a reason speaks of.
 MEMBERS = {
@@ -59,7 +63,7 @@ def content(request: Request, limit: int) -> bytes:
     Problem 400 for one that does not come as it was announced."""
     try:
         return whole(request, limit)
-    except OSError as error:  # gunicorn.http.errors
+    except UNREADABLE as error:
         raise Problem(400, f"the body ends early, or its chunks are wrong: {error}") from None
 
 
@@ -85,7 +89,7 @@ def drain(request: Request) -> None:
     while left > 0 and time.monotonic() < deadline:
         try:
             taken = len(stream.read(min(left, 65_536)))
-        except OSError:  # what is left cannot be read; the server closes the connection over it
+        except UNREADABLE:  # gunicorn closes the connection over it
             break
         if taken == 0:
             break

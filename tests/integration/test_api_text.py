@@ -1,9 +1,11 @@
 """The text API on the running pipeline, call by call as the contract has them."""
 
 import json
+import socket
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
 from typing import Any
 from urllib.parse import quote
 
@@ -230,6 +232,35 @@ def test_a_client_that_sends_far_too_much_gets_its_answer(pipeline: Pipeline, si
     )
     assert answer.status_code == 413
     assert answer.json()["status"] == 413
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /messages?q=" + b"a" * 9_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (b"GET /stats HTTP/1.1\r\nHost: x\r\n" + b"X-Many: 1\r\n" * 200 + b"\r\n", 431),
+        (b"GET /messages HTTP/1.1\r\nHost: x\r\nContent-Length: abc\r\n\r\n", 400),
+        (b"\x16\x03\x01\r\n\r\n", 400),
+        (
+            b"POST /messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+            400,
+        ),
+    ],
+    ids=["long address", "many headers", "no length", "no request", "no chunk"],
+)
+def test_a_request_that_the_server_cannot_read_is_a_problem_too(
+    pipeline: Pipeline, request_: bytes, status: int
+) -> None:
+    with socket.create_connection(("127.0.0.1", pipeline.settings.text_api_port), timeout=10) as client:
+        client.sendall(request_)
+        with HTTPResponse(client) as answer:
+            answer.begin()
+            assert answer.status == status
+            assert answer.getheader("Content-Type") == "application/problem+json"
+            problem = json.loads(answer.read())
+    assert problem["status"] == status
+    assert problem["detail"]
 
 
 def test_a_record_that_kafka_would_refuse_is_413(pipeline: Pipeline) -> None:

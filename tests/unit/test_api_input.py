@@ -6,6 +6,7 @@ from io import BytesIO
 
 import pytest
 from flask.testing import FlaskClient
+from gunicorn.http.errors import InvalidChunkSize
 from psycopg2 import OperationalError
 from werkzeug.test import TestResponse
 
@@ -107,7 +108,7 @@ class Broken(BytesIO):
     """A body whose chunks are wrong, as gunicorn tells it."""
 
     def read(self, *_: object) -> bytes:
-        raise OSError("Invalid chunk size: b'zz'")
+        raise InvalidChunkSize(b"zz")
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("POST", "/messages", 400), ("GET", "/openapi.json", 200)])

@@ -1,0 +1,18 @@
+"""What gunicorn answers itself, where it cannot read a request: a problem document like all others, instead of HTML."""
+
+import json
+import socket
+
+from gunicorn import util
+
+
+def write_problem(client: socket.socket, status: int, reason: str, message: str) -> None:
+    """Stands in for gunicorn.util.write_error (gunicorn.conf.py); the connection is closed after it."""
+    detail = message or "the server could not read this request"
+    document = {"type": "about:blank", "title": reason, "status": status, "detail": detail}
+    body = json.dumps(document).encode()
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    util.write_nonblock(client, head.encode("latin-1") + body)
