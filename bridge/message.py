@@ -39,8 +39,10 @@ REASONS = frozenset(
 CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
-# So many brackets may be nested more deeply than the standard library's decoder goes; orjson goes deeper.
+# How deeply JSON may be nested: half of what Python's decoder can take, which depends on who calls it. A text may be of
+# any length, an unclosed one too, so a quote is passed with all that follows it.
 DEEP = 500
+BRACKETS = re.compile(r'[\[\]{}]|"(?:[^"\\]+|\\.)*"?', re.DOTALL)
 
 # More digits than this Python refuses to read as an int (sys.set_int_max_str_digits); a Decimal takes any number.
 INT_DIGITS = 4000
@@ -123,7 +125,7 @@ def decode_plain(at: Place, value: bytes, max_text_chars: int) -> Row | None:
         return None
     if type(document) is not dict or document.get("metadata") is not None:
         return None
-    if len(document) > 2 and value.count(b"[") + value.count(b"{") > DEEP:  # `decode` takes no thousand levels
+    if len(document) > 2 and value.count(b"[") + value.count(b"{") > DEEP:
         return None
     identity, text = document.get("id"), document.get("text")
     if type(identity) is not str or type(text) is not str or not CANONICAL_UUID.fullmatch(identity):
@@ -165,14 +167,26 @@ def parse(value: bytes) -> object:
         raise BadRecord("invalid-unicode", f"not UTF-8 at byte {error.start}: {error.reason}") from None
     if document[0] == "\ufeff":
         raise BadRecord("invalid-json", "it begins with a byte-order mark; JSON is sent without one")
+    if document.count("[") + document.count("{") > DEEP and depth(document) > DEEP:
+        raise BadRecord("invalid-json", f"nested too deeply: {DEEP} levels are the limit")
     try:
         return DECODER.decode(document)
     except BadRecord:
         raise
-    except RecursionError:
-        raise BadRecord("invalid-json", "nested too deeply") from None
     except ValueError as error:
         raise BadRecord("invalid-json", str(error)) from None
+
+
+def depth(document: str) -> int:
+    """How many brackets are open at once, at most."""
+    deepest = level = 0
+    for found in BRACKETS.findall(document):
+        if found in ("[", "{"):
+            level += 1
+            deepest = max(deepest, level)
+        elif found in ("]", "}"):
+            level -= 1
+    return deepest
 
 
 def number(digits: str) -> Decimal:
@@ -247,10 +261,7 @@ def check_metadata(metadata: object) -> str | None:
         return None
     if not isinstance(metadata, Mapping):
         raise BadRecord("invalid-metadata", f"the metadata must be an object, found {json_type(metadata)}")
-    try:
-        dumped = simplejson.dumps(metadata, use_decimal=True, ensure_ascii=False, separators=(",", ":"))
-    except RecursionError:
-        raise BadRecord("invalid-metadata", "nested too deeply") from None
+    dumped = simplejson.dumps(metadata, use_decimal=True, ensure_ascii=False, separators=(",", ":"))
     if "E" in dumped or len(dumped) > NUMERIC_DIGITS_AFTER:
         check_numbers(metadata)
     if ESCAPED_NUL.search(dumped):

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from bridge.message import NAMESPACE, REASONS, BadRecord, Coordinates, decode, decode_plain
+from bridge.message import NAMESPACE, REASONS, BadRecord, Coordinates, decode, decode_plain, parse
 from records import Record
 
 AT = Coordinates("text-messages", 3, 42, 1_700_000_000_000)
@@ -151,16 +151,29 @@ def decoded(value: bytes) -> Record | BadRecord:
         return error
 
 
-DEPTH_REASONS = ("invalid-json", "not-an-object", "missing-text", "invalid-metadata")
-
-
-@pytest.mark.parametrize("depth", [10, 500, 900, 1500, 3000, 100_000])
+@pytest.mark.parametrize("depth", [10, 498, 499, 900, 1500, 3000, 100_000])
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
-def test_depth_ends_in_a_record_or_a_reason_and_never_in_a_crash(depth: int, opening: str, closing: str) -> None:
-    nested = opening * depth + "1" + closing * depth
-    for value in (nested, f'{{"text": "x", "metadata": {{"k": {nested}}}}}', f'{{"text": "x", "unknown": {nested}}}'):
-        outcome = decoded(value.encode())
-        assert isinstance(outcome, Record) or outcome.reason in DEPTH_REASONS
+def test_depth_is_limited_whoever_decodes(depth: int, opening: str, closing: str) -> None:
+    nested = opening * depth + '"[[[[\\"{{{{"' + closing * depth
+    for value in (f'{{"text": "x", "metadata": {{"k": {nested}}}}}', f'{{"text": "x", "unknown": [{nested}]}}'):
+        for frames in (0, 300):
+            outcome = further_down(frames, value.encode())
+            if depth <= 498:
+                assert isinstance(outcome, Record)
+            else:
+                assert isinstance(outcome, BadRecord)
+                assert outcome.reason == "invalid-json"
+                assert "500 levels" in outcome.detail
+
+
+def further_down(frames: int, value: bytes) -> Record | BadRecord:
+    return decoded(value) if frames == 0 else further_down(frames - 1, value)
+
+
+@pytest.mark.parametrize("value", ["[" * 501 + '"' + '\\"' * 400_000, "[]" * 400_000, '["' * 300_000])
+def test_the_depth_of_what_is_no_json_is_found_in_no_time(value: str) -> None:
+    with pytest.raises(BadRecord):
+        parse(value.encode())
 
 
 @unhurried
