@@ -28,6 +28,8 @@ REMOTE_TASK_MESSAGES = 1_000
 # -1 is for ever, 0 adds nothing.
 NOT_ABOVE_ZERO = frozenset({"kafka_retention_ms", "hashing_microseconds"})
 
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
 
 class InvalidSetting(ValueError):
     """A setting has a value that cannot be used; the message names the variable and says what it takes."""
@@ -236,6 +238,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
             what = "a whole number" if kind is int else "a number"
             raise InvalidSetting(f"{name}={text!r}: {name} takes {what}") from None
     settings = Settings(**chosen)  # type: ignore[arg-type]
+    settings = dataclasses.replace(settings, log_level=settings.log_level.upper())
     check(settings)
     return settings
 
@@ -263,6 +266,8 @@ def check(settings: Settings) -> None:
         found = re.fullmatch(r"\s*(\d{1,4})\s*,\s*(\d{1,4})\s*", bounds)
         if bounds and not (found and 1 <= int(found[1]) <= int(found[2])):
             raise InvalidSetting(f"{name.upper()}={bounds!r}: takes the fewest and the most processes, such as 1,4")
+    if settings.log_level not in LOG_LEVELS:
+        raise InvalidSetting(f"LOG_LEVEL={settings.log_level!r}: takes {', '.join(LOG_LEVELS)}")
     if settings.log_format not in ("text", "json"):
         raise InvalidSetting(f"LOG_FORMAT={settings.log_format!r}: takes text or json")
     if not 10 <= settings.index_ef_search <= 1000:

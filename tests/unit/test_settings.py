@@ -78,11 +78,19 @@ def test_a_number_out_of_range_names_its_variable(name: str, value: str) -> None
         ({"EMBED_LEASE_SECONDS": "601"}, "EMBED_LEASE_SECONDS=601: takes 600 at most"),
         ({"HASHING_MICROSECONDS": "-1"}, "HASHING_MICROSECONDS=-1.0: takes 0 to a million"),
         ({"HASHING_MICROSECONDS": "nan"}, "HASHING_MICROSECONDS"),
+        ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL='LOUD': takes DEBUG, INFO, WARNING, ERROR, CRITICAL"),
+        ({"LOG_LEVEL": "10"}, "LOG_LEVEL='10': takes DEBUG, INFO, WARNING, ERROR, CRITICAL"),
     ],
 )
 def test_what_is_out_of_range_names_its_variable(variables: Mapping[str, str], message: str) -> None:
     with pytest.raises(InvalidSetting, match=re.escape(message)):
         from_environment(variables)
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])
+def test_a_log_level_may_be_written_in_any_case(level: str) -> None:
+    for given in (level, level.lower(), level.title()):
+        assert from_environment({"LOG_LEVEL": given}).log_level == level
 
 
 def test_a_retention_of_minus_one_means_for_ever() -> None:
