@@ -1,7 +1,7 @@
 """The application factory of both APIs. What a call does stands in messages, search and health; here is its route."""
 
 from collections.abc import Callable
-from typing import get_args
+from typing import Any, get_args
 
 from flask import Flask, Response, request
 from werkzeug.routing import BaseConverter
@@ -31,6 +31,10 @@ class Application(Flask):
     def make_default_options_response(self) -> Response:
         allowed = problems.methods_at(request.path) or super().make_default_options_response().allow
         return Response(status=204, headers={"Allow": ", ".join(sorted(allowed))})
+
+    def log_exception(self, exc_info: Any) -> None:
+        """For what goes wrong outside of a view, where Flask would name the path."""
+        self.logger.error("%s failed", problems.this_call(), exc_info=exc_info)
 
 
 def create_app(role: Role, settings: Settings) -> Flask:

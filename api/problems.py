@@ -77,16 +77,22 @@ def from_database(error: SQLAlchemyError) -> Problem:
     """503 for an outage; a value that PostgreSQL refuses is the request's fault; anything else is a bug."""
     reason = first_line(error)
     if pgcode(error) in TOO_LONG:
-        log.warning("%s %s: %s", request.method, request.path, reason)
+        log.warning("%s: %s", this_call(), reason)
         return Unavailable("the database took too long for this; ask for less, or try again in a moment")
     if session.is_outage(error):
-        log.warning("%s %s: the database is away: %s", request.method, request.path, reason)
+        log.warning("%s: the database is away: %s", this_call(), reason)
         return Unavailable("the database does not answer; try again in a moment")
     if is_bad_value(error):
-        log.warning("%s %s: %s", request.method, request.path, reason)
+        log.warning("%s: %s", this_call(), reason)
         return Problem(400, f"the database refuses this value: {reason}")
-    log.error("%s %s failed", request.method, request.path, exc_info=error)
+    log.error("%s failed", this_call(), exc_info=error)
     return internal()
+
+
+def this_call() -> str:
+    """Method and route of the call under way, for the log: its path may hold anybody's id."""
+    route = request.url_rule.rule.replace("<message_id:id>", "{id}") if request.url_rule else "unknown"
+    return f"{request.method} {route}"
 
 
 def is_bad_value(error: SQLAlchemyError) -> bool:
@@ -125,10 +131,10 @@ def register(app: Flask, settings: Settings) -> None:
         """What SQLAlchemy lets through as it is, when a connection breaks on its way back to the pool."""
         if not session.is_outage(error):
             return a_bug(error)
-        log.warning("%s %s: the database is away: %s", request.method, request.path, first_line(error))
+        log.warning("%s: the database is away: %s", this_call(), first_line(error))
         return Unavailable("the database does not answer; try again in a moment").answer()
 
     @app.errorhandler(Exception)
     def a_bug(error: Exception) -> Response:
-        log.error("%s %s failed", request.method, request.path, exc_info=error)
+        log.error("%s failed", this_call(), exc_info=error)
         return internal().answer()

@@ -4,12 +4,18 @@ import json
 from collections.abc import Iterator
 from io import BytesIO
 
+import psycopg2
 import pytest
+from flask import Request
 from flask.testing import FlaskClient
 from gunicorn.http.errors import InvalidChunkSize
 from psycopg2 import OperationalError
+from psycopg2 import OperationalError, errorcodes
+from psycopg2.errors import QueryCanceled
+from sqlalchemy.exc import DataError, DBAPIError
 from werkzeug.test import TestResponse
 
+from api import incoming
 from api.app import create_app
 from settings import Settings
 
@@ -265,6 +271,49 @@ def test_a_dead_database_is_503_with_retry_after(text: FlaskClient, search: Flas
     page = search.get("/?q=cat")  # the console comes all the same, and says what is away
     assert page.status_code == 200
     assert "PostgreSQL" in page.text
+
+
+class Canceled(QueryCanceled):
+    pgcode = errorcodes.QUERY_CANCELED
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DBAPIError("SELECT", None, OperationalError("gone")),
+        DBAPIError("SELECT", None, Canceled("took too long")),
+        DataError("SELECT", None, psycopg2.DataError("out of range")),
+        OperationalError("gone"),
+        ValueError("a bug"),
+    ],
+    ids=["outage", "too long", "bad value", "lost connection", "bug"],
+)
+def test_the_log_names_the_route_and_nobody_s_id(caplog: pytest.LogCaptureFixture, error: Exception) -> None:
+    app = create_app("text", NOWHERE)
+    for path, told in (("/messages/alice@example.org", "GET /messages/{id}"), ("/alice@example.org", "GET unknown")):
+        caplog.clear()
+        with app.test_request_context(path):
+            app.handle_user_exception(error)
+        (line,) = caplog.messages
+        assert line.startswith(told)
+        assert "alice" not in line
+    app.extensions["parts"].close()
+
+
+def test_the_log_names_no_id_where_an_answer_cannot_be_finished(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as by a client that resets the connection while the rest of its body is awaited."""
+
+    def reset(_request: Request) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(incoming, "drain", reset)
+    app = create_app("text", NOWHERE)
+    app.test_client().options("/messages/alice@example.org")
+    assert "OPTIONS /messages/{id} failed" in caplog.messages
+    assert not [line for line in caplog.messages if "alice" in line]
+    app.extensions["parts"].close()
 
 
 def test_a_dead_kafka_is_503_with_the_id_to_post_again_with(text: FlaskClient) -> None:
