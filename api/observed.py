@@ -5,6 +5,7 @@ one twentieth of its time at most. Looking waits a moment for a first answer and
 hundred open pages cost what one costs.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from settings import Settings
 from tasks import numbers_store
 from tasks.broker import BROKER_ERRORS, BULK_PRIORITY
 from tasks.numbers_store import Kept
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -50,7 +53,8 @@ class Seen(NamedTuple, Generic[T]):
 
 
 class Watched(Generic[T]):
-    """A part that is asked in the background. Safe for threads."""
+    """A part that is asked in the background. Safe for threads. `errors` say that it is away; any other is a bug, which
+    is told as its problem too, and logged."""
 
     def __init__(self, ask: Callable[[], T], errors: tuple[type[Exception], ...], keep: float = KEEP_SECONDS) -> None:
         self.ask = ask
@@ -101,6 +105,10 @@ class Watched(Generic[T]):
             value = self.ask()
         except self.errors as error:
             problem = first_line(error)
+        except Exception as error:
+            problem = first_line(error)
+            if problem != self._problem:  # else it would be a line a second
+                log.error("asking a watched part failed", exc_info=error)
         finally:
             with self._lock:
                 now = time.monotonic()
