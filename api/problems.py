@@ -7,7 +7,7 @@ import logging
 from http import HTTPStatus
 
 from flask import Flask, Response, current_app, request
-from psycopg2 import Error, errorcodes
+from psycopg2 import Error
 from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
@@ -18,8 +18,6 @@ from settings import Settings
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2  # what Retry-After says: the parts are looked after every half second, and restart within seconds
-
-TOO_LONG = frozenset({errorcodes.QUERY_CANCELED, "25P04"})  # statement_timeout, transaction_timeout
 
 
 class Problem(Exception):
@@ -76,7 +74,7 @@ def methods_at(path: str) -> set[str]:
 def from_database(error: SQLAlchemyError) -> Problem:
     """503 for an outage; a value that PostgreSQL refuses is the request's fault; anything else is a bug."""
     reason = first_line(error)
-    if pgcode(error) in TOO_LONG:
+    if session.took_too_long(error):
         log.warning("%s: %s", this_call(), reason)
         return Unavailable("the database took too long for this; ask for less, or try again in a moment")
     if session.is_outage(error):

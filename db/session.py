@@ -27,6 +27,8 @@ STATEMENT_MS = 30_000
 LOCK_MS = 5_000
 IDLE_IN_TRANSACTION_MS = 30_000
 UNANSWERED_MS = 10_000
+# A transaction's time-out ends the session, and the client hears no reason: a single statement's has to come first.
+TRANSACTION_MORE_MS = 1_000
 # The server's own time-out comes first, so that nothing is still at work there when the client gives up.
 LATE_ANSWER_MS = 5_000
 
@@ -69,8 +71,9 @@ def connect_engine(
 ) -> Engine:
     """An engine whose connections are named `name` in pg_stat_activity and bounded as the module says.
 
-    `timeout_ms` bounds a statement (and on PostgreSQL 17 and later also a whole transaction); 0 lifts both bounds. With
-    `autocommit` no transaction is opened around single statements, which would cost two round trips each.
+    `timeout_ms` bounds a statement (and on PostgreSQL 17 and later, with a second more, also a whole transaction); 0
+    lifts both bounds. With `autocommit` no transaction is opened around single statements, which would cost two round
+    trips each.
 
     A connection that comes out of the pool is asked for a sign of life first, so that one that a restart of the server
     has closed is replaced before it is used; not where it was in use `trusted_seconds` ago, for which the caller has to
@@ -104,7 +107,7 @@ def connect_engine(
         register_default_jsonb(connection, loads=exact_json)
         if timeout_ms and connection.info.server_version >= 170_000:
             with connection.cursor() as cursor:
-                cursor.execute(f"SET transaction_timeout = {timeout_ms}")
+                cursor.execute(f"SET transaction_timeout = {timeout_ms + TRANSACTION_MORE_MS}")
             connection.commit()
 
     @event.listens_for(engine, "checkout")
@@ -143,6 +146,11 @@ def at_once(engine: Engine) -> Iterator[Connection]:
         finally:
             if not driver.closed:
                 driver.autocommit = False
+
+
+def took_too_long(error: BaseException) -> bool:
+    """Whether the server has canceled a statement for its time alone: it is there, and asking for less can help."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) == errorcodes.QUERY_CANCELED
 
 
 def is_outage(error: BaseException) -> bool:

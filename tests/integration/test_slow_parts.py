@@ -48,6 +48,23 @@ def test_a_silent_database_is_given_up(
         engine.dispose()
 
 
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_a_statement_that_takes_too_long_is_canceled_and_its_session_kept(
+    settings: Settings, database: Engine, autocommit: bool
+) -> None:
+    engine = session.connect_engine(settings.database_url(), "test", timeout_ms=300, autocommit=autocommit)
+    process = text("SELECT pg_backend_pid()")
+    with engine.connect() as connection:
+        before = connection.execute(process).scalar_one()
+        with pytest.raises(DBAPIError) as raised:
+            connection.execute(text("SELECT pg_sleep(60)"))
+        assert session.took_too_long(raised.value)
+        assert session.is_outage(raised.value), "to be tried again"
+        connection.rollback()
+        assert connection.execute(process).scalar_one() == before
+    engine.dispose()
+
+
 @pytest.mark.parametrize("trusted_seconds", [0.0, 60.0])
 def test_a_connection_that_ended_in_the_pool(settings: Settings, database: Engine, trusted_seconds: float) -> None:
     engine = session.connect_engine(settings.database_url(), "test", trusted_seconds=trusted_seconds)
