@@ -32,6 +32,7 @@ KEEP_SECONDS = 1.0
 SHARE = 20  # an answer that took a second is kept for twenty
 LONGEST_SECONDS = 30.0
 SILENT_SECONDS = 3.0  # a question that is under way for so long is a part that does not answer
+COUNTING_SECONDS = 30.0  # but counting, of which each statement is ended in time
 FRESH_SECONDS = 10.0  # an older answer is worth waiting for a new one
 PATIENCE_SECONDS = 1.0
 WAITERS = 3  # of the API's threads, at most, wait for an answer; the others take what there is
@@ -56,10 +57,17 @@ class Watched(Generic[T]):
     """A part that is asked in the background. Safe for threads. `errors` say that it is away; any other is a bug, which
     is told as its problem too, and logged."""
 
-    def __init__(self, ask: Callable[[], T], errors: tuple[type[Exception], ...], keep: float = KEEP_SECONDS) -> None:
+    def __init__(
+        self,
+        ask: Callable[[], T],
+        errors: tuple[type[Exception], ...],
+        keep: float = KEEP_SECONDS,
+        silent: float = SILENT_SECONDS,
+    ) -> None:
         self.ask = ask
         self.errors = errors
         self.keep = keep
+        self.silent = silent
         self._lock = threading.Lock()
         self._waiters = threading.Semaphore(WAITERS)
         self._answered = threading.Event()
@@ -94,7 +102,7 @@ class Watched(Generic[T]):
         with self._lock:
             now = time.monotonic()
             problem = self._problem
-            if self._asked_at is not None and now - self._asked_at > SILENT_SECONDS:
+            if self._asked_at is not None and now - self._asked_at > self.silent:
                 problem = f"no answer for {now - self._asked_at:.0f} s"
             return Seen(self._value, now - self._value_at, problem)
 
@@ -139,6 +147,11 @@ class Broker:
     kept: Kept
 
 
+def database(contents: Seen[Contents], index: Seen[dict[str, Any]]) -> Seen[Any]:
+    """How PostgreSQL is: as its contents say, which are read soon, unless something is wrong with its index only."""
+    return index if index.problem and not contents.problem else contents
+
+
 class Observed:
     """The watched parts of one API process."""
 
@@ -149,7 +162,7 @@ class Observed:
         self.redis = numbers_store.connect(settings.redis_address)
         self.contents = Watched(self._contents, (SQLAlchemyError,))
         # It counts rows, so it is a question of its own: what a large table makes slow comes less often.
-        self.index = Watched(self._index, (SQLAlchemyError,))
+        self.index = Watched(self._index, (SQLAlchemyError,), silent=COUNTING_SECONDS)
         self.positions = Watched(self._positions, (KafkaError, OSError), keep=2.0)
         self.broker = Watched(self._broker, BROKER_ERRORS)
 

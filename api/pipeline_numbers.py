@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from api.observed import Broker, Contents, Observed, Seen
+from api.observed import Broker, Contents, Observed, Seen, database
 from tasks.numbers import ALL, SEPARATOR, SUM, Number
 from tasks.numbers_store import count_by_part
 
@@ -31,7 +31,7 @@ class PipelineNumbers(Collector):
     def collect(self) -> Iterator[Metric]:
         observed = self.observed
         contents, index, positions, broker = observed.look()
-        yield parts_up({"database": index, "kafka": positions, "broker": broker})
+        yield parts_up({"database": database(contents, index), "kafka": positions, "broker": broker})
         if current(positions) is not None:
             yield from of_kafka(observed, positions.value or {})
         if (found := current(broker)) is not None:
@@ -88,6 +88,7 @@ def open_letters(contents: Contents) -> Metric:
 
 
 def of_index(status: Mapping[str, Any]) -> Iterator[Metric]:
+    # Without a value, and so left out, where counting takes too long.
     yield GaugeMetricFamily("embedding_searchable_messages", "Messages that have their vector", status["embedded"])
     yield GaugeMetricFamily("embedding_pending_messages", "Messages that wait for their vector", status["pending"])
     yield GaugeMetricFamily("embedding_failed_messages", "Messages whose embedding failed", status["failed"])

@@ -318,9 +318,11 @@ class Reembedding(Output):
     dimensions: int | None
     from_model: str | None = Field(description="the model that it replaces; once switched, the one that is kept")
     undoing: bool = Field(description="whether it goes back to the old vectors")
-    done: int = Field(description="messages that have their vector of this model, or failed")
-    failed: int = Field(description="those of them that failed")
-    total: int = Field(description="all messages")
+    done: int | None = Field(
+        description="messages that have their vector of this model, or failed; null where counting takes too long"
+    )
+    failed: int | None = Field(description="those of them that failed; null where `done` is")
+    total: int | None = Field(description="all messages; null where `done` is")
     started_at: Time
     problem: str | None = Field(description="what a worker that could not go on has said within the last minute")
 
@@ -329,11 +331,11 @@ class Status(Output):
     status: Literal["up_to_date", "catching_up", "unavailable"]
     model: str | None
     dimensions: int | None
-    embedded: int | None
+    embedded: int | None = Field(description="null also where counting takes too long, as in a very large table")
     pending: int | None
     failed: int | None
     oldest_pending_seconds: float | None
-    index: Index | None = Field(description="the index of the active model's vectors")
+    index: Index | None = Field(description="the index of the active model's vectors; null where `embedded` may be")
     reembedding: Reembedding | None = Field(description="the change to another model; null while there is none")
 
 

@@ -136,7 +136,8 @@ def get_status(parts: Parts) -> Response:
     except SQLAlchemyError as error:
         if not session.is_outage(error):
             raise
-        log.warning("GET /status: the database is away: %s", first_line(error))
+        said = "the database took too long" if session.took_too_long(error) else "the database is away"
+        log.warning("GET /status: %s: %s", said, first_line(error))
         return json_answer({"status": "unavailable", **UNKNOWN}, 503)
 
 
@@ -170,6 +171,9 @@ OPERATIONS = [
         "/status",
         get_status,
         "How far the index is",
-        {200: Answer("the state of the index", schemas.Status), 503: Answer("the database is away", schemas.Status)},
+        {
+            200: Answer("the state of the index", schemas.Status),
+            503: Answer("the database is away, or took too long", schemas.Status),
+        },
     ),
 ]

@@ -14,7 +14,7 @@ import simplejson
 from sqlalchemy import Connection, text
 
 import settings
-from db import index_catalogue, reembedding_status, text_index, word_matches
+from db import index_catalogue, reembedding_status, session, text_index, word_matches
 
 Row = dict[str, Any]
 
@@ -161,10 +161,17 @@ def per_minute(connection: Connection) -> list[Row]:
 
 
 def sizes(connection: Connection) -> Row:
-    """{"embedded", "index"}: what PostgreSQL has to read whole tables for."""
+    """{"embedded", "index"}: what PostgreSQL has to read whole tables for. None where that takes too long."""
+
+    def embedded(connection: Connection) -> Any:
+        return connection.execute(text(EMBEDDED)).scalar_one()
+
+    def index(connection: Connection) -> Any:
+        return index_catalogue.status(connection, settings.load())
+
     return {
-        "embedded": connection.execute(text(EMBEDDED)).scalar_one(),
-        "index": index_catalogue.status(connection, settings.load()),
+        "embedded": session.in_time(connection, embedded, lambda _: None),
+        "index": session.in_time(connection, index, lambda _: None),
     }
 
 
@@ -190,7 +197,7 @@ def status(connection: Connection, counted: Row | None = None) -> Row:
         "failed": waiting.failed,
         "oldest_pending_seconds": round(float(waiting.oldest), 3) if waiting.oldest is not None else None,
         "index": counted["index"],
-        "reembedding": reembedding_status.status(connection),
+        "reembedding": session.in_time(connection, reembedding_status.status, reembedding_status.uncounted),
     }
 
 

@@ -7,21 +7,32 @@ from sqlalchemy import Connection, text
 # A worker that cannot make the second set's vectors tries again, and says so again, within this time.
 PROBLEM_SECONDS = 60.0
 
+COUNTED = """
+    (SELECT count(*) FROM message_embeddings e WHERE e.model = r.model AND e.passage_number = 0) AS embedded,
+    (SELECT count(*) FROM embedding_failures f WHERE f.model = r.model) AS failed,
+    (SELECT count(*) FROM text_messages) AS messages"""
+UNCOUNTED = "NULL AS embedded, NULL AS failed, NULL AS messages"
+
 
 def status(connection: Connection) -> dict[str, Any] | None:
     """What api.schemas.Reembedding describes; None where no change is under way and no old set is kept."""
+    return read(connection, COUNTED)
+
+
+def uncounted(connection: Connection) -> dict[str, Any] | None:
+    """The same without its numbers, which take long in a large table: they are None."""
+    return read(connection, UNCOUNTED)
+
+
+def read(connection: Connection, counts: str) -> dict[str, Any] | None:
     row = connection.execute(
-        text("""
+        text(f"""
             SELECT r.state, r.model, m.dimensions, r.old_model, r.undoing, r.scanned,
                 CASE WHEN r.problem_at > clock_timestamp() - make_interval(secs => :fresh) THEN r.problem END
                     AS problem,
-                to_json(r.started_at) #>> '{}' AS started_at,
+                to_json(r.started_at) #>> '{{}}' AS started_at,
                 (SELECT name FROM embedding_models WHERE active) AS active,
-                (SELECT count(*) FROM message_embeddings e WHERE e.model = r.model AND e.passage_number = 0)
-                    AS embedded,
-                (SELECT count(*) FROM embedding_failures f WHERE f.model = r.model) AS failed,
-                (SELECT count(*) FROM text_messages) AS messages,
-                EXISTS (SELECT FROM embedding_jobs j WHERE j.model = r.model) AS waiting
+                EXISTS (SELECT FROM embedding_jobs j WHERE j.model = r.model) AS waiting, {counts}
             FROM reembedding r LEFT JOIN embedding_models m ON m.name = r.model
         """),
         {"fresh": PROBLEM_SECONDS},
@@ -39,7 +50,7 @@ def status(connection: Connection) -> dict[str, Any] | None:
         "dimensions": row.dimensions,
         "from_model": row.old_model if row.state == "switched" else row.active,
         "undoing": row.undoing,
-        "done": row.embedded + row.failed,
+        "done": row.embedded + row.failed if row.embedded is not None else None,
         "failed": row.failed,
         "total": row.messages,
         "started_at": row.started_at,

@@ -6,11 +6,11 @@ connection never holds a task for long.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
-from typing import cast
+from typing import TypeVar, cast
 
 import psycopg2
 import simplejson
@@ -21,6 +21,8 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, PendingRollbackError,
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from db.deadline import BoundedConnection, BoundedCursor
+
+T = TypeVar("T")
 
 CONNECT_SECONDS = 5
 STATEMENT_MS = 30_000
@@ -151,6 +153,17 @@ def at_once(engine: Engine) -> Iterator[Connection]:
 def took_too_long(error: BaseException) -> bool:
     """Whether the server has canceled a statement for its time alone: it is there, and asking for less can help."""
     return isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) == errorcodes.QUERY_CANCELED
+
+
+def in_time(connection: Connection, read: Callable[[Connection], T], otherwise: Callable[[Connection], T]) -> T:
+    """What is read, or what is read otherwise where that takes longer than a statement may. For one in autocommit: a
+    transaction would have failed."""
+    try:
+        return read(connection)
+    except DBAPIError as error:
+        if not took_too_long(error):
+            raise
+        return otherwise(connection)
 
 
 def is_outage(error: BaseException) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from api.console import shown, throughput
 from api.console.throughput import Throughput
 from api.kafka_watch import Position
-from api.observed import QUEUES, Broker, Contents, Observed, Seen
+from api.observed import QUEUES, Broker, Contents, Observed, Seen, database
 from api.pipeline_numbers import PARTS
 from tasks.numbers_store import BUCKET_SECONDS, HISTORY_SECONDS, count_by_part
 
@@ -36,7 +36,7 @@ class Health:
 def everything(observed: Observed) -> dict[str, Any]:
     """What the templates of the page and of its live parts take. Waits a second at most, for all parts together."""
     contents, index, positions, broker = observed.look()
-    problems = away({"PostgreSQL": contents if contents.problem else index, "Kafka": positions, "Redis": broker})
+    problems = away({"PostgreSQL": database(contents, index), "Kafka": positions, "Redis": broker})
     lag = None if positions.value is None else sum(position.lag for position in positions.value.values())
     flow = None if broker.value is None else throughput.measure(broker.value.kept.history)
     processes = None if broker.value is None else count_by_part(broker.value.kept.processes, PARTS)

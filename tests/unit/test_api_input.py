@@ -9,7 +9,6 @@ import pytest
 from flask import Request
 from flask.testing import FlaskClient
 from gunicorn.http.errors import InvalidChunkSize
-from psycopg2 import OperationalError
 from psycopg2 import OperationalError, errorcodes
 from psycopg2.errors import QueryCanceled
 from sqlalchemy.exc import DataError, DBAPIError

@@ -121,6 +121,16 @@ def test_whatever_the_status_says_of_the_index_is_listed() -> None:
     assert [name for name, _ in facts(status)] == ["index", "z"]
 
 
+def test_the_console_says_what_takes_too_long_to_count() -> None:
+    change = {"state": "embedding", "model": "new", "done": None, "total": None, "failed": None, "problem": None}
+    status = {"model": "active", "dimensions": 4, "pending": 9, "embedded": None, "index": None, "reembedding": change}
+    app = create_app("search", Settings())
+    with app.test_request_context():
+        page = " ".join(render_template("console/index.html", index=status, facts=[]).split())
+    assert page.count("counting takes too long") == 3
+    assert "progress" not in page
+
+
 @pytest.mark.parametrize(
     ("state", "told"),
     [

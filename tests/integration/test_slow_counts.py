@@ -1,0 +1,86 @@
+"""A table so large that counting takes longer than a statement of the APIs may: the rest is told, nobody is away."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from flask.testing import FlaskClient
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import Engine, text
+
+from api import parts
+from api.app import create_app
+from db import outbox, queries, reembedding
+from settings import Settings
+from tests.parts import eventually
+
+SLOW = "SELECT count(*) FROM (SELECT pg_sleep(60)) AS a_large_table"
+
+
+@pytest.fixture
+def statement_ms() -> int:
+    return 500
+
+
+@pytest.fixture
+def api(
+    settings: Settings, database: Engine, monkeypatch: pytest.MonkeyPatch, statement_ms: int
+) -> Iterator[FlaskClient]:
+    monkeypatch.setattr(parts, "STATEMENT_MS", statement_ms)
+    app = create_app("search", replace(settings, kafka_port=1, redis_url="redis://127.0.0.1:1/0"))
+    yield app.test_client()
+    app.extensions["parts"].close()
+
+
+def test_the_status_tells_what_is_cheap_to_know(
+    api: FlaskClient, database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with database.begin() as connection:
+        outbox.register_model(connection, "a model", 4)
+    monkeypatch.setattr(queries, "EMBEDDED", SLOW)
+    answer = api.get("/status")
+    status = answer.json
+    assert status is not None
+    assert (answer.status_code, status["status"], status["model"]) == (200, "up_to_date", "a model")
+    assert (status["embedded"], status["pending"], status["failed"]) == (None, 0, 0)
+    assert status["index"]["vectors"] == 0
+
+
+def test_a_change_of_the_model_goes_on_without_numbers(api: FlaskClient, database: Engine) -> None:
+    with database.begin() as connection:
+        outbox.register_model(connection, "a model", 4)
+        reembedding.start(connection, "another", 4, {})
+    with database.begin() as connection:
+        connection.execute(text("LOCK TABLE message_embeddings IN ACCESS EXCLUSIVE MODE"))
+        answer = api.get("/status")
+    status = answer.json
+    assert status is not None
+    assert answer.status_code == 200
+    assert (status["embedded"], status["index"]) == (None, None)
+    change = status["reembedding"]
+    assert (change["state"], change["model"]) == ("embedding", "another")
+    assert (change["done"], change["failed"], change["total"]) == (None, None, None)
+
+
+@pytest.mark.parametrize("statement_ms", [4_000])
+def test_the_console_and_the_metrics_say_that_nobody_is_away(
+    api: FlaskClient, database: Engine, monkeypatch: pytest.MonkeyPatch, statement_ms: int
+) -> None:
+    monkeypatch.setattr(queries, "EMBEDDED", SLOW)
+
+    def metrics() -> dict[str, float]:
+        families = text_string_to_metric_families(api.get("/metrics").text)
+        samples = [sample for family in families for sample in family.samples]
+        return {sample.labels.get("part", sample.name): sample.value for sample in samples}
+
+    eventually(lambda: metrics()["database"] == 1)
+    began = time.monotonic()
+    while "takes too long" not in (page := api.get("/").text):
+        assert "PostgreSQL does not answer" not in page
+        assert metrics()["database"] == 1
+        assert time.monotonic() - began < 15
+    found = metrics()
+    assert found["database"] == 1
+    assert found["embedding_pending_messages"] == 0
+    assert "embedding_searchable_messages" not in found
