@@ -94,7 +94,8 @@ def dead_letter(connection: Connection, topic: str, partition: int, offset: int)
 
 
 def failure_page(connection: Connection, *, limit: int, cursor: str | None = None) -> Row:
-    """Messages whose embedding failed, the latest first: {"failures", "next"}. Raises InvalidCursor."""
+    """Messages whose embedding failed, the latest first: {"failures", "next"}; `newest` of each is when the latest of
+    all failed, whichever page it is. Raises InvalidCursor."""
     values: Row = {"limit": limit + 1, "preview": PREVIEW_CHARS}
     where = "TRUE"
     if cursor is not None:
@@ -104,7 +105,8 @@ def failure_page(connection: Connection, *, limit: int, cursor: str | None = Non
         text(f"""
             SELECT f.message_id::text AS id, m.source_id, f.reason, f.attempts, f.model,
                 to_json(f.failed_at) #>> '{{}}' AS failed_at, left(m.message, :preview) AS message,
-                length(m.message) AS characters
+                length(m.message) AS characters, (SELECT to_json(max(failed_at)) #>> '{{}}' FROM embedding_failures
+                    WHERE model = coalesce({ACTIVE}, model)) AS newest
             FROM embedding_failures f JOIN text_messages m ON m.id = f.message_id
             WHERE f.model = coalesce({ACTIVE}, f.model) AND {where}
             ORDER BY f.failed_at DESC, f.message_id::text DESC LIMIT :limit

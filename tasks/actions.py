@@ -7,7 +7,7 @@ repeated without harm.
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from celery import Task
 from celery.exceptions import Ignore
@@ -24,6 +24,8 @@ from tasks.persist import Outage, reason
 from tasks.second_try import Key, name, send_again
 
 log = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 REPLAY_PIECE = 100
 WRITE_PIECE = 5_000
@@ -42,17 +44,15 @@ def replay_dead_letters(
     done: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Sends dead letters to their topic again: these (topic, partition, offset), or all with the reason `why` (None:
-    any) that were noted until then, which is now unless given.
+    any) that were noted until then. Unless given that is now, when the task is first tried.
 
     Returns {"sent", "failed", "problems": [...]}. A letter stays open until its record was stored.
     """
     config = configuration.load()
     done = done or {"sent": 0, "failed": 0, "problems": []}
 
-    def one_piece() -> str | None:
-        nonlocal until
+    def one_piece(until: str) -> str | None:
         with resources.engine().begin() as connection:
-            until = until or console_commands.now(connection)
             if keys is not None:
                 rows, following = console_commands.letters_by_name(connection, keys), None
             else:
@@ -67,7 +67,7 @@ def replay_dead_letters(
         done["problems"] = (done["problems"] + problems)[:SHOWN_PROBLEMS]
         return following
 
-    following = patiently(self, one_piece)
+    following, until = patiently(self, until, one_piece)
     if following is not None:
         go_on(self, done, why=why, until=until, cursor=following, done=done)
     return done
@@ -79,14 +79,12 @@ def drop_dead_letters(
 ) -> dict[str, Any]:
     """Marks dead letters as dropped, chosen as above. Returns {"dropped"}; their records stay in Kafka."""
 
-    def one_piece(connection: Connection) -> int:
-        nonlocal until
-        until = until or console_commands.now(connection)
+    def one_piece(connection: Connection, until: str) -> int:
         if keys is not None:
             return commands.set_dead_letter_state(connection, keys, "dropped")
         return console_commands.drop_letters(connection, reason=why, until=until, limit=WRITE_PIECE)
 
-    count = patiently(self, lambda: in_transaction(one_piece))
+    count, until = patiently(self, until, lambda until: in_transaction(one_piece, until))
     if keys is None and count == WRITE_PIECE:
         so_far = dropped + count
         go_on(self, {"dropped": so_far}, why=why, until=until, dropped=so_far)
@@ -99,32 +97,39 @@ def retry_failures(
 ) -> dict[str, Any]:
     """Queues messages whose embedding failed once more: these, or all that failed until then. Returns {"queued"}."""
 
-    def one_piece(connection: Connection) -> int:
-        nonlocal until
-        until = until or console_commands.now(connection)
+    def one_piece(connection: Connection, until: str) -> int:
         return console_commands.retry_failures(connection, ids, until=until, limit=WRITE_PIECE)
 
-    count = patiently(self, lambda: in_transaction(one_piece))
+    count, until = patiently(self, until, lambda until: in_transaction(one_piece, until))
     if ids is None and count == WRITE_PIECE:
         go_on(self, {"queued": queued + count}, until=until, queued=queued + count)
     return {"queued": queued + count}
 
 
-def in_transaction(work: Callable[[Connection], int]) -> int:
+def in_transaction(work: Callable[..., Found], *given: object) -> Found:
     with resources.engine().begin() as connection:
-        return work(connection)
+        return work(connection, *given)
 
 
-def patiently(task: Task, work: Callable[[], Any]) -> Any:
-    """The work's result; during an outage the task comes again, some times, and at last fails with what it said."""
+def patiently(task: Task, until: str | None, work: Callable[[str], Found]) -> tuple[Found, str]:
+    """The result of the work on what was there until then (None: now), and that moment. During an outage the task comes
+    again, some times, and at last fails with what it said.
+
+    It comes again with the same moment, or it would reach what was noted meanwhile, which nobody has seen.
+    """
     try:
-        return work()
+        until = until or in_transaction(console_commands.now)
+        return work(until), until
     except (SQLAlchemyError, KafkaError) as error:
         if isinstance(error, SQLAlchemyError) and not session.is_outage(error):
             raise
         said = reason(error)
     log.warning("%s: away: %s", task.name, said)
-    raise task.retry(exc=Outage(said), countdown=resources.backoff(task.request.retries))
+    raise task.retry(
+        exc=Outage(said),
+        countdown=resources.backoff(task.request.retries),
+        kwargs={**task.request.kwargs, "until": until},
+    )
 
 
 def go_on(task: Task, so_far: dict[str, Any], **following: Any) -> None:

@@ -4,6 +4,7 @@
 import re
 import uuid
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from celery import Celery
@@ -23,6 +24,7 @@ from db import console_queries, queries
 MODES = {"semantic": "by meaning", "keyword": "by words", "hybrid": "both"}
 HITS = 10
 REASON = re.compile(r"[a-z-]{1,40}")
+TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,6})?[+]00:00")
 
 
 def blueprint(parts: Parts, observed: Observed) -> Blueprint:
@@ -189,10 +191,11 @@ def chosen_letters() -> dict[str, Any]:
     reason = request.form.get("reason", "")
     if request.form.get("all") != "yes" or not (reason == "" or REASON.fullmatch(reason)):
         raise Problem(400, "name a dead letter, or all of a reason")
-    return {"why": reason or None}
+    return {"why": reason or None, **shown_until()}
 
 
 def chosen_failures() -> dict[str, Any]:
+    """The messages that a form names: one, or all whose embedding failed. Raises Problem 400."""
     given = request.form.get("message", "")
     if given:
         try:
@@ -201,7 +204,22 @@ def chosen_failures() -> dict[str, Any]:
             raise Problem(400, f"{given[:100]!r} is no message id") from None
     if request.form.get("all") != "yes":
         raise Problem(400, "name a message, or all")
-    return {}
+    return shown_until()
+
+
+def shown_until() -> dict[str, str]:
+    """Up to when a form means "all": to the newest that its page knew of, so that nothing is done to what nobody saw.
+    A form that does not say leaves it to the worker. Raises Problem 400."""
+    given = request.form.get("until")
+    if given is None:
+        return {}
+    try:
+        if TIME.fullmatch(given):
+            datetime.fromisoformat(given)
+            return {"until": given}
+    except ValueError:  # such as a thirteenth month
+        pass
+    raise Problem(400, f"{given[:100]!r} is no time of a page of this console: load it again")
 
 
 def begun(sender: Celery, name: str, choice: dict[str, Any]) -> Response:

@@ -29,6 +29,15 @@ AWAY = Settings(database_port=1, kafka_port=1, redis_port=1, embedding_provider=
 BUTTONS = ["/console/dead-letters/replay", "/console/dead-letters/drop", "/console/failures/retry"]
 
 
+def form_of(page: Any, path: str) -> dict[str, str]:
+    """The fields of the page's form behind the button for all of them."""
+    for form in re.findall(rf'<form method="post" action="{path}".*?</form>', page.text, re.DOTALL):
+        fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', form))
+        if "all" in fields:
+            return fields
+    raise AssertionError(page.text)
+
+
 def token_of(answer: Any) -> str:
     found = TOKEN.search(answer.text)
     assert found, answer.text
@@ -120,6 +129,20 @@ def test_a_form_that_names_nothing_is_refused(browser: FlaskClient, database: En
     note_letters(database, 1)
     token = token_of(browser.get("/console/dead-letters"))
     assert browser.post("/console/dead-letters/drop", data={**form, "token": token}).status_code == 400
+
+
+@pytest.mark.parametrize("path", BUTTONS)
+@pytest.mark.parametrize(
+    "until", ["", "infinity", "2026-13-01T00:00:00+00:00", "2026-01-01T00:00:00", "٢٠٢٦-01-01T00:00:00+00:00"]
+)
+def test_a_form_with_a_time_that_no_page_has_is_refused(
+    browser: FlaskClient, database: Engine, path: str, until: str
+) -> None:
+    note_letters(database, 1)
+    token = token_of(browser.get("/console/dead-letters"))
+    answer = browser.post(path, data={"all": "yes", "until": until, "token": token})
+    assert answer.status_code == 400
+    assert "load it again" in answer.text
 
 
 def test_pages_allow_scripts_and_styles_of_their_own_only(browser: FlaskClient, database: Engine) -> None:
@@ -257,18 +280,25 @@ def test_a_cursor_that_nobody_made_is_refused(cursor: str) -> None:
         console_queries.read_cursor(cursor, str, str, int, int)
 
 
-def test_retrying_reaches_those_that_failed_until_then(database: Engine) -> None:
-    ids = [str(uuid.uuid4()) for _ in range(3)]
-    with database.begin() as connection:
+def note_failures(engine: Engine, count: int) -> list[str]:
+    """Messages whose embedding has failed; their ids."""
+    ids = [str(uuid.uuid4()) for _ in range(count)]
+    with engine.begin() as connection:
         for each in ids:
             connection.execute(text("INSERT INTO text_messages (id, message) VALUES (:id, 'm')"), {"id": each})
         connection.execute(text("DELETE FROM embedding_jobs"))
         connection.execute(
             text("""
                 INSERT INTO embedding_failures (message_id, content_hash, model, reason, attempts)
-                SELECT id, content_hash, 'm', 'r', 1 FROM text_messages
-            """)
+                SELECT id, content_hash, 'm', 'r', 1 FROM text_messages WHERE id = ANY (:ids ::uuid[])
+            """),
+            {"ids": ids},
         )
+    return ids
+
+
+def test_retrying_reaches_those_that_failed_until_then(database: Engine) -> None:
+    ids = note_failures(database, 3)
     with database.begin() as connection:
         until = console_commands.now(connection)
         assert console_commands.retry_failures(connection, [ids[0]], until=until, limit=10) == 1
@@ -301,6 +331,45 @@ def test_replaying_takes_the_record_from_the_log_where_the_table_has_a_part(pipe
         return "1 record sent again" in browser.get(f"{pipeline.search_api}{action[0]}", timeout=10).text
 
     eventually(done, timeout=30)
+
+
+@pytest.mark.parametrize("reason", ["", "invalid-text"])
+def test_all_of_them_are_those_that_the_page_has_shown(
+    settings: Settings, database: Engine, start: Callable[..., Running], reason: str
+) -> None:
+    """What comes between the page and the worker is not dropped unseen, nor retried."""
+    app = create_app("search", settings)
+    client = app.test_client()
+    note_letters(database, 3)
+    note_failures(database, 11)
+    letters, failures = client.get(f"/console/dead-letters?reason={reason}"), client.get("/console/failures")
+    note_letters(database, 4, topic="later")
+    note_failures(database, 2)
+
+    def press(page: Any, path: str) -> str:
+        begun = client.post(path, data=form_of(page, path), headers={"HX-Request": "true"})
+        action = re.search(r"/console/actions/[0-9a-f-]+", begun.text)
+        assert action, begun.text
+        return action[0]
+
+    dropping, retrying = press(letters, "/console/dead-letters/drop"), press(failures, "/console/failures/retry")
+    start("persist-worker")
+    eventually(lambda: "3 dead letters dropped." in client.get(dropping).text, timeout=30)
+    eventually(lambda: "11 messages are queued" in client.get(retrying).text, timeout=30)
+    assert states(database) == {"dropped": 3, "open": 4}
+    app.extensions["parts"].close()
+
+
+def test_each_page_of_a_list_means_all_of_the_list(browser: FlaskClient, database: Engine) -> None:
+    note_letters(database, 11)
+    note_failures(database, 11)
+    for path, button in (("/console/dead-letters", BUTTONS[0]), ("/console/failures", BUTTONS[2])):
+        newest = browser.get(path)
+        older = re.search(r'<a href="([^"]+)"[^>]*>Older</a>', newest.text)
+        assert older, newest.text
+        until = form_of(newest, button)["until"]
+        assert form_of(browser.get(older[1].replace("&amp;", "&")), button)["until"] == until
+    assert "Drop all" not in browser.get("/console/dead-letters?reason=rejected").text, "there is none"
 
 
 def test_what_takes_many_pieces_is_done_whole_and_told_as_one(
