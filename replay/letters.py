@@ -21,6 +21,9 @@ OWN = "dead-letter-"
 
 TABLE_BYTES = 65_536  # of a key, a value or a header that the table keeps
 TABLE_HEADERS = 100
+TABLE_NAME_CHARS = 500
+# How the table has a NUL and half a surrogate in a header's name; a name may as well have come like this.
+REWRITTEN = ("\\0", "\\ud")
 
 
 class Letter(NamedTuple):
@@ -65,7 +68,14 @@ def whole(row: dict[str, Any]) -> Original | None:
     cut = (None if value is None else len(value)) != row["value_bytes"]
     if cut or len(headers) >= TABLE_HEADERS or any(len(part) >= TABLE_BYTES for part in kept):
         return None
+    if any(may_be_changed(name) for name, _ in headers):
+        return None
     return Original(key, value, headers)
+
+
+def may_be_changed(name: str) -> bool:
+    """Whether the name of a header may have come with other characters than the table has."""
+    return len(name) >= TABLE_NAME_CHARS or any(mark in name for mark in REWRITTEN)
 
 
 def as_bytes(content: Any) -> bytes | None:
@@ -93,9 +103,19 @@ def copies(
         letter = letter_of(record)
         if letter in wanted and not any(name == f"{OWN}cut" for name, _ in record.headers):
             wanted.remove(letter)
-            yield letter, Original(record.key, record.value, record.headers)
+            yield letter, copied(record)
         if not wanted:
             return
+
+
+def copied(record: ConsumerRecord) -> Original:
+    """The record of which this is a whole copy. kafka-python sends neither a null header nor a record with neither key
+    nor value: they are empty in the copy, and marked."""
+    marks = {name: value or b"" for name, value in record.headers if name.startswith(OWN)}
+    named = marks.get(f"{OWN}null-headers")
+    null = [] if named is None else named.decode("utf-8", "replace").split(",")
+    headers = [(name, None if not value and name in null else value) for name, value in record.headers]
+    return Original(record.key, None if f"{OWN}null-value" in marks else record.value, headers)
 
 
 def letter_of(record: ConsumerRecord) -> Letter | None:

@@ -9,6 +9,8 @@ import pytest
 
 from bridge import dead_letters
 from bridge.message import BadRecord
+from replay import letters as replay_letters
+from replay.letters import Letter, Original
 
 ERROR = BadRecord("invalid-json", "no \0 and no \ud800")
 
@@ -88,3 +90,44 @@ def test_a_replay_that_fails_again_keeps_its_first_coordinates() -> None:
     assert (note.partition, note.offset, note.timestamp, note.again) == (0, 3, 900, True)
     letter = sent(record)
     assert (letter.headers["dead-letter-offset"], letter.headers["dead-letter-reason"]) == (b"3", b"invalid-json")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        a_record(),
+        a_record(None, b"k"),
+        a_record(b"", b""),
+        a_record(b"", None),
+        a_record(None, None),
+        a_record(None, None, [("a", None), ("b", b"")]),
+        a_record(headers=[("n\0", b"v"), ("x" * 600, b""), ("é", None)]),
+    ],
+)
+def test_a_record_comes_back_from_its_copy_as_it_was(monkeypatch: pytest.MonkeyPatch, record: Any) -> None:
+    letter = sent(record)
+    copy = SimpleNamespace(key=letter.key, value=letter.value, headers=list(letter.headers.items()))
+    monkeypatch.setattr(replay_letters, "follow", lambda *_, **__: iter([copy]))
+    ((found, original),) = replay_letters.copies(None, [], [Letter("t", 2, 7, 1000)])
+    assert found.name == "t:2:7"
+    own = [header for header in original.headers if not header[0].startswith("dead-letter-")]
+    assert original._replace(headers=own) == Original(record.key, record.value, record.headers)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("trace", True),
+        ("x" * 499, True),
+        ("\\xff of a name that is no UTF-8", True),
+        ("x" * 500, False),
+        ("x" * 501, False),
+        ("n\0n", False),
+        ("n\\0n", False),
+        ("\ud800", False),
+    ],
+)
+def test_a_row_is_whole_only_where_its_header_names_are_surely_those_that_came(name: str, kept: bool) -> None:
+    note = dead_letters.note(a_record(headers=[(name, b"v")]), "r", "d")
+    row = {"key": None, "value": b"{", "value_bytes": 1, "headers": note.headers}
+    assert replay_letters.whole(row) == (Original(None, b"{", [(name, b"v")]) if kept else None)
