@@ -98,8 +98,13 @@ def copies(
     consumer: KafkaConsumer, partitions: list[TopicPartition], letters: Sequence[Letter]
 ) -> Iterator[tuple[Letter, Original]]:
     """Those of the letters of which the dead-letter topic has a whole copy, each once."""
+    return copies_among(follow(consumer, partitions, limit=None, from_beginning=True, patience=0), letters)
+
+
+def copies_among(records: Iterable[ConsumerRecord], letters: Sequence[Letter]) -> Iterator[tuple[Letter, Original]]:
+    """Those of the letters of which these records of the dead-letter topic are a whole copy, each once."""
     wanted = set(letters)
-    for record in follow(consumer, partitions, limit=None, from_beginning=True, patience=0):
+    for record in records:
         letter = letter_of(record)
         if letter in wanted and not any(name == f"{OWN}cut" for name, _ in record.headers):
             wanted.remove(letter)

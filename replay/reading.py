@@ -5,7 +5,7 @@ Without a group no position is kept anywhere, so no other reader is disturbed.
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
@@ -15,6 +15,9 @@ POLL_MS = 200
 POLL_RECORDS = 500
 SILENCE_SECONDS = 9.0  # nothing came although there is more: Kafka has gone
 FAR = 2_000  # records further than this are reached by a seek, not by reading up to them
+
+# Of a partition, by its number, what is still to be read: from an offset up to another.
+Unread = tuple[int, int, int]
 
 
 def follow(
@@ -93,3 +96,51 @@ def at_offsets(consumer: KafkaConsumer, partition: TopicPartition, offsets: Iter
             raise KafkaTimeoutError("the records that the topic holds did not come")
         if wanted and wanted[0] - position > FAR:
             consumer.seek(partition, wanted[0])
+
+
+class Turn:
+    """Some seconds of reading a topic, from its beginning to where it ended when the first turn began, or what the turn
+    before has left `unread`. Afterwards `unread` is what this one leaves."""
+
+    def __init__(self, topic: str, unread: Sequence[Unread] | None, seconds: float) -> None:
+        self.topic = topic
+        self.given = unread
+        self.seconds = seconds
+        self.left: dict[TopicPartition, tuple[int, int]] = {}
+
+    @property
+    def unread(self) -> list[Unread]:
+        return [(partition.partition, at, end) for partition, (at, end) in self.left.items() if at < end]
+
+    def records(self, consumer: KafkaConsumer) -> Iterator[ConsumerRecord]:
+        """At least one, where there is one. Raises KafkaTimeoutError when Kafka stops answering."""
+        self.left = self.stretches(consumer)
+        if not self.left:
+            return
+        ends = {partition: end for partition, (_, end) in self.left.items()}
+        consumer.assign(list(ends))
+        for partition, (at, _) in self.left.items():
+            consumer.seek(partition, at)
+        until = time.monotonic() + self.seconds
+        for record in drain(consumer, ends, limit=None, patience=0):
+            partition = TopicPartition(record.topic, record.partition)
+            self.left[partition] = (record.offset + 1, ends[partition])
+            yield record
+            if time.monotonic() >= until:
+                return
+        self.left = {}
+
+    def stretches(self, consumer: KafkaConsumer) -> dict[TopicPartition, tuple[int, int]]:
+        """What is to be read; of a topic that was made again meanwhile no more than there is."""
+        numbers = consumer.partitions_for_topic(self.topic) or set()
+        partitions = [TopicPartition(self.topic, number) for number in sorted(numbers)]
+        begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+        wanted = {partition: (begins[partition], ends[partition]) for partition in partitions}
+        if self.given is not None:
+            given = {TopicPartition(self.topic, number): (at, end) for number, at, end in self.given}
+            wanted = {
+                partition: (max(at, begins[partition]), min(end, ends[partition]))
+                for partition, (at, end) in given.items()
+                if partition in wanted
+            }
+        return {partition: (at, end) for partition, (at, end) in wanted.items() if at < end}

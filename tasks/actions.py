@@ -18,10 +18,11 @@ from sqlalchemy.exc import SQLAlchemyError
 import settings as configuration
 import tasks
 from db import commands, console_commands, session
+from replay.reading import Unread
 from tasks import resources
 from tasks.app import app
 from tasks.persist import Outage, reason
-from tasks.second_try import Key, name, send_again
+from tasks.second_try import Key, Tried, name, send_again
 
 log = logging.getLogger(__name__)
 
@@ -42,32 +43,39 @@ def replay_dead_letters(
     until: str | None = None,
     cursor: str | None = None,
     done: dict[str, Any] | None = None,
+    unread: list[Unread] | None = None,
 ) -> dict[str, Any]:
     """Sends dead letters to their topic again: these (topic, partition, offset), or all with the reason `why` (None:
     any) that were noted until then. Unless given that is now, when the task is first tried.
 
     Returns {"sent", "failed", "problems": [...]}. A letter stays open until its record was stored.
+
+    Where a search for copies takes more than its turn the task comes again for these letters, with what it has not read
+    yet, before it goes on behind the cursor.
     """
     config = configuration.load()
     done = done or {"sent": 0, "failed": 0, "problems": []}
 
-    def one_piece(until: str) -> str | None:
+    def one_piece(until: str) -> tuple[Tried, str | None]:
         with resources.engine().begin() as connection:
             if keys is not None:
-                rows, following = console_commands.letters_by_name(connection, keys), None
+                rows, following = console_commands.letters_by_name(connection, keys), cursor
             else:
                 rows, following = console_commands.open_letters(
                     connection, reason=why, until=until, cursor=cursor, limit=REPLAY_PIECE
                 )
-        sent, problems = send_again(config, rows)
+        tried = send_again(config, rows, unread)
         for key in set(map(tuple, keys or ())) - {name(row) for row in rows}:
-            problems.append(f"{key[0]}:{key[1]}:{key[2]}: there is no such dead letter")
-        done["sent"] += sent
-        done["failed"] += len(problems)
-        done["problems"] = (done["problems"] + problems)[:SHOWN_PROBLEMS]
-        return following
+            tried.problems.append(f"{key[0]}:{key[1]}:{key[2]}: there is no such dead letter")
+        done["sent"] += tried.sent
+        done["failed"] += len(tried.problems)
+        done["problems"] = (done["problems"] + tried.problems)[:SHOWN_PROBLEMS]
+        return tried, following
 
-    following, until = patiently(self, until, one_piece)
+    (tried, following), until = patiently(self, until, one_piece)
+    if tried.sought:
+        rest = {"keys": tried.sought, "unread": tried.unread, "cursor": following}
+        go_on(self, done, why=why, until=until, done=done, **rest)
     if following is not None:
         go_on(self, done, why=why, until=until, cursor=following, done=done)
     return done

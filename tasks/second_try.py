@@ -1,30 +1,61 @@
 """Sending dead letters to their topic again: their bytes from the table, the log or their copies, one by one and
 acknowledged. Kafka's side of tasks/actions.py."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 
 from db.queries import Row
-from replay.letters import Letter, Original, copies, first_found, originals, replay_headers, whole
+from replay.letters import Letter, Original, copies_among, first_found, originals, replay_headers, whole
+from replay.reading import Turn, Unread
 from settings import Settings
 
 KAFKA_MS = 10_000
+SEARCH_SECONDS = 2.0  # persist_text waits behind it, and the dead-letter topic may be as large as the log
 LARGEST_RECORD = 64 * 1024 * 1024  # the broker knows its own limit; records are sent one by one
 
 Key = tuple[str, int, int]
+
+
+class Tried(NamedTuple):
+    """What came of a try: how many records were sent, and why others were not. Of those `sought` the copies may be in a
+    part of the dead-letter topic that is `unread`."""
+
+    sent: int
+    problems: list[str]
+    sought: list[Key]
+    unread: list[Unread]
 
 
 def name(row: Row) -> Key:
     return (row["topic"], row["partition"], row["offset"])
 
 
-def send_again(config: Settings, rows: Sequence[Row]) -> tuple[int, list[str]]:
-    """Sends the records of dead letters to their partitions; how many, and why the others were not. Raises KafkaError
-    where Kafka is away."""
-    problems: list[str] = []
+def send_again(config: Settings, rows: Sequence[Row], unread: Sequence[Unread] | None = None) -> Tried:
+    """Sends the records of dead letters to their partitions. Those whose copies it has found no time to look for are
+    tried again with what is `unread` then. Raises KafkaError where Kafka is away."""
+    by_letter, problems = sendable(config, rows)
+    turn = Turn(config.dead_letter_topic, unread, SEARCH_SECONDS)
+    sources = [
+        lambda wanted: from_rows(by_letter, wanted),
+        lambda wanted: from_log(config, wanted),
+        lambda wanted: from_copies(config, turn, wanted),
+    ]
+    found = first_found(by_letter, sources if unread is None else sources[-1:])
+    sent, failed, missing = send_all(config, by_letter, found)
+    problems += failed
+    if turn.unread:
+        return Tried(sent, problems, [letter[:3] for letter in missing], turn.unread)
+    problems += [f"{letter.name}: nothing has it whole any more" for letter in missing]
+    return Tried(sent, problems, [], [])
+
+
+def sendable(config: Settings, rows: Sequence[Row]) -> tuple[dict[Letter, Row], list[str]]:
+    """The dead letters of these rows that can be sent again, and why the others cannot."""
     by_letter: dict[Letter, Row] = {}
+    problems: list[str] = []
     for row in rows:
         letter = Letter(*name(row), row["timestamp"])
         if row["state"] != "open":
@@ -33,18 +64,21 @@ def send_again(config: Settings, rows: Sequence[Row]) -> tuple[int, list[str]]:
             problems.append(f"{letter.name}: the bridge reads {config.kafka_topic}")
         else:
             by_letter[letter] = row
-    if not by_letter:
-        return 0, problems
-    sources = [
-        lambda wanted: from_rows(by_letter, wanted),
-        lambda wanted: from_log(config, wanted),
-        lambda wanted: from_copies(config, wanted),
-    ]
+    return by_letter, problems
+
+
+def send_all(
+    config: Settings, letters: Iterable[Letter], found: Iterable[tuple[Letter, Original]]
+) -> tuple[int, list[str], list[Letter]]:
+    """Sends what is found of the letters: how many, why others failed, and which were not found."""
+    missing = set(letters)
+    if not missing:
+        return 0, [], []
     sent = 0
-    missing = set(by_letter)
+    problems: list[str] = []
     producer = connect_producer(config)
     try:
-        for letter, original in first_found(by_letter, sources):
+        for letter, original in found:
             missing.discard(letter)
             problem = send(producer, letter, original)
             if problem is None:
@@ -53,8 +87,7 @@ def send_again(config: Settings, rows: Sequence[Row]) -> tuple[int, list[str]]:
                 problems.append(f"{letter.name}: {problem}")
     finally:
         producer.close(timeout=1)
-    problems += [f"{letter.name}: nothing has it whole any more" for letter in sorted(missing)]
-    return sent, problems
+    return sent, problems, sorted(missing)
 
 
 def send(producer: KafkaProducer, letter: Letter, original: Original) -> str | None:
@@ -124,11 +157,9 @@ def from_log(config: Settings, letters: list[Letter]) -> Iterator[tuple[Letter, 
         consumer.close(timeout_ms=1_000)
 
 
-def from_copies(config: Settings, letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:
+def from_copies(config: Settings, turn: Turn, letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:
     consumer = connect_consumer(config)
     try:
-        numbers = consumer.partitions_for_topic(config.dead_letter_topic) or set()
-        partitions = [TopicPartition(config.dead_letter_topic, number) for number in sorted(numbers)]
-        yield from copies(consumer, partitions, letters)
+        yield from copies_among(turn.records(consumer), letters)
     finally:
         consumer.close(timeout_ms=1_000)

@@ -1,5 +1,8 @@
-"""What the console's buttons do, without a server: during an outage the same dead letters are meant as before it."""
+"""What the console's buttons do, without a server: during an outage the same dead letters are meant as before it, and
+a long search for copies is done in turns.
+"""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -11,6 +14,8 @@ from sqlalchemy.exc import OperationalError
 
 from db import console_commands
 from tasks import actions, resources
+from tasks.app import app
+from tasks.second_try import Tried
 
 
 @contextmanager
@@ -54,3 +59,38 @@ def test_a_button_means_the_same_after_an_outage(
     monkeypatch.setattr(console_commands, command, away_at_first(untils, answer))
     task.apply(kwargs={} if given is None else {"until": given})
     assert untils == [given or "look 1"] * 2
+
+
+def test_a_search_goes_on_in_the_next_turn_and_then_the_next_piece_comes(
+    clock: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a worker does it: each turn is sent as a task, and the worker is free for others between them."""
+    a, b, c = ({"topic": "t", "partition": 0, "offset": offset} for offset in range(3))
+    pieces = {None: ([a, b], "behind b"), "behind b": ([c], None)}
+    answers = [
+        Tried(0, [], [("t", 0, 0), ("t", 0, 1)], [(0, 5, 9)]),
+        Tried(1, [], [("t", 0, 1)], [(0, 7, 9)]),
+        Tried(0, ["t:0:1: nothing has it whole any more"], [], []),
+        Tried(1, [], [], []),
+    ]
+    turns: list[tuple[list[int], Any]] = []
+    sent: list[dict[str, Any]] = [{"why": "r"}]
+
+    def send_again(_config: object, rows: list[dict[str, Any]], unread: object) -> Tried:
+        turns.append(([row["offset"] for row in rows], unread))
+        return answers[len(turns) - 1]
+
+    monkeypatch.setattr(actions, "send_again", send_again)
+    monkeypatch.setattr(console_commands, "open_letters", lambda _, *, cursor, **__: pieces[cursor])
+    monkeypatch.setattr(
+        console_commands,
+        "letters_by_name",
+        lambda _, keys: [row for row in (a, b, c) if row["offset"] in {k[2] for k in keys}],
+    )
+    monkeypatch.setattr(actions.replay_dead_letters, "update_state", lambda **_: None)
+    monkeypatch.setattr(app, "send_task", lambda _name, kwargs, **_: sent.append(kwargs))
+    for number in range(len(answers)):
+        result = actions.replay_dead_letters.apply(kwargs=json.loads(json.dumps(sent[number]))).result
+    assert turns == [([0, 1], None), ([0, 1], [[0, 5, 9]]), ([1], [[0, 7, 9]]), ([2], None)]
+    assert {kwargs.get("until") for kwargs in sent[1:]} == {"look 1"}
+    assert result == {"sent": 2, "failed": 1, "problems": ["t:0:1: nothing has it whole any more"]}
