@@ -8,7 +8,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaTimeoutError
 
 from api import kafka_client
-from bridge import record_batches
+from replay import record_batches
 from settings import Settings
 
 ANSWER_SECONDS = 3.0

@@ -8,9 +8,10 @@ import time
 from kafka.errors import FencedInstanceIdError, KafkaError
 
 import settings as configuration
-from bridge import dead_letters, record_batches, topics
+from bridge import dead_letters, topics
 from bridge.consumer import Bridge, connect_consumer
 from bridge.hand_over import HandOvers
+from replay import record_batches
 from settings import Settings
 from tasks import garbage, logs, numbers_store, tracing
 from tasks.app import app

@@ -18,9 +18,9 @@ from kafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
-from bridge import record_batches
 from clients.partitioner import KeyPartitioner
 from clients.terminal import CommandFailed, Unreachable
+from replay import record_batches
 from settings import Settings
 
 ANSWER_MS = 6_000

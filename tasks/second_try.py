@@ -8,6 +8,7 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 
 from db.queries import Row
+from replay import record_batches
 from replay.letters import Letter, Original, copies_among, first_found, originals, replay_headers, whole
 from replay.reading import Turn, Unread
 from settings import Settings
@@ -128,6 +129,7 @@ def connect_producer(config: Settings) -> KafkaProducer:
 
 def connect_consumer(config: Settings) -> KafkaConsumer:
     """Reads by itself, without a group: nobody else is disturbed."""
+    record_batches.install()
     return KafkaConsumer(
         **config.kafka_client(),
         client_id="replay",

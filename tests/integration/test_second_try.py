@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.admin import KafkaAdminClient
+from kafka.consumer.fetcher import Fetcher
 
 from db.queries import Row
+from replay.record_batches import QuickPartitionRecords
 from settings import Settings
 from tasks import second_try
 from tasks.second_try import Tried, send_again
@@ -101,3 +103,17 @@ def test_a_search_ends_too_where_its_topic_was_made_again_or_is_gone(
     tried = send_again(settings, cut_rows(settings.kafka_topic, 500), [(0, 7, 1000), (1, 0, 0)])
     assert (tried.sought, tried.unread) == ([], [])
     assert "nothing has it whole" in tried.problems[0]
+
+
+def test_a_header_name_of_any_bytes_stops_no_search(
+    settings: Settings, producer: KafkaProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Name(str):
+        def encode(self, *_: object) -> bytes:
+            return b"\xff\xfe"
+
+    monkeypatch.setattr(Fetcher, "PartitionRecords", QuickPartitionRecords.__base__)  # as a process has it that begins
+    producer.send(settings.dead_letter_topic, b"odd", headers=[(Name("n"), b"v")], partition=0).get(timeout=10)
+    bury(producer, settings, 500)
+    assert [tried.sent for tried in turns_of(settings, cut_rows(settings.kafka_topic, 500))] == [1]
+    assert replayed(settings) == [b"v500"]

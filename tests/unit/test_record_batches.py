@@ -11,7 +11,7 @@ from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 from kafka.record.util import calc_crc32c
 
-from bridge.record_batches import QuickPartitionRecords
+from replay.record_batches import QuickPartitionRecords
 
 PART = TopicPartition("texts", 3)
 OWN = QuickPartitionRecords.__base__  # kafka-python's
