@@ -39,9 +39,9 @@ REASONS = frozenset(
 CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
-# How deeply JSON may be nested: half of what Python's decoder can take, which depends on who calls it. A text may be of
-# any length, an unclosed one too, so a quote is passed with all that follows it.
-DEEP = 500
+# How deeply JSON may be nested: less than what Python's decoder can take, which depends on who calls it.
+DEEP = 800
+# An unclosed string is taken to the end, so that it is read once.
 BRACKETS = re.compile(r'[\[\]{}]|"(?:[^"\\]+|\\.)*"?', re.DOTALL)
 
 # More digits than this Python refuses to read as an int (sys.set_int_max_str_digits); a Decimal takes any number.

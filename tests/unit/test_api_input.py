@@ -133,6 +133,12 @@ def test_a_body_whose_chunks_are_wrong_is_the_requests_fault(
         assert_problem(answer, 400)
 
 
+@pytest.mark.parametrize(("levels", "status"), [(798, 503), (799, 400)])
+def test_metadata_may_be_nested_as_deeply_as_in_a_record(text: FlaskClient, levels: int, status: int) -> None:
+    body = b'{"message": "x", "metadata": {"k": ' + b"[" * levels + b"]" * levels + b"}}"
+    assert_problem(text.post("/messages", data=body, content_type="application/json"), status)
+
+
 def test_only_texts_too_long_in_a_batch_are_413(text: FlaskClient) -> None:
     long, bad = {"message": "x" * 100_001}, {"message": "x", "id": ""}
     answer = text.post("/messages/batch", json={"messages": [long]})
