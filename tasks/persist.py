@@ -155,13 +155,19 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
 
 def set_aside(batch: Mapping[int, Record], outcome: Outcome) -> set[int]:
     """The places of the records whose rows somebody holds, which go to `outcome.locked`. None, where it is an id that
-    somebody has not committed yet, and where they let go meanwhile; all of them, where the task has waited enough."""
+    somebody has not committed yet, and where they let go meanwhile; all of them, where the task has waited enough.
+
+    Raises Outage.
+    """
     outcome.lock_waits += 1
     if len(batch) == 1 or outcome.lock_waits >= LOCK_WAITS:
         locked = set(batch)
     else:
-        with resources.engine().begin() as connection:
-            held = commands.locked_messages(connection, [record.id for record in batch.values()])
+        try:
+            with resources.engine().begin() as connection:
+                held = commands.locked_messages(connection, [record.id for record in batch.values()])
+        except SQLAlchemyError as error:
+            raise Outage(reason(error)) from error
         locked = {place for place, record in batch.items() if record.id in held}
     outcome.locked += sorted(locked)
     return locked

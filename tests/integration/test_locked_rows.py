@@ -2,19 +2,18 @@
 
 from typing import Any
 
+import psycopg2
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
 
 from db import commands
 from db.commands import Stored
 from tasks import persist as storing
 from tasks.numbers import PERSISTED, TALLY, field
 from tests.integration.test_embedding_faults import Fickle, fickle  # noqa: F401 - a fixture
+from tests.integration.test_few_messages import at
 from tests.samples import a_record, persist
-
-
-def at(second: int, offset: int = 0) -> tuple[int, int, int]:
-    return (1_700_000_000_000 + 1000 * second, 0, offset)
 
 
 def test_where_a_row_is_locked_its_neighbours_hardly_wait(
@@ -82,6 +81,26 @@ def test_ids_that_somebody_is_inserting_are_waited_for_by_no_task_for_long(
     storing.store({place: records[place] for place in outcome.locked}, again, None, 100)
     assert again.locked == []
     assert len(again.texts) == 64
+
+
+def test_a_database_that_goes_away_while_it_is_asked_what_is_locked_is_an_outage(
+    database: Engine,
+    fickle: Fickle,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Any other error would end the task, and with it the hand-over."""
+    records = [a_record(f"text {number}", at(1, number)) for number in range(4)]
+    persist(database, *records)
+    edited = {place: record._replace(message="edited", offset=100) for place, record in enumerate(records)}
+
+    def away(*_: object) -> set[str]:
+        raise OperationalError("SELECT", {}, psycopg2.OperationalError("server closed the connection unexpectedly"))
+
+    monkeypatch.setattr(commands, "locked_messages", away)
+    with database.connect() as somebody:
+        somebody.execute(text("SELECT FROM text_messages WHERE id = :id FOR UPDATE"), {"id": records[2].id})
+        with pytest.raises(storing.Outage, match="closed the connection"):
+            storing.store(edited, storing.Outcome(), None, 100)
 
 
 class Again(Exception):
