@@ -76,7 +76,7 @@ def test_ids_that_somebody_is_inserting_are_waited_for_by_no_task_for_long(
         )
         storing.store(dict(enumerate(records)), outcome, None, 100)
     assert sorted(outcome.locked) == list(range(64))
-    assert outcome.lock_waits <= storing.LOCK_WAITS + 6, "one for each half that was left"
+    assert outcome.lock_waits <= 26, "20, and one for each half that was left"
     again = storing.Outcome()
     storing.store({place: records[place] for place in outcome.locked}, again, None, 100)
     assert again.locked == []
