@@ -91,7 +91,8 @@ def ranked(connection: Connection, words: str) -> object:
 
 
 def page_as_postgresql_would(connection: Connection, words: str) -> object:
-    *_, ids = word_matches.newest_ids(settings.load(), words, ["TRUE"], str(LIMIT + 1))
+    found = f"{text_index.words(text_index.DEFAULT_LANGUAGE)} @@ {word_matches.query(settings.load())}"
+    ids = f"SELECT id FROM text_messages WHERE {found} ORDER BY created_at DESC, id DESC LIMIT {LIMIT + 1}"
     return connection.execute(text(ids), {"words": words}).all()
 
 

@@ -7,7 +7,7 @@ typed by hand may hold a time that Python has no type for ('infinity').
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import simplejson
@@ -64,21 +64,15 @@ def newest(connection: Connection, *, limit: int, cursor: str | None = None, wor
         where.append("(m.created_at, m.id) < (:created_at ::timestamptz, :id ::uuid)")
         values |= {"created_at": created_at, "id": message_id}
     ordered = "ORDER BY m.created_at DESC NULLS LAST, m.id DESC LIMIT :limit"
-    statements: Iterable[str] = [f"SELECT {MESSAGE} FROM text_messages m WHERE {' AND '.join(where)} {ordered}"]
+    statement = f"SELECT {MESSAGE} FROM text_messages m WHERE {' AND '.join(where)} {ordered}"
     if words is not None:
         words = word_matches.few_dashes(words)
         values |= {"words": words}
         chosen = settings.load()
-        statements = (
-            f"{word_matches.hints(chosen)} SELECT {MESSAGE} "
-            f"FROM ({ids}) AS page CROSS JOIN LATERAL {word_matches.WHOLE} AS m {ordered}"
-            for ids in word_matches.newest_ids(chosen, words, where, ":limit")
-        )
-    found: list[Row] = []
-    for statement in statements:
-        found = [dict(row) for row in connection.execute(text(statement), values).mappings()]
-        if len(found) > limit:
-            break
+        statement = f"""{word_matches.hints(chosen)}
+            WITH page AS MATERIALIZED ({word_matches.newest_ids(chosen, words, where, ":limit")})
+            SELECT {MESSAGE} FROM page CROSS JOIN LATERAL {word_matches.WHOLE} AS m {ordered}"""
+    found = [dict(row) for row in connection.execute(text(statement), values).mappings()]
     page = found[:limit]
     following = None
     if len(found) > limit and page[-1]["created_at"] is not None:
@@ -249,22 +243,15 @@ def keyword(
     values |= {"words": words, "limit": limit}
     chosen = settings.load()
     language, query = chosen.keyword_language, word_matches.query(chosen)
-    hits: list[Row] = []
-    for ids in word_matches.newest_ids(chosen, words, where, str(RANKED)):
-        statement = f"""{word_matches.hints(chosen)}
-            WITH page AS MATERIALIZED ({ids}), found AS (
-                SELECT m.id, ts_rank_cd({text_index.words(language, "m.message")}, {query}, 32) AS score
-                FROM page CROSS JOIN LATERAL {word_matches.WHOLE} AS m ORDER BY score DESC, m.id LIMIT :limit
-            )
-            SELECT {HIT}, ts_headline('{language}'::regconfig, left(m.message, 100000), {query},
-                    'StartSel="", StopSel="", MaxFragments=1, MaxWords=60, MinWords=20') AS passage, f.score,
-                (SELECT count(*) FROM page) AS seen
-            FROM found f JOIN text_messages m ON m.id = f.id ORDER BY f.score DESC, m.id"""
-        hits = [dict(row) for row in connection.execute(text(statement), values).mappings()]
-        if hits and hits[0]["seen"] == RANKED:
-            break
-    for hit in hits:
-        del hit["seen"]
+    statement = f"""{word_matches.hints(chosen)}
+        WITH page AS MATERIALIZED ({word_matches.newest_ids(chosen, words, where, str(RANKED))}), found AS (
+            SELECT m.id, ts_rank_cd({text_index.words(language, "m.message")}, {query}, 32) AS score
+            FROM page CROSS JOIN LATERAL {word_matches.WHOLE} AS m ORDER BY score DESC, m.id LIMIT :limit
+        )
+        SELECT {HIT}, ts_headline('{language}'::regconfig, left(m.message, 100000), {query},
+                'StartSel="", StopSel="", MaxFragments=1, MaxWords=60, MinWords=20') AS passage, f.score
+        FROM found f JOIN text_messages m ON m.id = f.id ORDER BY f.score DESC, m.id"""
+    hits = [dict(row) for row in connection.execute(text(statement), values).mappings()]
     return [hit for hit in hits if min_score is None or hit["score"] >= min_score]
 
 

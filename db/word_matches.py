@@ -6,7 +6,7 @@ PostgreSQL parses for it: 12 microseconds for a hundred characters.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from db import text_index
 from settings import Settings
@@ -19,8 +19,11 @@ READ_IN_TURN = 20_000
 # The row of text_messages whose id is that of `page`.
 WHOLE = "(SELECT * FROM text_messages WHERE id = page.id OFFSET 0)"
 
-# Each dash in front of a word is a NOT within that of the one before, and PostgreSQL's stack for them holds 32.
-_DASHES = re.compile(r'(?<![^\s"])(?:-\s*){3,}')
+# Each dash in front of a word is a NOT within that of the one before, and PostgreSQL's stack for them holds 32. It
+# passes over the other characters here.
+_DASHES = re.compile(r"(?<![^\s!&|()])(?:-[\s!&|()]*){3,}")
+
+_FOLLOWS = r" <(-|\d+)> "
 
 _IN_ORDER = "ORDER BY created_at DESC NULLS LAST, id DESC"
 
@@ -38,21 +41,38 @@ def query(settings: Settings) -> str:
 
 
 def few_dashes(words: str) -> str:
-    """The same query, with two dashes at most where several stand in front of a word, as in a line of them."""
-    return _DASHES.sub(lambda found: "-" if found[0].count("-") % 2 else "--", words)
+    """The same query, with two dashes at most where several stand in front of a word, as in a line of them. Those
+    within quotes negate nothing, and stay."""
+    parts = words.split('"')
+    parts[::2] = [_DASHES.sub(lambda found: "-" if found[0].count("-") % 2 else "--", part) for part in parts[::2]]
+    return '"'.join(parts)
 
 
-def newest_ids(settings: Settings, words: str, where: Sequence[str], limit: str) -> Iterator[str]:
-    """SELECTs of the ids of the newest messages `m` that match :words and the conditions. The next one is for where the
-    one before found less than `limit`."""
+def newest_ids(settings: Settings, words: str, where: Sequence[str], limit: str) -> str:
+    """A SELECT of the ids of the newest messages `m` that match :words and the conditions."""
     column = text_index.words(settings.keyword_language, "m.message")
     asked = query(settings)
-    if settings.keyword_index == "on" and not all(each.removeprefix("-").isalnum() for each in words.split()):
-        likely = f"{_candidates([f'{column} @@ {_anywhere(asked)}', *where])} {_IN_ORDER} LIMIT {READ_IN_TURN}"
-        yield f"""
-            SELECT page.id FROM ({likely}) AS page CROSS JOIN LATERAL {WHOLE} AS m WHERE {column} @@ {asked}
-            ORDER BY page.created_at DESC NULLS LAST, page.id DESC LIMIT {limit}"""
-    yield f"SELECT id FROM ({_candidates([f'{column} @@ {asked}', *where])}) AS found {_IN_ORDER} LIMIT {limit}"
+    everywhere = f"SELECT id FROM ({_candidates([f'{column} @@ {asked}', *where])}) AS found {_IN_ORDER} LIMIT {limit}"
+    if settings.keyword_index == "off" or all(each.removeprefix("-").isalnum() for each in words.split()):
+        return everywhere
+    # Of a query with a negation the words alone would find less, and where none has to follow another, no text is read.
+    likely = [
+        f"(SELECT strpos(asked, '!') = 0 AND asked ~ '{_FOLLOWS}' FROM as_text)",
+        f"{column} @@ regexp_replace({asked}::text, '{_FOLLOWS}', ' & ', 'g')::tsquery",
+        *where,
+    ]
+    return f"""
+        WITH as_text AS MATERIALIZED (SELECT {asked}::text AS asked),
+        likely AS MATERIALIZED ({_candidates(likely)} {_IN_ORDER} LIMIT {READ_IN_TURN}),
+        in_turn AS MATERIALIZED (
+            SELECT likely.id FROM likely
+            CROSS JOIN LATERAL (SELECT * FROM text_messages WHERE id = likely.id OFFSET 0) AS m
+            WHERE {column} @@ {asked} ORDER BY likely.created_at DESC NULLS LAST, likely.id DESC LIMIT {limit}),
+        enough AS MATERIALIZED (
+            SELECT (SELECT count(*) FROM in_turn) = {limit}
+                OR (SELECT count(*) BETWEEN 1 AND {READ_IN_TURN} - 1 FROM likely) AS found)
+        SELECT id FROM in_turn WHERE (SELECT found FROM enough)
+        UNION ALL (SELECT id FROM ({everywhere}) AS every WHERE NOT (SELECT found FROM enough))"""
 
 
 def _candidates(where: Sequence[str]) -> str:
@@ -60,9 +80,3 @@ def _candidates(where: Sequence[str]) -> str:
     return f"""
         SELECT id, created_at FROM (
             SELECT m.id, m.created_at FROM text_messages m WHERE {" AND ".join(where)} OFFSET 0) AS candidates"""
-
-
-def _anywhere(asked: str) -> str:
-    """The query without the condition that words follow one another. A negation stays, or this would find less."""
-    return f"""CASE WHEN strpos({asked}::text, '!') > 0 THEN {asked}
-        ELSE regexp_replace({asked}::text, ' <(-|\\d+)> ', ' & ', 'g')::tsquery END"""
