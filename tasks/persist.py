@@ -39,12 +39,13 @@ class Outage(Exception):
 
 @dataclass
 class Outcome:
-    """What became of the records of a batch: what was written, which the database refused, and which are locked or were
-    not tried for others that are."""
+    """What became of the records of a batch, by their places in it: which are `done`, as stored before, stored now or
+    `rejected` by the database; and which are locked or were not tried for others that are."""
 
     jobs: dict[int, list[str]] = field(default_factory=dict)  # each with the ids of its messages
     held: dict[int, str] = field(default_factory=dict)  # jobs that need not be claimed, each with its lease
-    texts: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)  # of the messages that were written, by their ids
+    done: set[int] = field(default_factory=set)
     rejected: list[Rejected] = field(default_factory=list)
     locked: list[int] = field(default_factory=list)
     lock_waits: int = 0
@@ -67,8 +68,8 @@ def persist_text(
 
     `records` are Records as lists. Returns {"stored": rows written, "rejected": [[place, detail], ...]}: the rejected
     are those that the database refuses on their own account, found by halving; none of their neighbours suffers. When
-    it retries itself, `waiting` are the places of those that are still to be stored, since somebody's transaction held
-    their rows, and `rejected` what was refused before.
+    it retries itself after some were done, `waiting` are the places of the others, and `rejected` what was refused
+    before.
     """
     began = time.time()
     places = range(len(records)) if waiting is None else waiting
@@ -76,22 +77,21 @@ def persist_text(
     chained = embed_queue_has_room(len(batch))
     reserved = settings.load().embed_lease_seconds if chained else None
     outcome = Outcome(rejected=list(rejected or []))
-    kwargs = {} if waiting is None else {"waiting": waiting, "rejected": rejected}
     try:
         store(batch, outcome, reserved, commands.ROW_LOCK_MS if waiting is None else ROW_LOCK_AGAIN_MS)
+        if outcome.locked:
+            raise Outage(f"{len(outcome.locked)} rows are locked by somebody's transaction")
     except Outage as outage:
-        measured.persisted(stored=len(outcome.texts))
+        left = [place for place in places if place not in outcome.done]
+        is_less = outcome.locked or len(left) < len(records)
+        kwargs = {"waiting": left, "rejected": outcome.rejected} if is_less else {}
         raise retry(self, outage, **kwargs) from outage
-    finally:
-        if outcome.jobs:  # also of a batch that was stored in part
+    finally:  # also for a batch that was stored in part
+        if outcome.jobs:
             chain_embedding(outcome.jobs, outcome.texts, outcome.held, began)
-    stored, refused = len(outcome.texts), len(outcome.rejected) - len(rejected or [])
-    unchanged = len(batch) - stored - refused - len(outcome.locked)
-    measured.persisted(stored=stored, rejected=refused, unchanged=unchanged)
-    logs.each(log, "stored", batch.values(), settings.load().kafka_topic, only=outcome.texts)
-    if outcome.locked:
-        locked = Outage(f"{len(outcome.locked)} rows are locked by somebody's transaction")
-        raise retry(self, locked, waiting=outcome.locked, rejected=outcome.rejected)
+        stored, refused = len(outcome.texts), len(outcome.rejected) - len(rejected or [])
+        measured.persisted(stored=stored, rejected=refused, unchanged=len(outcome.done) - stored - refused)
+        logs.each(log, "stored", batch.values(), settings.load().kafka_topic, only=outcome.texts)
     return {"stored": stored, "rejected": outcome.rejected}
 
 
@@ -138,6 +138,7 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
             at = {"partition": record.partition, "offset": record.offset, "id": record.id}
             log.warning("rejected by the database: partition %(partition)d offset %(offset)d", at, extra=at)
             outcome.rejected.append((place, reason(error)))
+            outcome.done.add(place)
             return
     else:
         expecting.new = stored.all_new
@@ -146,6 +147,7 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
             if is_held:
                 outcome.held[job] = str(lease)
         outcome.texts |= stored.texts
+        outcome.done.update(batch)
         return
     places = sorted(batch)
     middle = len(places) // 2

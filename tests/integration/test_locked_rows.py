@@ -9,6 +9,7 @@ from sqlalchemy.exc import OperationalError
 
 from db import commands
 from db.commands import Stored
+from records import Record
 from tasks import persist as storing
 from tasks.numbers import PERSISTED, TALLY, field
 from tests.integration.test_embedding_faults import Fickle, fickle  # noqa: F401 - a fixture
@@ -126,3 +127,38 @@ def test_records_are_counted_once_though_some_are_tried_again(
     assert sum(counted.values()) == 40
     assert counted[field(PERSISTED, ["stored"])] == 20
     assert counted[field(PERSISTED, ["unchanged"])] == 20
+
+
+def test_after_an_outage_only_what_is_left_of_a_batch_is_tried_again(
+    database: Engine,
+    fickle: Fickle,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    records = [a_record(f"text {number}", at(1, number)) for number in range(40)]
+    persist(database, *records[:5])
+    given = [list(record) for record in records]
+    given[9][2] = "a NUL: \0"
+    TALLY.take()
+    left: list[int] = []
+
+    def store(batch: dict[int, Record], outcome: storing.Outcome, *more: Any) -> None:
+        whole({place: batch[place] for place in batch if place < 20 or left}, outcome, *more)
+        left.extend(place for place in batch if place >= 20)
+        if len(left) == 20:
+            raise storing.Outage("away")
+
+    whole = storing.store
+    with monkeypatch.context() as patch:
+        patch.setattr(storing, "retry", lambda _task, _outage, **kwargs: Again(kwargs))
+        patch.setattr(storing, "store", store)
+        with pytest.raises(Again) as again:
+            storing.persist_text(given)
+    kwargs = again.value.args[0]
+    assert kwargs["waiting"] == list(range(20, 40))
+    assert [place for place, _ in kwargs["rejected"]] == [9]
+    assert storing.persist_text(given, **kwargs) == {"stored": 20, "rejected": kwargs["rejected"]}
+    counted = {name: int(count) for name, count in TALLY.take().items() if name.startswith("persisted_records")}
+    assert counted == {field(PERSISTED, [outcome]): count for outcome, count in OUTCOMES.items()}
+
+
+OUTCOMES = {"stored": 34, "unchanged": 5, "rejected": 1}
