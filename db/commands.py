@@ -386,7 +386,8 @@ def set_dead_letter_state(connection: Connection, keys: Iterable[tuple[str, int,
 
 
 def record_dead_letters(connection: Connection, letters: Sequence[DeadLetter]) -> None:
-    """Notes dead letters, each once for its coordinates; one whose replay has failed is open again. Idempotent.
+    """Notes dead letters, each once for its coordinates; one whose replay has failed is open again, and noted anew.
+    Idempotent.
 
     A later timestamp at the same coordinates is another record: the topic was made again.
     """
@@ -398,7 +399,7 @@ def record_dead_letters(connection: Connection, letters: Sequence[DeadLetter]) -
         ON CONFLICT (topic, partition, "offset") DO UPDATE SET
             timestamp = excluded.timestamp, reason = excluded.reason, detail = excluded.detail, key = excluded.key,
             value = excluded.value, value_bytes = excluded.value_bytes, headers = excluded.headers, state = 'open',
-            state_changed_at = clock_timestamp()
+            created_at = clock_timestamp(), state_changed_at = clock_timestamp()
         WHERE (:again AND t.state = 'replayed') OR excluded.timestamp > t.timestamp
     """)
     for letter in sorted(letters, key=lambda letter: letter[:3]):

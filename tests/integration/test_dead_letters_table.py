@@ -2,7 +2,7 @@
 
 from sqlalchemy import Engine
 
-from db import commands, queries
+from db import commands, console_commands, console_queries, queries
 from records import DeadLetter
 from tests.samples import a_dead_letter, a_record, ask, persist
 
@@ -56,6 +56,17 @@ def test_a_replay_that_fails_again_opens_it(database: Engine) -> None:
     note(database, a_dead_letter(1, reason="text-too-long", again=True))
     assert states(database) == {1: "open"}
     assert ask(database, "SELECT reason FROM dead_letters") == [{"reason": "text-too-long"}]
+
+
+def test_one_that_is_open_again_is_not_meant_by_who_saw_it_before(database: Engine) -> None:
+    note(database, a_dead_letter(1), a_dead_letter(2))
+    with database.begin() as connection:
+        seen = console_queries.dead_letter_counts(connection)[0]["newest"]
+        commands.set_dead_letter_state(connection, [("texts", 0, 1)], "replayed")
+    note(database, a_dead_letter(1, reason="text-too-long", again=True))
+    with database.begin() as connection:
+        assert console_commands.drop_letters(connection, reason=None, until=seen, limit=10) == 1
+    assert states(database) == {1: "open", 2: "dropped"}
 
 
 def test_what_was_dropped_stays_dropped(database: Engine) -> None:
