@@ -11,11 +11,12 @@ from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.problems import Problem
-from api.schemas import MAX_BATCH
+from api.schemas import MAX_BATCH, Input
 from bridge import message
 from settings import Settings
 
 Model = TypeVar("Model", bound=BaseModel)
+Body = TypeVar("Body", bound=Input)
 
 DRAIN_BYTES = 128 * 1024 * 1024
 DRAIN_SECONDS = 10.0
@@ -33,7 +34,7 @@ MEMBERS = {
 }
 
 
-def body(request: Request, model: type[Model], settings: Settings) -> Model:
+def body(request: Request, model: type[Body], settings: Settings) -> Body:
     """The checked JSON body. Raises Problem 400 or 415, and RequestEntityTooLarge for one over MAX_BODY_BYTES."""
     if request.mimetype != "application/json" or request.mimetype_params.get("charset", "utf-8").lower() not in (
         "utf-8",
@@ -44,7 +45,7 @@ def body(request: Request, model: type[Model], settings: Settings) -> Model:
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Problem(415, "send the body as it is, without a Content-Encoding")
     try:
-        document = message.parse(content(request, settings.max_body_bytes))
+        document = message.parse(content(request, settings.max_body_bytes), message.DEEP + model.LEVELS)
     except message.BadRecord as error:
         raise Problem(400, f"the body is not JSON: {error.detail}", reason=error.reason) from None
     if not isinstance(document, Mapping):

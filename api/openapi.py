@@ -49,7 +49,7 @@ class Operation:
     answers: Mapping[int, Answer]
     description: str = ""
     query: type[BaseModel] | None = None
-    body: type[BaseModel] | None = None
+    body: type[schemas.Input] | None = None
     open: bool = False  # to everybody, with API_KEYS set too
 
     @property

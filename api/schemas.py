@@ -4,12 +4,11 @@ Numbers of JSON bodies come as int or Decimal (bridge.message.parse), those of q
 answers describe what the queries return; nothing is run through them.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -91,7 +90,8 @@ def instant(given: object) -> object:
     date, minutes, seconds, fraction, offset = found.groups()
     leap = seconds == ":60"
     clock = (minutes or "00:00") + (":59" if leap else seconds or ":00")
-    micros = 999_999 if leap else math.ceil(Decimal(f"0.{fraction or 0}") * 1_000_000)
+    digits = (fraction or "").ljust(6, "0")
+    micros = 999_999 if leap else int(digits[:6]) + bool(digits[6:].strip("0"))
     try:
         when = datetime.fromisoformat(f"{date}T{clock}{(offset or 'Z').upper()}")
     except ValueError as error:
@@ -113,7 +113,10 @@ def storable(given: dict[str, Any]) -> dict[str, Any]:
 
 
 class Input(BaseModel):
-    """Unknown members are ignored, like unknown keys of a record."""
+    """Unknown members are ignored, like unknown keys of a record. `LEVELS` are those of JSON around what is a record's
+    value; with them, as much can be nested as in a record."""
+
+    LEVELS: ClassVar[int] = 0
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=True)
 
@@ -162,6 +165,7 @@ class NewMessage(Input):
 
 
 class NewMessages(Input):
+    LEVELS = 2
     messages: list[NewMessage] = Field(min_length=1, max_length=MAX_BATCH)
 
 

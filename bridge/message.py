@@ -157,8 +157,8 @@ def first_coming(at: Coordinates, headers: Headers) -> Coordinates:
     return first if plausible and earlier and first.topic == at.topic else at
 
 
-def parse(value: bytes) -> object:
-    """The JSON value of UTF-8 bytes, with numbers kept exactly. Raises BadRecord."""
+def parse(value: bytes, levels: int = DEEP) -> object:
+    """The JSON value of UTF-8 bytes, nested so deeply at most, with numbers kept exactly. Raises BadRecord."""
     if not value:
         raise BadRecord("invalid-json", "the value is empty")
     try:
@@ -167,8 +167,8 @@ def parse(value: bytes) -> object:
         raise BadRecord("invalid-unicode", f"not UTF-8 at byte {error.start}: {error.reason}") from None
     if document[0] == "\ufeff":
         raise BadRecord("invalid-json", "it begins with a byte-order mark; JSON is sent without one")
-    if document.count("[") + document.count("{") > DEEP and depth(document) > DEEP:
-        raise BadRecord("invalid-json", f"nested too deeply: {DEEP} levels are the limit")
+    if document.count("[") + document.count("{") > levels and depth(document) > levels:
+        raise BadRecord("invalid-json", f"nested too deeply: {levels} levels are the limit")
     try:
         return DECODER.decode(document)
     except BadRecord:

@@ -60,6 +60,7 @@ class MiniLM:
         return split_pieces(text, self.tokenizer, CONTENT_PIECES, OVERLAP_PIECES)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
+        encode_all(texts)
         vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
         for first, last in portions(texts):
             pieces = self._pieces(texts[first:last])
@@ -70,7 +71,6 @@ class MiniLM:
 
     def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text's word pieces, cut off at the window."""
-        encode_all(texts)
         cut = []
         for encoding in self.tokenizer.encode_batch_fast(texts):
             ids = encoding.ids

@@ -137,6 +137,8 @@ def test_a_body_whose_chunks_are_wrong_is_the_requests_fault(
 def test_metadata_may_be_nested_as_deeply_as_in_a_record(text: FlaskClient, levels: int, status: int) -> None:
     body = b'{"message": "x", "metadata": {"k": ' + b"[" * levels + b"]" * levels + b"}}"
     assert_problem(text.post("/messages", data=body, content_type="application/json"), status)
+    batch = b'{"messages": [' + body + b"]}"
+    assert_problem(text.post("/messages/batch", data=batch, content_type="application/json"), status)
 
 
 def test_only_texts_too_long_in_a_batch_are_413(text: FlaskClient) -> None:

@@ -150,6 +150,9 @@ def test_what_is_no_unicode_is_named(provider: Embedder, text: str) -> None:
     with pytest.raises(UnembeddableText, match="not valid Unicode") as caught:
         provider.embed(["fine", "é漢😀", text, "fine too"])
     assert caught.value.index == 2
+    with pytest.raises(UnembeddableText) as caught:
+        provider.embed([*[""] * 2_000, text])
+    assert caught.value.index == 2_000
 
 
 @pytest.mark.parametrize("text", ["", "a", "Hello, Kafka", "Größe", "한국어", "a line\nand another. And a third."])
