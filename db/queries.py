@@ -155,7 +155,8 @@ def per_minute(connection: Connection) -> list[Row]:
 
 
 def sizes(connection: Connection) -> Row:
-    """{"embedded", "index"}: what PostgreSQL has to read whole tables for. None where that takes too long."""
+    """{"embedded", "index", "reembedding"}: what PostgreSQL has to read whole tables for. None where that takes too
+    long; of the change to another model then only its numbers."""
 
     def embedded(connection: Connection) -> Any:
         return connection.execute(text(EMBEDDED)).scalar_one()
@@ -166,6 +167,7 @@ def sizes(connection: Connection) -> Row:
     return {
         "embedded": session.in_time(connection, embedded, lambda _: None),
         "index": session.in_time(connection, index, lambda _: None),
+        "reembedding": session.in_time(connection, reembedding_status.status, reembedding_status.uncounted),
     }
 
 
@@ -191,7 +193,7 @@ def status(connection: Connection, counted: Row | None = None) -> Row:
         "failed": waiting.failed,
         "oldest_pending_seconds": round(float(waiting.oldest), 3) if waiting.oldest is not None else None,
         "index": counted["index"],
-        "reembedding": session.in_time(connection, reembedding_status.status, reembedding_status.uncounted),
+        "reembedding": counted["reembedding"],
     }
 
 
