@@ -1,7 +1,9 @@
 """Which Python a script goes on in. The scripts are run for real, in a checkout made for the test."""
 
 import os
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import venv
@@ -72,3 +74,34 @@ def test_an_environment_that_leads_elsewhere_does_not_go_in_circles(checkout: Pa
     python.symlink_to(os.path.realpath(sys.executable))  # no pyvenv.cfg beside it: it is not an environment
     ended = run(checkout, "kafka")
     assert ended.returncode in (0, 1)
+
+
+@pytest.mark.parametrize("script", ["cli.py", "kafka_cli.py", "examples/debian.py"])
+def test_ctrl_c_while_a_script_is_being_loaded_is_silent(script: str, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("""
+import sys, time
+class Waiting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "settings":
+            sys.__stdout__.write("here\\n")
+            sys.__stdout__.flush()
+            time.sleep(30)
+sys.meta_path.insert(0, Waiting())
+""")
+    command = subprocess.Popen(
+        [sys.executable, "-X", "checkout", str(ROOT / script), "--help"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert command.stdout is not None
+        assert select.select([command.stdout], [], [], 20)[0]
+        assert command.stdout.readline() == "here\n"
+        command.send_signal(signal.SIGINT)
+        out, err = command.communicate(timeout=20)
+        assert (command.returncode, out, err) == (130, "", "")
+    finally:
+        command.kill()
+        command.wait()
