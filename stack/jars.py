@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import pwd
 import shutil
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def install(settings: Settings, progress: Progress) -> None:
         # A short-lived Java: compiling with all optimizations would cost more than it gives.
         options = f"-XX:TieredStopAtLevel=1 {os.environ.get('MAVEN_OPTS', '')}"
         shell.run(
-            [maven(), "-B", "-f", str(_pom(folder)), *goal],
+            [maven(), "-B", "-f", str(_pom(folder)), *_repository(), *goal],
             step=step,
             log=log,
             environment={**os.environ, "MAVEN_OPTS": options},
@@ -51,6 +52,24 @@ def install(settings: Settings, progress: Progress) -> None:
         (half / ".installed").write_text(_hash(_pom(folder)))
         shutil.rmtree(folder, ignore_errors=True)
         half.rename(folder)
+
+
+def _repository() -> list[str]:
+    """Where Maven keeps what it fetches: where it would, or in `.local` for a user without a home to write into."""
+    chosen = (os.environ.get("MAVEN_OPTS", ""), os.environ.get("MAVEN_ARGS", ""))
+    if any("maven.repo.local" in options for options in chosen):
+        return []
+    home = _home()
+    nearest = next(filter(os.path.lexists, (home / ".m2" / "repository", home / ".m2")), home)
+    return [] if os.access(nearest, os.W_OK | os.X_OK) else [f"-Dmaven.repo.local={places.LOCAL / 'maven'}"]
+
+
+def _home() -> Path:
+    """The home that Java goes by: that of the user, whatever HOME says."""
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        return Path(os.environ.get("HOME", "/"))
 
 
 def _pom(folder: Path) -> Path:

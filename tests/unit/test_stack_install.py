@@ -1,11 +1,12 @@
 """When something is installed, updated or begun anew, and what is said when it cannot be."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from stack import java
+from stack import jars, java, places
 from stack.errors import StackError
 from stack.packages import READY, REBUILD, UPDATE, Packages
 from stack.progress import Progress
@@ -117,3 +118,18 @@ def test_an_old_java_is_refused_with_its_version(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     with pytest.raises(StackError, match="is Java 11, and Kafka needs Java 17 or later"):
         java.check_java()
+
+
+@pytest.mark.parametrize("name", ["no such home", "a home that is read only", "a home"])
+def test_maven_needs_no_home_to_write_into(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    home = tmp_path / name
+    if name != "no such home":
+        home.mkdir()
+    monkeypatch.delenv("MAVEN_OPTS", raising=False)
+    monkeypatch.delenv("MAVEN_ARGS", raising=False)
+    monkeypatch.setattr(jars, "_home", lambda: home)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name == "a home")  # root may write everywhere
+    apart = [] if name == "a home" else [f"-Dmaven.repo.local={places.LOCAL / 'maven'}"]
+    assert jars._repository() == apart
+    monkeypatch.setenv("MAVEN_OPTS", "-Dmaven.repo.local=/elsewhere")
+    assert jars._repository() == []
