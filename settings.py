@@ -204,12 +204,16 @@ class Settings:
 def read_env_file(path: Path) -> dict[str, str]:
     """The KEY=VALUE lines of a `.env` file; `#` starts a comment line, quotes around a value are taken off.
 
-    A missing file is an empty one. Raises InvalidSetting for a line of another form.
+    A missing file is an empty one. Raises InvalidSetting for a line of another form, and for another encoding.
     """
     values: dict[str, str] = {}
     if not path.is_file():
         return values
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+    except UnicodeDecodeError as error:
+        raise InvalidSetting(f"{path}: not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from None
+    for number, line in enumerate(text.splitlines(), start=1):
         line = line.strip().removeprefix("export ")
         if not line or line.startswith("#"):
             continue

@@ -186,6 +186,19 @@ def test_env_file_with_a_line_that_says_nothing_names_the_line(tmp_path: Path) -
         read_env_file(file)
 
 
+def test_env_file_as_editors_on_windows_write_it(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(b"\xef\xbb\xbfBRIDGES=2\r\nEMBED_WORKERS='3'\r\n")
+    assert read_env_file(file) == {"BRIDGES": "2", "EMBED_WORKERS": "3"}
+
+
+def test_env_file_in_another_encoding_is_told(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes("KAFKA_TOPIC=tëxts\n".encode("latin-1"))
+    with pytest.raises(InvalidSetting, match=r"\.env: not UTF-8 .* at byte 13"):
+        read_env_file(file)
+
+
 def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("BRIDGES=2\nEMBED_WORKERS=2\n", encoding="utf-8")
     monkeypatch.setattr(settings, "ROOT", tmp_path)
