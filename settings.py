@@ -28,6 +28,8 @@ REMOTE_TASK_MESSAGES = 1_000
 # -1 is for ever, 0 adds nothing.
 NOT_ABOVE_ZERO = frozenset({"kafka_retention_ms", "hashing_microseconds"})
 
+PROVIDERS = ("minilm", "hashing", "openai", "fastembed")  # what load_provider of embedder knows
+
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -270,6 +272,9 @@ def check(settings: Settings) -> None:
         found = re.fullmatch(r"\s*(\d{1,4})\s*,\s*(\d{1,4})\s*", bounds)
         if bounds and not (found and 1 <= int(found[1]) <= int(found[2])):
             raise InvalidSetting(f"{name.upper()}={bounds!r}: takes the fewest and the most processes, such as 1,4")
+    if settings.embedding_provider not in PROVIDERS:
+        names = f"{', '.join(PROVIDERS[:-1])} or {PROVIDERS[-1]}"
+        raise InvalidSetting(f"EMBEDDING_PROVIDER={settings.embedding_provider!r}: takes {names}")
     if settings.log_level not in LOG_LEVELS:
         raise InvalidSetting(f"LOG_LEVEL={settings.log_level!r}: takes {', '.join(LOG_LEVELS)}")
     if settings.log_format not in ("text", "json"):

@@ -72,6 +72,7 @@ def test_a_number_out_of_range_names_its_variable(name: str, value: str) -> None
     [
         ({"TEXT_API_PORT": "65536"}, "TEXT_API_PORT=65536: a port is between 1 and 65535"),
         ({"BRIDGES": "1.5"}, "BRIDGES='1.5': BRIDGES takes a whole number"),
+        ({"EMBEDDING_PROVIDER": "minlm"}, "EMBEDDING_PROVIDER='minlm': takes minilm, hashing, openai or fastembed"),
         ({"KAFKA_COORDINATION": "raft"}, "KAFKA_COORDINATION='raft': takes kraft or zookeeper"),
         ({"POST_WAIT_SECONDS": "nan"}, "POST_WAIT_SECONDS"),
         ({"POST_WAIT_SECONDS": "inf"}, "POST_WAIT_SECONDS"),
