@@ -7,73 +7,33 @@ python -m db reembed [--provider P] change the embedding model while everything 
 python -m db retry-failed           embed once more what is marked as failed
 """
 
-import argparse
+import importlib.util
+import os
 import sys
+from pathlib import Path
 
-from sqlalchemy.exc import SQLAlchemyError
+from settings import ROOT
 
-import settings as configuration
-from db import output, reembed_command, schema, session
-
-INTERRUPTED = 130
+MARK = "checkout"  # of a process that was started here, so that a broken .venv ends in a message and not in a circle
 
 
 def main() -> int:
-    output.prepare()
-    try:
-        try:
-            given = parse()
-        except SystemExit as ended:  # after --help or wrong usage
-            output.flush()
-            return ended.code if isinstance(ended.code, int) else 1
-        return carry_out(given)
-    except output.Unwritten as error:
-        return fail(str(error))
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    """Goes on in the checkout's .venv where this Python has not the packages."""
+    if importlib.util.find_spec("sqlalchemy") is None:
+        python = ROOT / ".venv" / "bin" / "python"
+        inside = Path(sys.prefix) == ROOT / ".venv" or MARK in sys._xoptions
+        if not inside and os.access(python, os.X_OK):
+            os.execv(python, [str(python), "-X", MARK, "-m", "db", *sys.argv[1:]])
+        missing = "the Python package sqlalchemy is missing"
+        print(f"db: {missing}: run {ROOT}/start.sh once, it installs what is needed", file=sys.stderr)
+        return 1
+    from db import command_line
 
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m db", description="The schema of the database.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    upgrade = commands.add_parser("upgrade", help="run the migrations that are missing")
-    upgrade.add_argument("revision", nargs="?", default="head")
-    downgrade = commands.add_parser("downgrade", help="undo migrations")
-    downgrade.add_argument("revision")
-    commands.add_parser("current", help="show the revision")
-    reembed_command.add_to(commands)
-    commands.add_parser("retry-failed", help="embed once more the messages that are marked as failed")
-    return parser.parse_args()
-
-
-def carry_out(given: argparse.Namespace) -> int:
-    """Returns the exit code. Raises output.Unwritten."""
-    try:
-        chosen = configuration.load()
-        if given.command == "upgrade":
-            output.say(f"database: revision {schema.upgrade(chosen, given.revision)}")
-        elif given.command == "downgrade":
-            output.say(f"database: revision {schema.downgrade(chosen, given.revision)}")
-        elif given.command == "current":
-            output.say(f"database: revision {schema.current(chosen)}")
-        elif given.command == "reembed":
-            return reembed_command.run(given, chosen)
-        else:
-            output.say(f"trying {schema.retry_failed(chosen)} messages again")
-    except (schema.UnusableDatabase, configuration.InvalidSetting) as error:
-        return fail(str(error))
-    except SQLAlchemyError as error:
-        where = f"{chosen.database_address}:{chosen.database_port}"
-        reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
-        hint = "is it running? (DATABASE_HOST, DATABASE_PORT)" if session.is_outage(error) else "nothing was changed"
-        return fail(f"PostgreSQL at {where}: {reason}; {hint}")
-    return 0
-
-
-def fail(message: str) -> int:
-    print(f"db: {message}", file=sys.stderr)
-    return 1
+    return command_line.main()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # while it was still being loaded
+        sys.exit(130)

@@ -76,6 +76,22 @@ def test_an_environment_that_leads_elsewhere_does_not_go_in_circles(checkout: Pa
     assert ended.returncode in (0, 1)
 
 
+def test_the_commands_of_the_schema_need_no_environment_that_is_active(tmp_path: Path) -> None:
+    """With a Python that knows no package: in .venv where there is one, else it is told what to run."""
+    (tmp_path / "db").symlink_to(ROOT / "db")
+    (tmp_path / "settings.py").write_text(f"from pathlib import Path\nROOT = Path({str(tmp_path)!r})\n")
+    command = [os.path.realpath(sys.executable), "-S", "-m", "db", "current"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert f"{tmp_path}/start.sh" in ended.stderr
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$@"\n')
+    python.chmod(0o755)
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.stdout, ended.stderr) == ("-X checkout -m db current\n", "")
+
+
 @pytest.mark.parametrize("script", ["cli.py", "kafka_cli.py", "examples/debian.py"])
 def test_ctrl_c_while_a_script_is_being_loaded_is_silent(script: str, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("""
