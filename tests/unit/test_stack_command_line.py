@@ -110,6 +110,19 @@ def test_without_a_python_one_line_says_what_to_install(tmp_path: Path) -> None:
     assert answer.stderr.count("\n") == 1
 
 
+def test_the_checks_begin_with_the_start_where_an_installation_was_interrupted(tmp_path: Path) -> None:
+    for name in ("e2e_test.sh", "stack/find-python.sh"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    (tmp_path / "start.sh").write_text('#!/bin/sh\necho start "$@"; exit 3\n')
+    (tmp_path / "start.sh").chmod(0o755)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (tmp_path / ".venv" / ".installing").touch()
+    answer = subprocess.run(["/bin/bash", tmp_path / "e2e_test.sh"], capture_output=True, text=True)
+    assert (answer.returncode, answer.stdout) == (1, "start --no-demo\n")
+
+
 @pytest.mark.parametrize("name", ["start.sh", "stop.sh", "status.sh", "scale.sh"])
 def test_help_names_the_script(name: str, tmp_path: Path) -> None:
     assert script(name, "--help", data_dir=tmp_path).stdout.startswith(f"usage: ./{name}")
