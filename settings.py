@@ -30,6 +30,10 @@ NOT_ABOVE_ZERO = frozenset({"kafka_retention_ms", "hashing_microseconds"})
 
 PROVIDERS = ("minilm", "hashing", "openai", "fastembed")  # what load_provider of embedder knows
 
+# A value of a `.env` file, and what may stand behind it, as Docker Compose reads them.
+QUOTED = re.compile(r"""\s*(["'])(.*?)\1\s*(?:\s#.*)?""")
+COMMENT = re.compile(r"\s#.*")
+
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -204,7 +208,8 @@ class Settings:
 
 
 def read_env_file(path: Path) -> dict[str, str]:
-    """The KEY=VALUE lines of a `.env` file; `#` starts a comment line, quotes around a value are taken off.
+    """The KEY=VALUE lines of a `.env` file; `#` starts a comment, at the beginning of a line or behind a space; quotes
+    around a value are taken off.
 
     A missing file is an empty one. Raises InvalidSetting for a line of another form, and for another encoding.
     """
@@ -222,10 +227,8 @@ def read_env_file(path: Path) -> dict[str, str]:
         name, equals, value = line.partition("=")
         if not equals:
             raise InvalidSetting(f"{path}, line {number}: expected NAME=VALUE, found {line!r}")
-        value = value.strip()
-        if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
-            value = value[1:-1]
-        values[name.strip()] = value
+        quoted = QUOTED.fullmatch(value)
+        values[name.strip()] = quoted[2] if quoted else COMMENT.sub("", value).strip()
     return values
 
 

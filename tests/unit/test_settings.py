@@ -176,6 +176,26 @@ def test_env_file(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ('"6002" # comment', "6002"),
+        ('6002 # it\'s "quoted"', "6002"),
+        ("'a # b'\t# c", "a # b"),
+        ("a#b", "a#b"),
+        ("#a", "#a"),
+        (" # nothing", ""),
+        ('"it\'s"', "it's"),
+        ('"a"b"', 'a"b'),
+        ('"open', '"open'),
+        ('"', '"'),
+    ],
+)
+def test_what_stands_behind_a_value_is_a_comment(tmp_path: Path, written: str, value: str) -> None:
+    (tmp_path / ".env").write_text(f"DATABASE_PASSWORD={written}\n")
+    assert read_env_file(tmp_path / ".env") == {"DATABASE_PASSWORD": value}
+
+
 def test_env_file_that_is_missing_sets_nothing(tmp_path: Path) -> None:
     assert read_env_file(tmp_path / ".env") == {}
 
