@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.kafka_watch import KafkaWatch, Position
 from api.problems import first_line
 from db import console_queries, queries
+from redis_keys import task_list
 from settings import Settings
 from tasks import numbers_store
 from tasks.broker import BROKER_ERRORS, BULK_PRIORITY
@@ -41,8 +42,8 @@ NEWEST = 8
 LISTED = 10
 QUEUES = ("persist", "embed")
 
-# Their names in Redis: a queue and, for work that came in bulk, its list of lowest priority (tasks.broker).
-QUEUE_LISTS = {name: (name, f"{name}\x06\x16{BULK_PRIORITY}") for name in QUEUES}
+# Where their tasks wait in Redis; those of work that came in bulk have a list of their own.
+QUEUE_LISTS = {name: (task_list(name), task_list(name, BULK_PRIORITY)) for name in QUEUES}
 
 
 class Seen(NamedTuple, Generic[T]):

@@ -1,7 +1,8 @@
 """What an operator asks of all running bridges: to pause, to go on, and to read the log again from an earlier place.
 
 The wishes stand in one Redis hash for each consumer group, written by kafka_cli.py (clients/steering.py) and looked at
-twice a second. With Redis away the bridges stay as they are; a Redis that was emptied has no wishes, so they go on.
+twice a second: `paused`, with the name of the pause, and `rewind`, {"id", "offsets": {partition: offset}} as JSON.
+While Redis is away the bridges stay as they are; a Redis that was emptied holds no wishes, so they go on.
 """
 
 import json
@@ -14,19 +15,13 @@ from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
 from bridge.positions import Positions
+from redis_keys import PAUSED, steering_key
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
 COMMIT_MS = 5_000
-PAUSED = "paused"
 REWIND = "rewind"
-
-
-def key(group: str) -> str:
-    """The hash of a consumer group: `paused` is there, with the name of that pause, or not; `rewind` is {"id",
-    "offsets": {partition: offset}}."""
-    return f"steering:{group}"
 
 
 def answer_field(request: str, partition: int) -> str:
@@ -44,7 +39,7 @@ class Steering:
 
     def __init__(self, client: redis.Redis, group: str, positions: Positions) -> None:
         self.client = client
-        self.key = key(group)
+        self.key = steering_key(group)
         self.positions = positions
         self.paused = False
         self.rewound: set[tuple[str, int]] = set()

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 import redis
 from kafka.admin import KafkaAdminClient
 
-from bridge.steering import PAUSED, key, rest_field
+from bridge.steering import rest_field
 from clients import connect, database, json_form, steering
 from clients.progress import counting_down
 from clients.terminal import CommandFailed, Unreachable, say
 from db import queries
+from redis_keys import PAUSED, PRIORITIES, steering_key, task_list
 from settings import Settings
 
 STAYS_PAUSED = "the intake stays paused: `python kafka_cli.py resume` lets it go on"
 
 LOOK_SECONDS = 0.5
-PRIORITIES = ("", "\x06\x163", "\x06\x166", "\x06\x169")  # Celery's on Redis: each is a list of its own
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ def in_hand(
     Raises Resumed where somebody has resumed the intake, and Unreachable where Redis is away.
     """
     try:
-        wishes = client.hgetall(key(settings.kafka_group_id))
-        tasks = sum(client.llen(f"persist{priority}") for priority in PRIORITIES)
+        wishes = client.hgetall(steering_key(settings.kafka_group_id))
+        tasks = sum(client.llen(task_list("persist", priority)) for priority in PRIORITIES)
     except (redis.RedisError, OSError) as error:
         raise Unreachable(f"Redis at {settings.redis_address.rpartition('@')[2]} does not answer: {error}") from error
     if wishes.get(PAUSED) != name:

@@ -12,8 +12,9 @@ from kafka.admin import KafkaAdminClient
 from kafka.errors import NoError
 from kafka.structs import OffsetAndMetadata
 
-from bridge.steering import PAUSED, REWIND, answer_field, key
+from bridge.steering import REWIND, answer_field
 from clients.terminal import CommandFailed, Unreachable
+from redis_keys import PAUSED, steering_key
 from settings import Settings
 
 ANSWER_SECONDS = 60.0
@@ -33,9 +34,9 @@ def pause(settings: Settings, *, paused: bool) -> str:
     client = connect(settings)
     try:
         if paused:
-            client.hset(key(settings.kafka_group_id), PAUSED, name)
+            client.hset(steering_key(settings.kafka_group_id), PAUSED, name)
         else:
-            client.hdel(key(settings.kafka_group_id), PAUSED)
+            client.hdel(steering_key(settings.kafka_group_id), PAUSED)
     except (redis.RedisError, OSError) as error:
         raise Unreachable(f"Redis at {settings.redis_address.rpartition('@')[2]} does not answer: {error}") from error
     finally:
@@ -47,7 +48,7 @@ def is_paused(settings: Settings) -> bool | None:
     """Whether the intake is paused by command; None where Redis is away."""
     client = connect(settings)
     try:
-        return bool(client.hexists(key(settings.kafka_group_id), PAUSED))
+        return bool(client.hexists(steering_key(settings.kafka_group_id), PAUSED))
     except (redis.RedisError, OSError):
         return None
     finally:
@@ -110,14 +111,15 @@ def rewind(settings: Settings, admin: KafkaAdminClient, offsets: dict[int, int])
     request = str(uuid.uuid4())
     wish = json.dumps({"id": request, "offsets": {str(part): offset for part, offset in offsets.items()}})
     missing = set(offsets)
+    wishes = steering_key(settings.kafka_group_id)
     client = connect(settings)
     deadline = time.monotonic() + ANSWER_SECONDS
     next_look = time.monotonic() + LOOK_SECONDS
     try:
         while missing and time.monotonic() < deadline:
-            client.hset(key(settings.kafka_group_id), REWIND, wish)  # again and again: Redis may be emptied meanwhile
+            client.hset(wishes, REWIND, wish)  # again and again: Redis may be emptied meanwhile
             time.sleep(0.25)
-            answers = client.hgetall(key(settings.kafka_group_id))
+            answers = client.hgetall(wishes)
             missing = {part for part in offsets if answer_field(request, part) not in answers}
             if missing and time.monotonic() > next_look:
                 next_look = time.monotonic() + LOOK_SECONDS
@@ -129,7 +131,7 @@ def rewind(settings: Settings, admin: KafkaAdminClient, offsets: dict[int, int])
     finally:
         # However it ends (Ctrl-C too): a wish that stays would be one of every bridge that has not answered it.
         with contextlib.suppress(redis.RedisError, OSError):
-            client.hdel(key(settings.kafka_group_id), REWIND, *(answer_field(request, part) for part in offsets))
+            client.hdel(wishes, REWIND, *(answer_field(request, part) for part in offsets))
         client.close()
     if missing:
         raise CommandFailed(

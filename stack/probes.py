@@ -10,6 +10,7 @@ import threading
 from typing import Any
 from urllib.parse import urlsplit
 
+from redis_keys import PAUSED, PRIORITIES, PROCESSES, process_member, steering_key, task_list
 from settings import Settings
 
 _SECONDS = 2.0
@@ -146,7 +147,7 @@ def heard_of(settings: Settings, part: str, pid: int) -> bool:
 
     try:
         with contextlib.closing(_redis(settings)) as connection:
-            said = connection.zscore("text-pipeline:processes", f"{part}\t{socket.gethostname()}\t{pid}")
+            said = connection.zscore(PROCESSES, process_member(part, socket.gethostname(), pid))
             return said is not None and connection.time()[0] - said < _HEARD_SECONDS
     except (client.RedisError, ValueError, OSError):
         return False
@@ -160,7 +161,7 @@ def intake_paused(settings: Settings) -> bool | None:
         return None
     try:
         with contextlib.closing(_redis(settings)) as connection:
-            return bool(connection.hexists(f"steering:{settings.kafka_group_id}", "paused"))
+            return bool(connection.hexists(steering_key(settings.kafka_group_id), PAUSED))
     except (client.RedisError, ValueError, OSError):
         return None
 
@@ -169,10 +170,9 @@ def queue_length(settings: Settings, queue: str) -> int | None:
     """How many tasks wait in a queue, of all of Celery's priorities; None where Redis is away."""
     import redis as client
 
-    names = [queue, *(f"{queue}\x06\x16{priority}" for priority in (3, 6, 9))]
     try:
         with contextlib.closing(_redis(settings)) as connection:
-            return sum(int(connection.llen(name)) for name in names)
+            return sum(int(connection.llen(task_list(queue, priority))) for priority in PRIORITIES)
     except (client.RedisError, ValueError, OSError):
         return None
 

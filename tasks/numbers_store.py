@@ -15,13 +15,10 @@ from typing import NamedTuple
 import redis
 
 import settings as configuration
+from redis_keys import HISTORY, PROCESSES, TOTALS, process_member, process_of
 from tasks.numbers import BY_NAME, SEPARATOR, TALLY
 
 log = logging.getLogger(__name__)
-
-TOTALS = "text-pipeline:numbers"
-HISTORY = "text-pipeline:history"
-PROCESSES = "text-pipeline:processes"
 
 EVERY_SECONDS = 1.0
 BUCKET_SECONDS = 5
@@ -103,8 +100,7 @@ def numbers(found: dict[str, str]) -> dict[str, float]:
 
 
 def process(member: str, silent: float) -> Process:
-    part, host, pid = member.split(SEPARATOR)
-    return Process(part, host, int(pid), max(0.0, silent))
+    return Process(*process_of(member), max(0.0, silent))
 
 
 class Delivery:
@@ -112,7 +108,7 @@ class Delivery:
 
     def __init__(self, address: str, part: str) -> None:
         self.client = connect(address)
-        self.process = SEPARATOR.join((part, socket.gethostname(), str(os.getpid())))
+        self.process = process_member(part, socket.gethostname(), os.getpid())
         self.pid = os.getpid()
         self.ended = threading.Event()
         self.away = False

@@ -7,7 +7,7 @@ import redis
 from kafka import KafkaProducer
 from sqlalchemy import Engine
 
-from bridge import steering
+from redis_keys import PAUSED, steering_key
 from settings import Settings
 from stack import probes
 from tests.integration.test_bridge import all_committed, stored
@@ -92,7 +92,7 @@ def test_a_wrong_wish_and_a_broker_that_is_away_are_said() -> None:
 
 
 def test_the_local_stack_looks_where_the_wish_stands(settings: Settings, broker: redis.Redis) -> None:
-    """It may import nothing of the bridge, so it has the names a second time."""
+    """It imports nothing of the bridge, but the same names in Redis."""
     assert probes.intake_paused(settings) is False
-    broker.hset(steering.key(settings.kafka_group_id), steering.PAUSED, "x")
+    broker.hset(steering_key(settings.kafka_group_id), PAUSED, "x")
     assert probes.intake_paused(settings) is True

@@ -16,6 +16,7 @@ from kafka.errors import KafkaError
 from sqlalchemy import Engine
 
 from bridge import steering, topics
+from redis_keys import PAUSED, steering_key
 from settings import ROOT, Settings
 from tests.integration.test_bridge import all_committed, committed, stored
 from tests.kafka_cli import COMMAND, Cli
@@ -177,7 +178,7 @@ def test_a_rewind_whose_command_died_is_carried_out_once(
     bridge = start("bridge")
     send_texts(producer, settings, 0, 10, partition=0)
     eventually(lambda: committed(settings) == {0: 10})
-    wishes = steering.key(settings.kafka_group_id)
+    wishes = steering_key(settings.kafka_group_id)
     broker.hset(wishes, steering.REWIND, json.dumps({"id": "left", "offsets": {"0": 0}}))
     eventually(lambda: broker.hexists(wishes, steering.answer_field("left", 0)))
     eventually(lambda: committed(settings) == {0: 10})
@@ -186,9 +187,9 @@ def test_a_rewind_whose_command_died_is_carried_out_once(
     send_texts(producer, settings, 10, 20, partition=0)
     eventually(lambda: committed(settings) == {0: 20})
     # Two looks at the wishes later.
-    broker.hset(wishes, steering.PAUSED, "this")
+    broker.hset(wishes, PAUSED, "this")
     eventually(lambda: "intake paused" in bridge.log_tail())
-    broker.hdel(wishes, steering.PAUSED)
+    broker.hdel(wishes, PAUSED)
     eventually(lambda: "intake goes on" in bridge.log_tail())
     assert "is read again" not in bridge.log_tail()
 
@@ -200,7 +201,7 @@ def test_an_interrupted_rewind_takes_its_wish_back(
         somebody.subscribe([settings.kafka_topic])  # in the group, and answers no wish
         eventually(lambda: somebody.poll(timeout_ms=200) or somebody.assignment(), timeout=30)
         command = subprocess.Popen([*COMMAND, "rewind", "--to-beginning", "--yes"], env=cli.environment)
-        wishes = steering.key(settings.kafka_group_id)
+        wishes = steering_key(settings.kafka_group_id)
         eventually(lambda: broker.hexists(wishes, steering.REWIND))
         command.send_signal(signal.SIGINT)
         assert command.wait(20) == 130

@@ -1,0 +1,35 @@
+"""The names of what lies in Redis, for the packages that meet there and do not import each other.
+
+Names only, made with the standard library: nothing connects here. What lies under a name stands where it is written.
+"""
+
+# What the processes have counted, and which of them are up (tasks/numbers_store.py).
+TOTALS = "text-pipeline:numbers"
+HISTORY = "text-pipeline:history"
+PROCESSES = "text-pipeline:processes"
+
+# A field of the hash at `steering_key`: there while the intake is paused by command (bridge/steering.py).
+PAUSED = "paused"
+
+# Celery's priorities, most urgent first; kombu keeps a list of its own for each.
+PRIORITIES = (0, 3, 6, 9)
+
+
+def task_list(queue: str, priority: int = 0) -> str:
+    """The list in which the tasks of a queue wait that have this priority."""
+    return f"{queue}\x06\x16{priority}" if priority else queue
+
+
+def steering_key(group: str) -> str:
+    """The hash with what an operator asks of the bridges of a consumer group, and their answers."""
+    return f"steering:{group}"
+
+
+def process_member(part: str, host: str, pid: int) -> str:
+    """The member of PROCESSES for a process; `process_of` is the way back."""
+    return f"{part}\t{host}\t{pid}"
+
+
+def process_of(member: str) -> tuple[str, str, int]:
+    part, host, pid = member.split("\t")
+    return part, host, int(pid)
