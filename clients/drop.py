@@ -8,7 +8,7 @@ from typing import Any
 from clients import database, json_form
 from clients.place import counted, dead_letter
 from clients.terminal import confirm, say
-from db import console_queries, queries
+from db import console_queries
 from settings import Settings
 
 
@@ -36,7 +36,7 @@ def choose(given: argparse.Namespace, settings: Settings) -> tuple[dict[str, Any
         if given.letters:
             keys, refused = [], []
             for place in dict.fromkeys(map(dead_letter, given.letters)):
-                row = queries.dead_letter(connection, *place)
+                row = console_queries.dead_letter(connection, *place)
                 if row is None:
                     refused.append(f"{place}: there is no such dead letter")
                 elif row["state"] != "open":

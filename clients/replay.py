@@ -11,7 +11,7 @@ from clients.produce import Sending
 from clients.progress import bar
 from clients.show import short_time
 from clients.terminal import confirm, lines, on_terminal, one_line, say, table
-from db import queries
+from db import console_queries, queries
 from replay.letters import Letter, Original, copies, first_found, originals, replay_headers, whole
 from settings import Settings
 
@@ -81,7 +81,7 @@ def choose(given: argparse.Namespace, settings: Settings) -> tuple[list[Letter],
     with database.connect(settings) as connection:
         if given.letters:
             for place in dict.fromkeys(map(dead_letter, given.letters)):
-                row = queries.dead_letter(connection, *place)
+                row = console_queries.dead_letter(connection, *place)
                 letter = Letter(*place, row["timestamp"] if row else 0)
                 if row is None:
                     refused.append(f"{letter.name}: there is no such dead letter")
@@ -137,7 +137,7 @@ def from_log(settings: Settings, letters: list[Letter]) -> Iterator[tuple[Letter
 def from_table(settings: Settings, letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:
     with database.connect(settings) as connection:
         for letter in letters:
-            row = queries.dead_letter(connection, letter.topic, letter.partition, letter.offset)
+            row = console_queries.dead_letter(connection, letter.topic, letter.partition, letter.offset)
             original = whole(row) if row else None
             if original is not None:
                 yield letter, original

@@ -6,7 +6,8 @@ import sys
 from sqlalchemy.exc import SQLAlchemyError
 
 import settings as configuration
-from db import output, reembed_command, schema, session
+from db import console_commands, output, reembed_command, schema, session
+from settings import Settings
 
 INTERRUPTED = 130
 
@@ -52,7 +53,7 @@ def carry_out(given: argparse.Namespace) -> int:
         elif given.command == "reembed":
             return reembed_command.run(given, chosen)
         else:
-            output.say(f"trying {schema.retry_failed(chosen)} messages again")
+            output.say(f"trying {retry_failed(chosen)} messages again")
     except (schema.UnusableDatabase, configuration.InvalidSetting) as error:
         return fail(str(error))
     except SQLAlchemyError as error:
@@ -61,6 +62,16 @@ def carry_out(given: argparse.Namespace) -> int:
         hint = "is it running? (DATABASE_HOST, DATABASE_PORT)" if session.is_outage(error) else "nothing was changed"
         return fail(f"PostgreSQL at {where}: {reason}; {hint}")
     return 0
+
+
+def retry_failed(settings: Settings) -> int:
+    """Queues every message again whose embedding has failed; returns how many."""
+    engine = session.connect_engine(settings.database_url(), "retry-failed")
+    try:
+        with engine.begin() as connection:
+            return console_commands.retry_failures(connection, None, until="infinity", limit=None)
+    finally:
+        engine.dispose()
 
 
 def fail(message: str) -> int:

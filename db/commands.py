@@ -58,6 +58,7 @@ class Stored(NamedTuple):
         return [message_id for message_id in self.texts if message_id not in self.unchanged]
 
 
+# Of a row that is there, `t`, and one that is to take its place.
 LATER = """(t.version_timestamp, t.version_partition, t.version_offset)
         < (excluded.version_timestamp, excluded.version_partition, excluded.version_offset)"""
 
@@ -121,7 +122,7 @@ STORE_FEW = text(f"""
         current_setting('text_pipeline.all_new')::boolean
 """)
 
-REMEMBER_DELETIONS = text("""
+REMEMBER_DELETIONS = text(f"""
     INSERT INTO deleted_messages AS t (id, version_timestamp, version_partition, version_offset)
     SELECT * FROM unnest(:ids ::uuid[], :timestamps ::bigint[], :partitions ::int[], :offsets ::bigint[]) AS r (id)
     ON CONFLICT (id) DO UPDATE SET
@@ -129,8 +130,7 @@ REMEMBER_DELETIONS = text("""
         version_partition = excluded.version_partition,
         version_offset = excluded.version_offset,
         deleted_at = excluded.deleted_at
-    WHERE (t.version_timestamp, t.version_partition, t.version_offset)
-        < (excluded.version_timestamp, excluded.version_partition, excluded.version_offset)
+    WHERE {LATER}
 """)
 
 DELETE_OLDER = text("""

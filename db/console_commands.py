@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, text
 
 from db.commands import array
+from db.console_queries import dead_letter
 from db.queries import ACTIVE, Row
 
 
@@ -49,18 +50,8 @@ def after(cursor: str) -> Row:
 
 
 def letters_by_name(connection: Connection, keys: Sequence[tuple[str, int, int]]) -> list[Row]:
-    """Those of the dead letters that there are, by (topic, partition, offset), with what the table kept of them."""
-    found: list[Row] = []
-    for topic, partition, offset in keys:
-        rows = connection.execute(
-            text("""
-                SELECT topic, partition, "offset", timestamp, state, key, value, value_bytes, headers
-                FROM dead_letters WHERE topic = :topic AND partition = :partition AND "offset" = :offset
-            """),
-            {"topic": topic, "partition": partition, "offset": offset},
-        )
-        found += [dict(row) for row in rows.mappings()]
-    return found
+    """The dead letters with these (topic, partition, offset) that there are, with what the table kept of them."""
+    return [row for key in keys if (row := dead_letter(connection, *key)) is not None]
 
 
 def drop_letters(connection: Connection, *, reason: str | None, until: str, limit: int) -> int:
@@ -78,9 +69,9 @@ def drop_letters(connection: Connection, *, reason: str | None, until: str, limi
     ).rowcount
 
 
-def retry_failures(connection: Connection, message_ids: Sequence[str] | None, *, until: str, limit: int) -> int:
-    """Queues messages whose embedding has failed once more: these, or at most `limit` of those that failed until then;
-    returns how many."""
+def retry_failures(connection: Connection, message_ids: Sequence[str] | None, *, until: str, limit: int | None) -> int:
+    """Queues messages again whose embedding by the active model has failed: of these, or of all (None), those that
+    failed until then, at most `limit` (None: however many); returns how many."""
     chosen = "TRUE" if message_ids is None else "message_id = ANY (:ids ::uuid[])"
     return int(
         connection.execute(

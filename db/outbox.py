@@ -505,22 +505,6 @@ def record_failure(
     )
 
 
-def retry_failures(connection: Connection) -> int:
-    """Queues all messages whose embedding by the active model has failed once more; returns how many."""
-    return int(
-        connection.execute(
-            text("""
-                WITH gone AS (
-                    DELETE FROM embedding_failures
-                    WHERE model = coalesce((SELECT name FROM embedding_models WHERE active), model)
-                    RETURNING message_id
-                )
-                SELECT count(*), queue_embedding(array_agg(message_id)) FROM gone
-            """)
-        ).scalar_one()
-    )
-
-
 def register_model(
     connection: Connection, name: str, dimensions: int, settings: Mapping[str, str] | None = None
 ) -> str:

@@ -14,7 +14,7 @@ from psycopg2.errors import DeadlockDetected, LockNotAvailable
 from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import OperationalError
 
-from db import outbox, session, text_index
+from db import session, text_index
 from settings import Settings
 
 PGVECTOR = (0, 8)
@@ -177,12 +177,3 @@ def grant_reader(connection: Connection, settings: Settings) -> None:
         "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO {role}",
     ):
         cursor.execute(sql.SQL(grant).format(**values))
-
-
-def retry_failed(settings: Settings) -> int:
-    """Queues every message whose embedding has failed once more; returns how many."""
-    engine = session.connect_engine(settings.database_url(), "retry-failed")
-    with engine.begin() as connection:
-        queued = outbox.retry_failures(connection)
-    engine.dispose()
-    return queued

@@ -279,7 +279,7 @@ def test_a_vector_that_slips_in_behind_a_changed_id_goes_at_the_second_look(
 @pytest.mark.parametrize(
     "retry",
     [
-        outbox.retry_failures,
+        lambda connection: console_commands.retry_failures(connection, None, until="infinity", limit=None),
         lambda connection: (
             connection.exec_driver_sql("SELECT queue_embedding(array_agg(id)) FROM text_messages") and 20
         ),

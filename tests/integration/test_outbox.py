@@ -7,7 +7,8 @@ import psycopg2
 import pytest
 from sqlalchemy import Engine, text
 
-from db import commands, outbox, queries, schema, vector_search
+from db import commands, outbox, queries, vector_search
+from db.__main__ import retry_failed
 from db.outbox import Job
 from settings import Settings
 from tests.samples import (
@@ -382,8 +383,8 @@ class TestFailures:
         kept = ask(database, "SELECT reason, attempts, model FROM embedding_failures")
         assert kept == [{"reason": "the model said no", "attempts": 1, "model": MODEL}]
         assert job_ids(database) == []
-        assert schema.retry_failed(settings) == 1
-        assert schema.retry_failed(settings) == 0
+        assert retry_failed(settings) == 1
+        assert retry_failed(settings) == 0
         assert self.state(database, message) == "pending"
         assert queued(database) == [message]
 
