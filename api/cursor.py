@@ -5,8 +5,6 @@ before the year 1, which only a row typed by hand can have, are one place: a lis
 those after the year 294,246: it goes on with what is earlier.
 """
 
-import base64
-
 import numpy as np
 
 # Microseconds since 1970 fit into 8 bytes; half of the range is added, so that times before 1970 have no sign.
@@ -16,16 +14,16 @@ LAST = BIAS - 1
 LAST_YEAR = 294_246  # of which all microseconds fit
 
 
-def shown(cursor: str) -> str:
-    """What `queries.newest` calls `next`, in the API's form."""
-    created_at, _, message_id = base64.urlsafe_b64decode(cursor).decode("ascii").rpartition(" ")
+def shown(place: tuple[str, str]) -> str:
+    """The `next` of `queries.newest` in the API's form."""
+    created_at, message_id = place
     return f"{microseconds(created_at) + BIAS:016x}{message_id.replace('-', '')}"
 
 
-def read(given: str) -> str:
-    """The API's form in that of `queries.newest`."""
+def read(given: str) -> tuple[str, str]:
+    """What `queries.newest` takes as `after`, from the API's form."""
     message_id = "-".join((given[16:24], given[24:28], given[28:32], given[32:36], given[36:]))
-    return base64.urlsafe_b64encode(f"{iso(int(given[:16], 16) - BIAS)} {message_id}".encode()).decode()
+    return iso(int(given[:16], 16) - BIAS), message_id
 
 
 def microseconds(created_at: str) -> int:

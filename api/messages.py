@@ -83,7 +83,7 @@ def list_messages(parts: Parts, query: PageQuery) -> Response:
         page = queries.newest(
             connection,
             limit=query.limit,
-            cursor=cursor.read(query.cursor) if query.cursor else None,
+            after=cursor.read(query.cursor) if query.cursor else None,
             words=query.q or None,
         )
     if page["next"] is not None:

@@ -10,10 +10,14 @@ from typing import Any
 import simplejson
 from sqlalchemy import Connection, text
 
-from db.queries import ACTIVE, InvalidCursor, Row
+from db.queries import ACTIVE, Row
 
 PREVIEW_BYTES = 600
 PREVIEW_CHARS = 300
+
+
+class InvalidCursor(ValueError):
+    """The cursor is none that a page of this list has given."""
 
 
 def write_cursor(*place: object) -> str:

@@ -19,7 +19,7 @@ from api.observed import LISTED, Observed
 from api.parts import Parts
 from api.problems import Problem, from_database
 from api.schemas import SearchRequest
-from db import console_queries, queries
+from db import console_queries
 
 MODES = {"semantic": "by meaning", "keyword": "by words", "hybrid": "both"}
 HITS = 10
@@ -146,7 +146,7 @@ def from_reader(parts: Parts, read: Callable[[Any], Any]) -> Any:
     try:
         with parts.reader.connect() as connection:
             return read(connection)
-    except queries.InvalidCursor as error:
+    except console_queries.InvalidCursor as error:
         raise Problem(400, str(error)) from None
     except SQLAlchemyError as error:
         raise from_database(error) from None

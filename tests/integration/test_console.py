@@ -19,7 +19,7 @@ from sqlalchemy import Engine, text
 from api import auth
 from api.app import create_app
 from api.console import safety
-from db import console_commands, console_queries, queries
+from db import console_commands, console_queries
 from settings import Settings
 from tests.parts import Running, eventually
 from tests.pipeline import Pipeline
@@ -276,7 +276,7 @@ def test_words_are_found_whatever_their_form(database: Engine) -> None:
 
 @pytest.mark.parametrize("cursor", ["x", "W10=", "WzFd", "", "WyJhIiwgImIiXQ=="])
 def test_a_cursor_that_nobody_made_is_refused(cursor: str) -> None:
-    with pytest.raises(queries.InvalidCursor):
+    with pytest.raises(console_queries.InvalidCursor):
         console_queries.read_cursor(cursor, str, str, int, int)
 
 

@@ -153,7 +153,7 @@ def test_of_more_matches_than_are_ranked_the_newest_are(database: Engine, monkey
     with database.connect() as connection:
         hits = queries.keyword(connection, "fox", limit=10)
         page = queries.newest(connection, limit=2, words="fox")
-        after = queries.newest(connection, limit=10, words="fox", cursor=page["next"])
+        after = queries.newest(connection, limit=10, words="fox", after=page["next"])
     assert hits[0]["message"] == texts[5]
     assert {hit["message"] for hit in hits} == set(texts[3:])
     assert [each["message"] for each in page["messages"] + after["messages"]] == texts[::-1]

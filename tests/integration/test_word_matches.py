@@ -110,12 +110,12 @@ def test_every_way_finds_the_newest_that_match(database: Engine) -> None:
                 )
             ]
             found: list[tuple[str, str]] = []
-            cursor = None
+            after = None
             while True:
-                page = queries.newest(connection, limit=9, words=query, cursor=cursor)
+                page = queries.newest(connection, limit=9, words=query, after=after)
                 found += [(each["id"], each["message"]) for each in page["messages"]]
-                cursor = page["next"]
-                if cursor is None:
+                after = page["next"]
+                if after is None:
                     break
             ranked = queries.keyword(connection, query, limit=100)
         assert found == expected, query
