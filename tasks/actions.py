@@ -21,7 +21,7 @@ from db import commands, console_commands, session
 from replay.reading import Unread
 from tasks import resources
 from tasks.app import app
-from tasks.persist import Outage, reason
+from tasks.outages import Outage, backoff, reason
 from tasks.second_try import Key, Tried, name, send_again
 
 log = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ def patiently(task: Task, until: str | None, work: Callable[[str], Found]) -> tu
     log.warning("%s: away: %s", task.name, said)
     raise task.retry(
         exc=Outage(said),
-        countdown=resources.backoff(task.request.retries),
+        countdown=backoff(task.request.retries),
         kwargs={**task.request.kwargs, "until": until},
     )
 

@@ -21,7 +21,8 @@ from embedder import EmbedderUnavailable, ModelError
 from settings import LOCAL_PROVIDERS, InvalidSetting
 from tasks import leases, logs, measured, reembedding, resources
 from tasks.app import app
-from tasks.persist import SENT, Outage, reason, retry
+from tasks.chain import SENT
+from tasks.outages import Outage, reason, retry
 from tasks.vectors import Embedded, content_hash, embed, pause
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ import tasks
 from db import index_catalogue, index_plan, text_index, vector_index
 from tasks import resources
 from tasks.app import app
-from tasks.persist import reason
+from tasks.outages import reason
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,6 @@
 """Storing records, and noting dead letters. A task here is idempotent: it may run twice, late, or after a newer one."""
 
 import logging
-import math
 import threading
 import time
 import uuid
@@ -19,22 +18,17 @@ from db import commands, outbox, session
 from records import DeadLetter, Record
 from tasks import logs, measured, resources
 from tasks.app import app
-from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
+from tasks.chain import chain_embedding, embed_queue_has_room
+from tasks.outages import Outage, reason, retry
 
 log = logging.getLogger(__name__)
 
 Rejected = tuple[int, str]  # place in the batch, what the database said
 
-SMALL = 50  # messages; a job of more came in bulk
-SENT = "sent"  # the header of an embed_text task that says since when its job may be held
 # A row that was locked before is only looked at again, so that its neighbours are not kept waiting each time.
 ROW_LOCK_AGAIN_MS = 100
 # So often a task waits for a lock; what is left then waits for its next try, so that the worker gets to other tasks.
 LOCK_WAITS = 20
-
-
-class Outage(Exception):
-    """The database or the broker is away: to be tried again, as often as it takes. Counts as no attempt."""
 
 
 @dataclass
@@ -182,83 +176,6 @@ def persist(records: Sequence[Record], *, expect_new: bool, **options: Any) -> c
             return commands.persist(connection, records, expect_new=expect_new, **options)
     except commands.NotNew:
         return persist(records, expect_new=False, **options)
-
-
-def reason(error: Exception) -> str:
-    """The first line of what the database said; no statement and no values, which may be anybody's text."""
-    return (str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__])[0][:500]
-
-
-def retry(task: Task, outage: Outage, **kwargs: Any) -> Exception:
-    """Sends the task once more after a pause, with these keyword arguments; the caller raises what it returns.
-
-    The number keeps each RETRY result different from the one before, which is how the bridge sees that somebody is at
-    it.
-    """
-    attempt = task.request.retries
-    if attempt in (0, 10) or attempt % 100 == 0:
-        log.warning("%s: away, trying again (%d): %s", task.name, attempt, outage)
-    again: Exception = task.retry(
-        exc=Outage(f"{outage} ({attempt})"),
-        kwargs=kwargs,
-        countdown=resources.backoff(attempt),
-        throw=False,
-        queue=task.request.delivery_info["routing_key"],
-        argsrepr=task.request.argsrepr,
-        kwargsrepr="{}",
-    )
-    return again
-
-
-def embed_queue_has_room(messages: int) -> bool:
-    """Whether to chain the tasks of so many messages: a long queue is left alone, the jobs wait in PostgreSQL, and the
-    sweep feeds them in. What came in bulk stands back behind the bulk that waits already; what workers find at the
-    same moment adds up, a batch each at most. An empty queue has room for any batch."""
-    config = settings.load()
-    try:
-        waiting = queue_length("embed", 0, BULK_PRIORITY) if messages > SMALL else queue_length("embed")
-    except BROKER_ERRORS:
-        return False
-    return not waiting or waiting + math.ceil(messages / config.embed_task_messages) <= config.embed_queue_max
-
-
-def chain_embedding(
-    jobs: Mapping[int, Sequence[str]],
-    texts: Mapping[str, str],
-    held: Mapping[int, str] | None = None,
-    began: float | None = None,
-) -> None:
-    """Sends embed_text for the jobs of stored messages, with their texts, so that it need not read them. If that fails,
-    or the message is lost, the sweep finds the jobs when their reservation has run out. Each of the `held` jobs gets a
-    task of its own, with its lease, which is no older than `began`, in seconds since 1970."""
-    held = held or {}
-    sizes = [(job, len(messages)) for job, messages in jobs.items() if job not in held]
-    alone = [([job], 0) for job in held]
-    try:
-        for ids, _ in alone + batches(sizes, settings.load().embed_task_messages):
-            messages = [message_id for job in ids for message_id in jobs[job]]
-            handed = {message_id: texts[message_id] for message_id in messages if message_id in texts}
-            app.send_task(
-                tasks.EMBED_TEXT,
-                args=[ids, handed],
-                kwargs={"held": held[ids[0]]} if ids[0] in held else {},
-                headers={SENT: began or time.time()},
-                argsrepr=f"({len(handed)} texts)",
-                kwargsrepr="{}",
-            )
-    except BROKER_ERRORS as error:
-        log.warning("could not chain the embedding, left to the sweep: %s", error)
-
-
-def batches(waiting: list[tuple[int, int]], most: int) -> list[tuple[list[int], int]]:
-    """Jobs, as (id, messages), put together so that a task has up to `most` messages: (ids, messages) pairs."""
-    grouped: list[tuple[list[int], int]] = []
-    for job, size in waiting:
-        if grouped and grouped[-1][1] + size <= most:
-            grouped[-1] = ([*grouped[-1][0], job], grouped[-1][1] + size)
-        else:
-            grouped.append(([job], size))
-    return grouped
 
 
 @app.task(bind=True, name=tasks.RECORD_DEAD_LETTERS, max_retries=None)

@@ -15,7 +15,6 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 import settings
-import tasks
 from db import reembedding, second_set, session
 from db.outbox import SECOND_JOB
 from db.reembedding import Change
@@ -23,8 +22,8 @@ from db.second_set import Waiting
 from embedder import EmbedderUnavailable, ModelError
 from settings import InvalidSetting, Settings
 from tasks import resources
-from tasks.app import app
 from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
+from tasks.chain import send_jobs
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +94,7 @@ def step(config: Settings) -> bool:
         elif change.seconds > CLOSING_SECONDS and second_set.switch(connection, change):
             log.info("the active model is %s now", change.model)
     # Committed first: a worker must find what it is sent.
-    send(found, change.model, priority=BULK_PRIORITY if change.state == "running" else 0)
+    send_jobs(found, model=change.model, priority=BULK_PRIORITY if change.state == "running" else 0)
     return True
 
 
@@ -119,18 +118,6 @@ def batches(jobs: Sequence[Waiting]) -> Tasks:
         grouped[-1] = ([*grouped[-1][0], job.id], grouped[-1][1] + job.messages)
         size += job.length
     return grouped
-
-
-def send(found: Tasks, model: str, priority: int) -> None:
-    for jobs, messages in found:
-        app.send_task(
-            tasks.EMBED_TEXT,
-            args=[jobs],
-            kwargs={"model": model},
-            argsrepr=f"({messages} messages)",
-            kwargsrepr=f"{{model: {model}}}",
-            priority=priority,
-        )
 
 
 @contextmanager

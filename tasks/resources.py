@@ -81,8 +81,3 @@ def second_embedder(model: str) -> Embedder:
         del loaded[other]
     loaded[model] = provider
     return provider
-
-
-def backoff(attempt: int) -> float:
-    """Seconds to wait before the next try after an outage: 0.25, 0.5, 1, then 2, so that work is back soon after it."""
-    return min(2.0, 0.25 * float(2 ** min(attempt, 8)))

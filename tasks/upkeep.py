@@ -11,7 +11,8 @@ from db import commands, outbox, session
 from tasks import leases, reembedding, resources
 from tasks.app import app
 from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
-from tasks.persist import SMALL, batches, reason
+from tasks.chain import SMALL, batches, send_jobs
+from tasks.outages import reason
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +53,8 @@ def sweep() -> int:
         # time, or a steady flow would keep the jobs of a worker that died waiting for ever.
         small = batches([job for job in waiting if job[1] <= SMALL], config.embed_task_messages)
         oldest, *bulk = batches([job for job in waiting if job[1] > SMALL], config.embed_task_messages) or [([], 0)]
-        send(small + ([oldest] if oldest[0] else []), priority=0)
-        send(bulk, priority=BULK_PRIORITY)
+        send_jobs(small + ([oldest] if oldest[0] else []), priority=0)
+        send_jobs(bulk, priority=BULK_PRIORITY)
         forget_deletions(config.kafka_retention_ms)
     except SQLAlchemyError as error:
         if not session.is_outage(error):
@@ -64,18 +65,6 @@ def sweep() -> int:
         log.warning("no sweep, broker away: %s", error)
         return 0
     return sum(messages for _, messages in waiting)
-
-
-def send(tasks_: list[tuple[list[int], int]], priority: int) -> None:
-    """Sends a task for each of these (job ids, number of their messages)."""
-    for ids, messages in tasks_:
-        app.send_task(
-            tasks.EMBED_TEXT,
-            args=[ids],
-            argsrepr=f"({messages} messages)",
-            kwargsrepr="{}",
-            priority=priority,
-        )
 
 
 def forget_deletions(retention_ms: int) -> None:

@@ -191,7 +191,7 @@ def test_a_lease_that_nobody_renews_is_given_up_before_it_ends_where_nothing_is_
 ) -> None:
     assert 1 - leases.FRESH - leases.RENEWED > leases.GIVEN_UP, "a worker may be at it"
     sent: list[list[int]] = []
-    monkeypatch.setattr(upkeep, "send", lambda tasks_, **_: sent.extend(ids for ids, _ in tasks_))
+    monkeypatch.setattr(upkeep, "send_jobs", lambda tasks_, **_: sent.extend(ids for ids, _ in tasks_))
     monkeypatch.setattr(upkeep, "SWEEP_AGAIN_SECONDS", 0.0)
     stored = few(database, a_record("one"))
     persist(database, a_record("reserved"), reserved_seconds=20)

@@ -12,6 +12,7 @@ from db.commands import Stored
 from records import Record
 from tasks import persist as storing
 from tasks.numbers import PERSISTED, TALLY, field
+from tasks.outages import Outage
 from tests.integration.test_embedding_faults import Fickle, fickle  # noqa: F401 - a fixture
 from tests.integration.test_few_messages import at
 from tests.samples import a_record, persist
@@ -100,7 +101,7 @@ def test_a_database_that_goes_away_while_it_is_asked_what_is_locked_is_an_outage
     monkeypatch.setattr(commands, "locked_messages", away)
     with database.connect() as somebody:
         somebody.execute(text("SELECT FROM text_messages WHERE id = :id FOR UPDATE"), {"id": records[2].id})
-        with pytest.raises(storing.Outage, match="closed the connection"):
+        with pytest.raises(Outage, match="closed the connection"):
             storing.store(edited, storing.Outcome(), None, 100)
 
 
@@ -145,7 +146,7 @@ def test_after_an_outage_only_what_is_left_of_a_batch_is_tried_again(
         whole({place: batch[place] for place in batch if place < 20 or left}, outcome, *more)
         left.extend(place for place in batch if place >= 20)
         if len(left) == 20:
-            raise storing.Outage("away")
+            raise Outage("away")
 
     whole = storing.store
     with monkeypatch.context() as patch:

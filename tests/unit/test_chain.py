@@ -9,6 +9,7 @@ from settings import LOCAL_TASK_MESSAGES, REMOTE_TASK_MESSAGES, Settings
 from tasks import persist
 from tasks.app import app
 from tasks.broker import BULK_PRIORITY
+from tasks.chain import SENT, chain_embedding, embed_queue_has_room
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def chain(monkeypatch: pytest.MonkeyPatch, given: Settings, sizes: list[int]) ->
     monkeypatch.setattr("settings.load", lambda: given)
     jobs = {number: [f"{number}.{place}" for place in range(size)] for number, size in enumerate(sizes)}
     texts = {message: f"text of {message}" for messages in jobs.values() for message in messages}
-    persist.chain_embedding(jobs, texts)
+    chain_embedding(jobs, texts)
     return texts
 
 
@@ -61,12 +62,12 @@ def test_a_held_job_has_a_task_of_its_own_with_its_lease(monkeypatch: pytest.Mon
 
     def send_task(_name: str, args: list[Any], kwargs: dict[str, str], headers: dict[str, float], **_: object) -> None:
         found.append((args, kwargs))
-        since.append(headers[persist.SENT])
+        since.append(headers[SENT])
 
     monkeypatch.setattr("settings.load", lambda: Settings(embedding_provider="hashing"))
     monkeypatch.setattr(app, "send_task", send_task)
     texts = {"a": "1", "b": "2", "c": "3", "d": "4"}
-    persist.chain_embedding({1: ["a"], 2: ["b"], 3: ["c"], 4: ["d", "gone"]}, texts, {2: "lease", 4: "lease"}, 5.0)
+    chain_embedding({1: ["a"], 2: ["b"], 3: ["c"], 4: ["d", "gone"]}, texts, {2: "lease", 4: "lease"}, 5.0)
     assert since == [5.0, 5.0, 5.0], "since the lease began, not since the task was sent"
     assert found == [
         ([[2], {"b": "2"}], {"held": "lease"}),
@@ -119,5 +120,5 @@ def test_what_the_queue_has_no_room_for_waits_in_postgresql(
 ) -> None:
     lengths = {0: waiting, BULK_PRIORITY: bulk}
     monkeypatch.setattr("settings.load", lambda: Settings(embedding_provider="minilm", embed_queue_max=32))
-    monkeypatch.setattr(persist, "queue_length", lambda _name, *asked: sum(lengths[each] for each in asked or (0,)))
-    assert persist.embed_queue_has_room(messages) is room
+    monkeypatch.setattr("tasks.chain.queue_length", lambda _name, *asked: sum(lengths[each] for each in asked or (0,)))
+    assert embed_queue_has_room(messages) is room

@@ -1,0 +1,82 @@
+"""embed_text tasks for jobs of the outbox: how many messages each takes, which priority it has, and when to leave the
+jobs to the sweep instead."""
+
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+import settings
+import tasks
+from tasks.app import app
+from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
+
+log = logging.getLogger(__name__)
+
+SMALL = 50  # messages; a job of more came in bulk
+SENT = "sent"  # the header of an embed_text task that says since when its job may be held
+
+
+def embed_queue_has_room(messages: int) -> bool:
+    """Whether to chain the tasks of so many messages: a long queue is left alone, the jobs wait in PostgreSQL, and the
+    sweep feeds them in. What came in bulk stands back behind the bulk that waits already; what workers find at the
+    same moment adds up, a batch each at most. An empty queue has room for any batch."""
+    config = settings.load()
+    try:
+        waiting = queue_length("embed", 0, BULK_PRIORITY) if messages > SMALL else queue_length("embed")
+    except BROKER_ERRORS:
+        return False
+    return not waiting or waiting + math.ceil(messages / config.embed_task_messages) <= config.embed_queue_max
+
+
+def chain_embedding(
+    jobs: Mapping[int, Sequence[str]],
+    texts: Mapping[str, str],
+    held: Mapping[int, str] | None = None,
+    began: float | None = None,
+) -> None:
+    """Sends embed_text for the jobs of stored messages, with their texts, so that it need not read them. If that fails,
+    or the message is lost, the sweep finds the jobs when their reservation has run out. Each of the `held` jobs gets a
+    task of its own, with its lease, which is no older than `began`, in seconds since 1970."""
+    held = held or {}
+    sizes = [(job, len(messages)) for job, messages in jobs.items() if job not in held]
+    alone = [([job], 0) for job in held]
+    try:
+        for ids, _ in alone + batches(sizes, settings.load().embed_task_messages):
+            messages = [message_id for job in ids for message_id in jobs[job]]
+            handed = {message_id: texts[message_id] for message_id in messages if message_id in texts}
+            app.send_task(
+                tasks.EMBED_TEXT,
+                args=[ids, handed],
+                kwargs={"held": held[ids[0]]} if ids[0] in held else {},
+                headers={SENT: began or time.time()},
+                argsrepr=f"({len(handed)} texts)",
+                kwargsrepr="{}",
+            )
+    except BROKER_ERRORS as error:
+        log.warning("could not chain the embedding, left to the sweep: %s", error)
+
+
+def batches(waiting: list[tuple[int, int]], most: int) -> list[tuple[list[int], int]]:
+    """Jobs, as (id, messages), put together so that a task has up to `most` messages: (ids, messages) pairs."""
+    grouped: list[tuple[list[int], int]] = []
+    for job, size in waiting:
+        if grouped and grouped[-1][1] + size <= most:
+            grouped[-1] = ([*grouped[-1][0], job], grouped[-1][1] + size)
+        else:
+            grouped.append(([job], size))
+    return grouped
+
+
+def send_jobs(groups: Sequence[tuple[list[int], int]], *, priority: int, model: str | None = None) -> None:
+    """Sends a task for each of these (job ids, number of their messages), whose texts the worker reads itself. `model`
+    is that of the jobs where it is not the active one."""
+    for jobs, messages in groups:
+        app.send_task(
+            tasks.EMBED_TEXT,
+            args=[jobs],
+            kwargs={} if model is None else {"model": model},
+            argsrepr=f"({messages} messages)",
+            kwargsrepr="{}" if model is None else f"{{model: {model}}}",
+            priority=priority,
+        )

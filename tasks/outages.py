@@ -1,0 +1,43 @@
+"""What a task does while the database or the broker is away: it comes again after a pause, as often as it takes."""
+
+import logging
+from typing import Any
+
+from celery import Task
+
+log = logging.getLogger(__name__)
+
+
+class Outage(Exception):
+    """The database or the broker is away: to be tried again, as often as it takes. Counts as no attempt."""
+
+
+def reason(error: Exception) -> str:
+    """The first line of what the database said; no statement and no values, which may be anybody's text."""
+    return (str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__])[0][:500]
+
+
+def retry(task: Task, outage: Outage, **kwargs: Any) -> Exception:
+    """Sends the task once more after a pause, with these keyword arguments; the caller raises what it returns.
+
+    The number keeps each RETRY result different from the one before, which is how the bridge sees that somebody is at
+    it.
+    """
+    attempt = task.request.retries
+    if attempt in (0, 10) or attempt % 100 == 0:
+        log.warning("%s: away, trying again (%d): %s", task.name, attempt, outage)
+    again: Exception = task.retry(
+        exc=Outage(f"{outage} ({attempt})"),
+        kwargs=kwargs,
+        countdown=backoff(attempt),
+        throw=False,
+        queue=task.request.delivery_info["routing_key"],
+        argsrepr=task.request.argsrepr,
+        kwargsrepr="{}",
+    )
+    return again
+
+
+def backoff(attempt: int) -> float:
+    """Seconds to wait before the next try after an outage: 0.25, 0.5, 1, then 2, so that work is back soon after it."""
+    return min(2.0, 0.25 * float(2 ** min(attempt, 8)))
