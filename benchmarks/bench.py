@@ -14,9 +14,11 @@ from benchmarks.contestants import Contestant, Round
 from benchmarks.processes import Meter, Running
 from benchmarks.servers import Servers
 from benchmarks.texts import Text
-from embedder import Embedder, load_provider
+from embedder import Embedder
 from settings import Settings
 from stack.progress import say
+
+TIMEOUT_SECONDS = 120.0  # for the first vector of a contestant
 
 
 @dataclass
@@ -39,13 +41,13 @@ class Live:
                 return f"{each.name} of {self.contestant.name} has ended:\n{each.log_tail()}"
         return None
 
-    def wait_for_first(self, timeout: float = 120) -> int:
+    def wait_for_first(self) -> int:
         """Waits for the first vectors, and lets the meter begin there; returns how many there were by then."""
         vectors = self.contestant.layout.vectors
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not watch.number(self.connection, f"SELECT count(*) FROM (SELECT FROM {vectors} LIMIT 1) AS first"):
             if (ended := self.problem()) is not None or time.monotonic() > deadline:
-                raise watch.Unfinished(ended or f"{self.contestant.name}: no vector after {timeout:.0f} s")
+                raise watch.Unfinished(ended or f"{self.contestant.name}: no vector after {TIMEOUT_SECONDS:.0f} s")
             time.sleep(0.05)
         self.meter.restart()
         return int(watch.number(self.connection, f"SELECT count(*) FROM {vectors}"))
@@ -60,9 +62,9 @@ class Live:
             alive=self.problem,
         )
 
-    def warm_up(self, timeout: float = 120) -> None:
+    def warm_up(self) -> None:
         """Waits until it takes texts: sends one after the other until all of these are visible. They stay in `warm`."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         query = f"SELECT count(*) FROM {self.contestant.layout.vectors}"
         while True:
             text = Text(f"00000000-0000-4000-8000-{len(self.warm):012d}", f"text {len(self.warm)} to begin with")
@@ -74,7 +76,7 @@ class Live:
                     return
                 time.sleep(0.05)
             if (ended := self.problem()) is not None or time.monotonic() > deadline:
-                raise watch.Unfinished(ended or f"{self.contestant.name} took no text in {timeout:.0f} s")
+                raise watch.Unfinished(ended or f"{self.contestant.name} took no text in {TIMEOUT_SECONDS:.0f} s")
 
     def memory_mb(self, *, servers: bool = False) -> dict[str, float]:
         own = {each.name for each in self.running}
@@ -87,18 +89,15 @@ class Bench:
     quick: bool = False
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
-    def say(self, what: str) -> None:
-        say(what)
-
     @contextmanager
-    def topic(self, texts: Sequence[Text], partitions: int = 4) -> Iterator[str]:
+    def topic(self, texts: Sequence[Text]) -> Iterator[str]:
         """A topic that holds these texts, for any number of consumer groups."""
         name = f"texts-{next(self.numbers)}"
-        self.servers.create_topic(name, partitions)
+        self.servers.create_topic(name)
         if texts:
             began = time.monotonic()
             publish.preload(self.servers.settings, name, texts)
-            self.say(f"  {len(texts):,} texts are in Kafka after {time.monotonic() - began:.1f} s")
+            say(f"  {len(texts):,} texts are in Kafka after {time.monotonic() - began:.1f} s")
         try:
             yield name
         finally:
@@ -143,10 +142,6 @@ def install_peers(names: Sequence[str]) -> None:
     """Installs what the peers need before anything is measured."""
     for name in names:
         environments.python(name)
-
-
-def provider(settings: Settings) -> Embedder:
-    return load_provider(settings)
 
 
 def turns(contestants_: Sequence[Contestant], runs: int) -> Iterator[tuple[int, Contestant]]:

@@ -1,4 +1,7 @@
-"""The virtual environments of the peers and of the plots, each with packages of its own, below `.local/bench`."""
+"""The virtual environments of the peers and of the plots, each with packages of its own, below `.local/bench`.
+
+The peers embed with the product's own code, so that its libraries have the product's versions there too.
+"""
 
 from pathlib import Path
 
@@ -7,9 +10,6 @@ from stack.packages import Packages
 from stack.progress import Progress
 
 HERE = Path(__file__).resolve().parent
-
-# The embedder is the product's own in all of them, so its libraries have the product's versions there too.
-NAMES = ("pathway", "script", "plot")
 
 
 def environment(name: str) -> Packages:

@@ -71,8 +71,8 @@ class Servers:
         with contextlib.closing(self.connect()) as connection, connection.cursor() as cursor:
             cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
-    def create_topic(self, name: str, partitions: int = 4) -> None:
-        topics.create(replace(self.settings, kafka_topic=name, kafka_topic_partitions=partitions))
+    def create_topic(self, name: str) -> None:
+        topics.create(replace(self.settings, kafka_topic=name))
 
     def delete_topic(self, name: str) -> None:
         admin = KafkaAdminClient(**self.settings.kafka_client())

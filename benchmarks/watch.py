@@ -109,9 +109,6 @@ class Commits:
         """Vectors a second for each `every` of them, in the order in which they came."""
         return [float(every / span) for span in np.diff(self.times(every)) if span > 0]
 
-    def longest_gap(self) -> float:
-        return float(np.diff(self.at).max()) if len(self.at) > 1 else 0.0
-
 
 def commits(connection: Connection, layout: Layout) -> Commits:
     rows = ask(

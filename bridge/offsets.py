@@ -74,6 +74,3 @@ class Offsets:
     def uncommitted(self) -> int:
         """How many runs are under way, or wait behind one that is."""
         return sum(map(len, self._runs.values()))
-
-    def under_way(self, partition: TopicPartition) -> bool:
-        return bool(self._runs.get(partition))

@@ -132,16 +132,16 @@ def messages_of(connection: Connection, jobs: Sequence[int], lease: str | None) 
     return {row[0]: (row[1], row[2]) for row in rows}
 
 
-def release_jobs(connection: Connection, jobs: Sequence[int], lease: str, *, seconds: float, refund: bool) -> None:
-    """Gives jobs back, to be taken from `seconds` on; with `refund` the attempt does not count, for it was an
-    outage."""
+def release_jobs(connection: Connection, jobs: Sequence[int], lease: str, *, seconds: float) -> None:
+    """Gives jobs back that an outage has kept from being done: they may be claimed again after `seconds`, and the
+    attempt does not count."""
     connection.execute(
         text("""
-            UPDATE embedding_jobs SET lease = NULL, attempts = greatest(attempts - :refund, 0),
+            UPDATE embedding_jobs SET lease = NULL, attempts = greatest(attempts - 1, 0),
                 available_at = clock_timestamp() + make_interval(secs => :seconds)
             WHERE id = ANY (:jobs ::bigint[]) AND lease = :lease ::uuid
         """),
-        {"jobs": array(jobs), "lease": lease, "seconds": seconds, "refund": int(refund)},
+        {"jobs": array(jobs), "lease": lease, "seconds": seconds},
     )
 
 

@@ -158,7 +158,7 @@ def current_texts(claimed: Sequence[Job], handed: dict[str, str]) -> dict[str, s
 
 def release(claimed: Sequence[Job], lease: str, seconds: float) -> None:
     with resources.engine().begin() as connection:
-        outbox.release_jobs(connection, [job.id for job in claimed], lease, seconds=seconds, refund=True)
+        outbox.release_jobs(connection, [job.id for job in claimed], lease, seconds=seconds)
 
 
 def store(

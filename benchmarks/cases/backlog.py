@@ -8,6 +8,7 @@ from benchmarks import contestants, texts, watch
 from benchmarks.bench import Bench, turns
 from benchmarks.report import Outcome
 from embedder.hashing import HashingEmbedder
+from stack.progress import say
 
 ABOUT = "rate over a backlog of a million texts, and the memory of each part"
 
@@ -72,7 +73,7 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
                 ],
                 "cpu seconds": {name: round(value, 1) for name, value in live.meter.spent.items()},
             }
-            bench.say(f"  round {number}: {contestant.name}: {found.running_rate:,.0f}/s, last {rates[-1]:,.0f}/s")
+            say(f"  round {number}: {contestant.name}: {found.running_rate:,.0f}/s, last {rates[-1]:,.0f}/s")
     outcome.notes.append(
         "aim: the rate stays within 10 % from start to end; CPU: of all processes, servers too, for each step; MB: the "
         "sum of the product's own processes"

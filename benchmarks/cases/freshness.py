@@ -14,10 +14,13 @@ import numpy as np
 import requests
 
 from benchmarks import contestants, floors, texts, watch
-from benchmarks.bench import Bench, Live, install_peers, provider, turns
+from benchmarks.bench import Bench, Live, install_peers, turns
+from benchmarks.cases.search import percentiles
 from benchmarks.publish import Pacer
 from benchmarks.report import Outcome, Ratio
 from benchmarks.texts import Text
+from embedder import load_provider
+from stack.progress import say
 
 ABOUT = "milliseconds from Kafka to found, at 50 and at 500 texts a second"
 
@@ -52,7 +55,7 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
             if contestant is entered[0]:
                 add(outcome, f"{DISK}, {name}, {rate}/s", floors.disk_waits(bench.servers.folder))
             changes: dict[str, object] = {"embedding_provider": name}
-            embedder = provider(replace(bench.servers.settings, embedding_provider=name))
+            embedder = load_provider(replace(bench.servers.settings, embedding_provider=name))
             sent = list(texts.made_up(int(float(rate) * given.seconds), seed=number))
             with bench.topic([]) as topic, bench.live(contestant, topic, embedder=embedder, changes=changes) as live:
                 live.warm_up()
@@ -60,7 +63,7 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
             add(outcome, f"{contestant.name}, {name}, {rate}/s", waits)
             if searches:
                 add(outcome, f"{contestant.name}, {name}, {rate}/s, by HTTP", searches)
-            bench.say(f"  round {number}: {contestant.name}, {plan}/s: p50 {np.percentile(waits, 50):.1f} ms")
+            say(f"  round {number}: {contestant.name}, {plan}/s: p50 {np.percentile(waits, 50):.1f} ms")
     outcome.ratios = [
         Ratio("p50 ms", "like Pathway, hashing, 50/s", "Pathway, hashing, 50/s", "no more than 1"),
         Ratio("p99 ms", "like Pathway, hashing, 50/s", "Pathway, hashing, 50/s", "no more than 1"),
@@ -74,10 +77,7 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
 
 
 def add(outcome: Outcome, who: str, milliseconds: Sequence[float]) -> None:
-    p50, p95, p99 = np.percentile(milliseconds, [50, 95, 99])
-    outcome.add(
-        who, **{"p50 ms": float(p50), "p95 ms": float(p95), "p99 ms": float(p99), "most ms": float(max(milliseconds))}
-    )
+    outcome.add(who, **percentiles(milliseconds), **{"most ms": float(max(milliseconds))})
 
 
 def follow(live: Live, sent: Sequence[Text], rate: float, searched: bool) -> tuple[list[float], list[float]]:

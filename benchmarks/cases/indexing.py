@@ -14,6 +14,7 @@ from benchmarks.contestants import Contestant
 from benchmarks.report import Outcome, Ratio
 from benchmarks.texts import Text
 from embedder.hashing import HashingEmbedder
+from stack.progress import say
 
 ABOUT = "a burst with the vector index, without it, and into one HNSW index row by row"
 
@@ -50,7 +51,7 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
             if contestant is entered[0]:
                 vectors = HashingEmbedder().embed([each.text for each in few])
                 outcome.add(ROW_BY_ROW, **{"indexed /s": floors.insert_rate(bench, few, vectors)})
-            bench.say(f"  round {number}: {contestant.name}")
+            say(f"  round {number}: {contestant.name}")
     outcome.ratios = [
         Ratio("searchable /s", WITH, WITHOUT, "0.9"),
         Ratio("indexed /s", WITH, ROW_BY_ROW, "4"),

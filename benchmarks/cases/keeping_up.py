@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from benchmarks import contestants, publish, texts, watch
-from benchmarks.bench import Bench, Live, provider, turns
+from benchmarks.bench import Bench, Live, turns
 from benchmarks.cases.indexing import WITH, WITHOUT
 from benchmarks.contestants import Contestant
 from benchmarks.report import Outcome, Ratio
 from benchmarks.texts import Text
-from embedder import Embedder
+from embedder import Embedder, load_provider
+from stack.progress import say
 
 ABOUT = "MiniLM at full speed: rows that no index holds yet, and what the index costs the rate"
 
@@ -35,7 +36,7 @@ def quick(given: argparse.Namespace) -> None:
 
 
 def run(bench: Bench, given: argparse.Namespace) -> Outcome:
-    model = provider(replace(bench.servers.settings, embedding_provider="minilm"))
+    model = load_provider(replace(bench.servers.settings, embedding_provider="minilm"))
     sent = texts.sentences(given.records)
     outcome = Outcome(
         "keeping_up", f"{len(sent):,} sentences, all-MiniLM-L6-v2 int8, {given.workers} workers", vars(given)
@@ -47,7 +48,7 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
     named = [replace(each, name=name) for each, name in zip(entered, (WITH, WITHOUT), strict=True)]
     for number, contestant in turns(named, given.runs):
         measure(bench, outcome, contestant, sent, model)
-        bench.say(f"  round {number}: {contestant.name}: {outcome.figures[contestant.name]['running /s'][-1]:.1f}/s")
+        say(f"  round {number}: {contestant.name}: {outcome.figures[contestant.name]['running /s'][-1]:.1f}/s")
     outcome.ratios = [Ratio("running /s", WITH, WITHOUT, "0.75")]
     outcome.notes.append("aim: fewer than 20,000 rows that no index holds, counted twice a second")
     return outcome

@@ -10,11 +10,12 @@ import time
 from dataclasses import replace
 
 from benchmarks import contestants, floors, publish, texts, watch
-from benchmarks.bench import Bench, install_peers, provider, turns
+from benchmarks.bench import Bench, install_peers, turns
 from benchmarks.contestants import Contestant
 from benchmarks.report import Outcome, Ratio
 from benchmarks.texts import Text
-from embedder import Embedder
+from embedder import Embedder, load_provider
+from stack.progress import say
 
 ABOUT = "texts a second with MiniLM, beside Pathway, a short script and the model alone"
 
@@ -41,7 +42,7 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
         "script": contestants.script,
     }
     install_peers([name for name in ("pathway", "script") if name in given.of.split(",")])
-    model = provider(replace(bench.servers.settings, embedding_provider="minilm"))
+    model = load_provider(replace(bench.servers.settings, embedding_provider="minilm"))
     # A longer one would be several passages here, and cut off by the others.
     sent = [each for each in texts.debian(2 * given.records) if len(model.passages(each.text)) == 1][: given.records]
     outcome = Outcome("minilm", f"{len(sent):,} real texts, all-MiniLM-L6-v2 int8, {workers} workers", vars(given))
@@ -50,7 +51,7 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
         if contestant is entered[0]:
             outcome.add(FLOOR, **{"running /s": floors.model_rate([each.text for each in sent], workers)})
         measure(bench, outcome, contestant, sent, model)
-        bench.say(f"  round {number}: {contestant.name}: {outcome.figures[contestant.name]['running /s'][-1]:.1f}/s")
+        say(f"  round {number}: {contestant.name}: {outcome.figures[contestant.name]['running /s'][-1]:.1f}/s")
     outcome.ratios = [
         Ratio("running /s", "as shipped", FLOOR, "0.92"),
         Ratio("running /s", "as shipped", "Pathway"),

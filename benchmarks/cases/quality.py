@@ -11,10 +11,10 @@ import numpy as np
 import requests
 
 from benchmarks import contestants, publish, texts
-from benchmarks.bench import Bench, provider
+from benchmarks.bench import Bench
 from benchmarks.cases.search import nearest, wait_until_settled
 from benchmarks.report import Outcome, Ratio
-from embedder import build_minilm, minilm_files
+from embedder import build_minilm, load_provider, minilm_files
 from embedder.minilm import MiniLM
 
 ABOUT = "int8 against fp32: cosine, and hits@10 of known items"
@@ -35,7 +35,7 @@ def quick(given: argparse.Namespace) -> None:
 def run(bench: Bench, given: argparse.Namespace) -> Outcome:
     outcome = Outcome("quality", "known items among Debian's descriptions", vars(given))
     items = texts.synopses(given.documents)
-    int8 = provider(replace(bench.servers.settings, embedding_provider="minilm"))
+    int8 = load_provider(replace(bench.servers.settings, embedding_provider="minilm"))
     fp32 = MiniLM(2, build_minilm.build(minilm_files.FP32))
     some = [document.text for document, _ in items[: given.compared]]
     cosines = np.sum(int8.embed(some) * fp32.embed(some), axis=1)

@@ -6,6 +6,7 @@ says nothing: PostgreSQL commits what the killed processes had sent it already.)
 
 import argparse
 import time
+from itertools import pairwise
 
 from benchmarks import contestants, texts, watch
 from benchmarks.bench import Bench, Live, install_peers
@@ -61,7 +62,7 @@ def once(bench: Bench, outcome: Outcome, contestant: Contestant, part: str, topi
         found = watch.commits(live.connection, contestant.layout)
         watch.verify(live.connection, contestant.layout, sent, embedder)
     who = contestant.name if contestant.name == "Pathway" else "this pipeline"
-    gaps = [b - a for a, b in zip(found.at, found.at[1:], strict=False) if b > killed_at]
+    gaps = [b - a for a, b in pairwise(found.at) if b > killed_at]
     outcome.add(
         f"{who}: {part}",
         **{

@@ -19,6 +19,7 @@ from benchmarks.processes import Running
 from benchmarks.report import Outcome, Ratio
 from benchmarks.servers import free_ports
 from stack import probes
+from stack.progress import say
 
 ABOUT = "1, 2, 4 and 8 workers on each queue, with a remote embedder and a database far away"
 
@@ -57,7 +58,7 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
         for number in range(given.runs):
             for queue, count in plan:
                 once(bench, outcome, given, port, far, queue, count)
-                bench.say(f"  round {number + 1}: {label(queue, count)}: {last(outcome, queue, count)}")
+                say(f"  round {number + 1}: {label(queue, count)}: {last(outcome, queue, count)}")
     most = max(counts)
     outcome.ratios = [
         Ratio("embedded /s", label("embed", most), label("embed", 1), f"{7 * most / 8:.3g}"),

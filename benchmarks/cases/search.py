@@ -15,19 +15,20 @@ from dataclasses import replace
 import numpy as np
 import requests
 
-from benchmarks import contestants, corpus, texts, watch
-from benchmarks.bench import Bench, Live, provider
+from benchmarks import contestants, corpus, floors, texts, watch
+from benchmarks.bench import Bench, Live
 from benchmarks.contestants import HNSW
-from benchmarks.floors import table
 from benchmarks.publish import Pacer
 from benchmarks.report import Outcome, Ratio
 from benchmarks.texts import Text
-from embedder import Embedder
+from embedder import Embedder, load_provider
 from settings import Settings
+from stack.progress import say
 
 ABOUT = "latency, rate and recall of searches, by rows, with and without texts coming in"
 
 LIMIT = 10
+SETTLED_SECONDS = 1_800.0  # so long an index may take
 # By the recall they reach: pgvector's default, and what the product asks for.
 PLAIN_SQL = {"plain SQL on HNSW": 40, "plain SQL, same ef_search": Settings.index_ef_search}
 
@@ -58,7 +59,7 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
     sizes = [int(size) for size in given.rows.split(",")]
     title = f"the {LIMIT} nearest of {' and '.join(f'{size:,}' for size in sizes)}, {given.embedder}"
     outcome = Outcome("search", title, vars(given))
-    embedder = provider(replace(bench.servers.settings, embedding_provider=given.embedder))
+    embedder = load_provider(replace(bench.servers.settings, embedding_provider=given.embedder))
     everything, vectors = corpus.sentences(embedder, max(sizes) + given.queries, noise=given.noise)
     queries, query_vectors = everything[: given.queries], vectors[: given.queries]
     for size in sizes:
@@ -112,7 +113,7 @@ def whole_pipeline(
     with bench.topic([]) as topic, bench.live(contestant, topic, embedder=embedder, changes=changes) as live:
         began = time.monotonic()
         corpus.store(live.settings, embedder, held, vectors)
-        bench.say(f"  {len(held):,} rows are in the database after {time.monotonic() - began:.0f} s")
+        say(f"  {len(held):,} rows are in the database after {time.monotonic() - began:.0f} s")
         indexed_after = wait_until_settled(live)
         for kind, narrowed in KINDS.items():
             asked = ask_all(live, queries, narrowed)
@@ -139,7 +140,7 @@ class Asked:
         self.found: list[list[str]] = []
 
 
-def ask_all(live: Live, queries: Sequence[Text], narrowed: Mapping[str, str] = KINDS[""]) -> Asked:
+def ask_all(live: Live, queries: Sequence[Text], narrowed: Mapping[str, str]) -> Asked:
     """One search after the other, by one client that keeps its connection."""
     asked = Asked()
     url = f"http://127.0.0.1:{live.settings.search_api_port}/embeddings/search"
@@ -158,7 +159,7 @@ def ask_all(live: Live, queries: Sequence[Text], narrowed: Mapping[str, str] = K
 def rate(live: Live, queries: Sequence[Text], clients: int) -> float:
     """Searches a second with so many clients at once."""
     shares = [list(queries[number::clients]) for number in range(clients)]
-    threads = [threading.Thread(target=ask_all, args=(live, share)) for share in shares]
+    threads = [threading.Thread(target=ask_all, args=(live, share, KINDS[""])) for share in shares]
     began = time.perf_counter()
     for thread in threads:
         thread.start()
@@ -206,7 +207,7 @@ def ingesting(live: Live, per_second: float) -> Iterator[None]:
         sender.join()
 
 
-def wait_until_settled(live: Live, timeout: float = 1_800) -> float:
+def wait_until_settled(live: Live) -> float:
     """Waits until the search API says that everything is indexed; returns the seconds that it took."""
     url = f"http://127.0.0.1:{live.settings.search_api_port}/status"
     began = time.monotonic()
@@ -217,8 +218,8 @@ def wait_until_settled(live: Live, timeout: float = 1_800) -> float:
                 said = http.get(url, timeout=30).json()
                 if said.get("status") == "up_to_date" and settled(said):
                     return time.monotonic() - began
-            if (ended := live.problem()) is not None or time.monotonic() - began > timeout:
-                raise watch.Unfinished(ended or f"the index is not complete after {timeout:.0f} s")
+            if (ended := live.problem()) is not None or time.monotonic() - began > SETTLED_SECONDS:
+                raise watch.Unfinished(ended or f"the index is not complete after {SETTLED_SECONDS:.0f} s")
             time.sleep(0.25)
 
 
@@ -237,9 +238,7 @@ def plain_sql(
     truth: Sequence[set[str]],
 ) -> None:
     """The floor: one HNSW index over everything, built at the end, asked by SQL."""
-    from benchmarks import floors
-
-    with table(bench, "UUID", vectors.shape[1]) as connection, connection.cursor() as cursor:
+    with floors.table(bench, "UUID", vectors.shape[1]) as connection, connection.cursor() as cursor:
         floors.copy_into(cursor, held, vectors)
         graph_mb = max(512, len(held) * 2 // 2**10)  # beyond it the graph would grow on disk, for hours
         cursor.execute(f"SET maintenance_work_mem = '{graph_mb}MB'")

@@ -17,6 +17,7 @@ from benchmarks.report import Outcome, Ratio
 from benchmarks.texts import Text
 from embedder import Embedder
 from embedder.hashing import HashingEmbedder
+from stack.progress import say
 
 ABOUT = "messages a second with a stub embedder, beside Pathway and a short script"
 
@@ -62,7 +63,7 @@ def quick(given: argparse.Namespace) -> None:
 
 def run(bench: Bench, given: argparse.Namespace) -> Outcome:
     names = given.of.split(",")
-    install_peers([name for name, known in (("pathway", "pathway"), ("script", "script")) if known in given.of])
+    install_peers([name for name in ("pathway", "script") if name in given.of])
     stub = f"a stub of {given.stub:g} µs a text" if given.stub else "hashing embedder"
     outcome = Outcome("throughput", f"{given.records:,} texts, {stub}, 4 partitions", vars(given))
     embedder = HashingEmbedder()
@@ -74,8 +75,7 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
         small = stack.enter_context(bench.topic(few)) if "script" in names and len(few) < len(sent) else topic
         for number, contestant in turns(entered, given.runs):
             share = (few, small) if contestant.name == "30-line script" else (sent, topic)
-            changes = {"hashing_microseconds": given.stub}
-            measure(bench, outcome, contestant, *share, embedder, number, changes=changes)
+            measure(bench, outcome, contestant, *share, embedder, number, {"hashing_microseconds": given.stub})
     floors.copy_rate(bench, outcome, sent[:100_000], embedder)
     outcome.ratios = RATIOS
     outcome.details["contestants"] = {each.name: dict(each.about) for each in entered}
@@ -95,12 +95,10 @@ def measure(
     topic: str,
     embedder: Embedder,
     number: int,
-    *,
-    indexed: bool = False,
-    changes: dict[str, object] | None = None,
+    changes: dict[str, object],
 ) -> None:
     """One round of one contestant; what is stored is compared with what was sent."""
-    with bench.live(contestant, topic, embedder=embedder, indexed=indexed, changes=changes) as live:
+    with bench.live(contestant, topic, embedder=embedder, changes=changes) as live:
         there = live.wait_for_first()
         live.wait_for(len(sent), 60 + len(sent) * SECONDS_A_RECORD)
         live.meter.sample()
@@ -134,7 +132,7 @@ def measure(
                 "megabytes": {name: round(value) for name, value in live.memory_mb(servers=True).items()},
             }
         )
-        bench.say(
+        say(
             f"  round {number}: {contestant.name}: {len(sent) / (found.last - live.started_at):,.0f}/s with start, "
             f"{found.running_rate:,.0f}/s running"
         )

@@ -58,7 +58,6 @@ def test_rates_are_taken_over_equal_numbers_of_vectors() -> None:
     rates = found.rates(100)
     assert rates[-1] == pytest.approx(50)
     assert rates[1] == pytest.approx(100)
-    assert found.longest_gap() == 2
 
 
 def test_a_figure_is_shown_with_its_spread_and_a_round_that_gave_none_is_left_out() -> None:

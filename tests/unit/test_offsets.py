@@ -43,7 +43,7 @@ def test_a_partition_that_was_taken_away_is_forgotten_with_what_is_under_way() -
     offsets.finish(run)
     assert offsets.committable() == {}
     again = offsets.begin(ONE, 10)  # it came back, and starts at the commit
-    assert offsets.under_way(ONE)
+    assert offsets.uncommitted == 1
     offsets.finish(again)
     assert offsets.committable() == {ONE: 10}
 
