@@ -18,6 +18,8 @@ from prometheus_client import (
 )
 from prometheus_client.registry import Collector
 
+from api.problems import route
+
 METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -63,10 +65,9 @@ class Metrics:
 
         @app.after_request
         def end(response: Response) -> Response:
-            route = request.url_rule.rule.replace("<message_id:id>", "{id}") if request.url_rule else "unknown"
             method = request.method if request.method in METHODS else "other"
-            self.requests.labels(method, route, response.status_code).inc()
-            self.request_seconds.labels(method, route).observe(time.perf_counter() - g.began)
+            self.requests.labels(method, route(), response.status_code).inc()
+            self.request_seconds.labels(method, route()).observe(time.perf_counter() - g.began)
             return response
 
     def show_too(self, pipeline: Collector) -> None:

@@ -38,5 +38,5 @@ def swagger_folder() -> Path:
     return Path(str(bundle.locate())).parent
 
 
-def html(text: str, status: int = 200) -> Response:
-    return Response(text, status, content_type="text/html; charset=utf-8")
+def html(text: str) -> Response:
+    return Response(text, content_type="text/html; charset=utf-8")

@@ -89,8 +89,12 @@ def from_database(error: SQLAlchemyError) -> Problem:
 
 def this_call() -> str:
     """Method and route of the call under way, for the log: its path may hold anybody's id."""
-    route = request.url_rule.rule.replace("<message_id:id>", "{id}") if request.url_rule else "unknown"
-    return f"{request.method} {route}"
+    return f"{request.method} {route()}"
+
+
+def route() -> str:
+    """The route of the call under way as the OpenAPI document has it, such as /messages/{id}; "unknown" without one."""
+    return request.url_rule.rule.replace("<message_id:id>", "{id}") if request.url_rule else "unknown"
 
 
 def is_bad_value(error: SQLAlchemyError) -> bool:

@@ -17,7 +17,7 @@ from kafka.admin import KafkaAdminClient
 from bridge.steering import rest_field
 from clients import connect, database, json_form, steering
 from clients.progress import counting_down
-from clients.terminal import CommandFailed, Unreachable, say
+from clients.terminal import CommandFailed, say
 from db import queries
 from redis_keys import PAUSED, PRIORITIES, steering_key, task_list
 from settings import Settings
@@ -128,7 +128,7 @@ def in_hand(
         wishes = client.hgetall(steering_key(settings.kafka_group_id))
         tasks = sum(client.llen(task_list("persist", priority)) for priority in PRIORITIES)
     except (redis.RedisError, OSError) as error:
-        raise Unreachable(f"Redis at {settings.redis_address.rpartition('@')[2]} does not answer: {error}") from error
+        raise steering.redis_away(settings, error) from error
     if wishes.get(PAUSED) != name:
         raise Resumed("the intake was resumed, or paused by somebody else, meanwhile: drain again")
     unrested = [number for number in numbers if wishes.get(rest_field(number)) != name]

@@ -28,6 +28,11 @@ def connect(settings: Settings) -> redis.Redis:
     )
 
 
+def redis_away(settings: Settings, error: Exception) -> Unreachable:
+    """The one line about a Redis that does not answer; its address without the login."""
+    return Unreachable(f"Redis at {settings.redis_address.rpartition('@')[2]} does not answer: {error}")
+
+
 def pause(settings: Settings, *, paused: bool) -> str:
     """Returns the name of this pause, by which the bridges answer. Raises Unreachable where Redis is away."""
     name = str(uuid.uuid4())
@@ -38,7 +43,7 @@ def pause(settings: Settings, *, paused: bool) -> str:
         else:
             client.hdel(steering_key(settings.kafka_group_id), PAUSED)
     except (redis.RedisError, OSError) as error:
-        raise Unreachable(f"Redis at {settings.redis_address.rpartition('@')[2]} does not answer: {error}") from error
+        raise redis_away(settings, error) from error
     finally:
         client.close()
     return name
@@ -127,7 +132,7 @@ def rewind(settings: Settings, admin: KafkaAdminClient, offsets: dict[int, int])
                     set_in_kafka(settings, admin, {part: offsets[part] for part in missing})
                     missing = set()
     except (redis.RedisError, OSError) as error:
-        raise Unreachable(f"Redis at {settings.redis_address.rpartition('@')[2]} does not answer: {error}") from error
+        raise redis_away(settings, error) from error
     finally:
         # However it ends (Ctrl-C too): a wish that stays would be one of every bridge that has not answered it.
         with contextlib.suppress(redis.RedisError, OSError):

@@ -106,7 +106,7 @@ def start(connection: Connection, name: str, dimensions: int, settings: Mapping[
         {"model": name},
     ).one_or_none()
     if began is None:
-        raise Refused(f"{described(waited_for(connection))}")
+        raise Refused(described(waited_for(connection)))
     connection.execute(
         text("""
             INSERT INTO embedding_models (name, dimensions, settings) VALUES (:name, :dimensions, :settings ::jsonb)

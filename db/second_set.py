@@ -127,9 +127,9 @@ def is_indexed(connection: Connection, model: str, settings: Settings) -> bool:
     return index_plan.seal(index_catalogue.situation(connection, found, limits), limits, 0.0) is None
 
 
-def close(connection: Connection, *, closing: bool) -> None:
-    """Has what comes in from now on get both vectors in one go, so that a moment comes at which none is missing; or
-    not any more."""
+def set_closing(connection: Connection, *, closing: bool) -> None:
+    """Whether what comes in from now on gets both vectors in one go, so that a moment comes at which none is
+    missing."""
     connection.execute(
         text("UPDATE reembedding SET state = :state, changed_at = clock_timestamp()"),
         {"state": "closing" if closing else "running"},

@@ -77,9 +77,7 @@ def _start(settings: Settings, arguments: argparse.Namespace) -> int:
     from stack import docker, stop, supervisor, system
     from stack.install import install
 
-    hold = lock.take(
-        _lock_file(settings), "another start or stop is under way here: wait for it, or end it with Ctrl-C"
-    )
+    hold = _hold(settings)
     if arguments.docker:
         if supervisor.talk(settings) is not None:
             raise StackError("it runs here without containers: ./stop.sh first")
@@ -153,9 +151,7 @@ def _stop(settings: Settings, arguments: argparse.Namespace) -> int:
     if containers:
         docker.down(settings, volumes=arguments.volumes)
         return 0
-    hold = lock.take(
-        _lock_file(settings), "another start or stop is under way here: wait for it, or end it with Ctrl-C"
-    )
+    hold = _hold(settings)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # half a stop helps nobody, and a stop has an end
     say("Stopped." if stop.stop_all(settings) else "Nothing was running.")
     if arguments.volumes:
@@ -200,9 +196,10 @@ def _run(settings: Settings, arguments: argparse.Namespace) -> int:
     return 1
 
 
-def _lock_file(settings: Settings) -> Path:
-    """Beside `run`, which `--volumes` removes."""
-    return places.data(settings) / "lock"
+def _hold(settings: Settings) -> lock.Lock:
+    """The lock of starts and stops; its file lies beside `run`, which `--volumes` removes. Raises StackError."""
+    complaint = "another start or stop is under way here: wait for it, or end it with Ctrl-C"
+    return lock.take(places.data(settings) / "lock", complaint)
 
 
 def _as_interrupt(number: int, frame: FrameType | None) -> None:

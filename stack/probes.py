@@ -87,13 +87,13 @@ def database(settings: Settings, *, create: bool = False) -> str | None:
     return None
 
 
-def _connect(settings: Settings, name: str = ""):  # type: ignore[no-untyped-def]
+def _connect(settings: Settings, database: str) -> Any:
     import psycopg2
 
     return psycopg2.connect(
         host=settings.database_address,
         port=settings.database_port,
-        dbname=name or settings.database_name,
+        dbname=database,
         user=settings.database_user,
         password=settings.database_password,
         connect_timeout=2,
@@ -118,16 +118,14 @@ def redis(settings: Settings) -> str | None:
     import redis as client
 
     try:
-        with contextlib.closing(
-            client.Redis.from_url(settings.redis_address, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS)
-        ) as connection:
+        with contextlib.closing(_redis(settings)) as connection:
             connection.ping()
     except (client.RedisError, ValueError, OSError) as error:
         return f"Redis at {without_password(settings.redis_address)}: {_one_line(error)}"
     return None
 
 
-def celery_node(settings: Settings, name: str, ending: str = "") -> str | None:
+def celery_node(settings: Settings, name: str, ending: str) -> str | None:
     """Pings the node `name@this host`, with that ending, through the broker."""
     app = _celery(settings.redis_address)
     from kombu.exceptions import OperationalError
@@ -182,7 +180,10 @@ def texts_pending(settings: Settings) -> int | None:
     import psycopg2
 
     try:
-        with contextlib.closing(_connect(settings)) as connection, connection.cursor() as cursor:
+        with (
+            contextlib.closing(_connect(settings, settings.database_name)) as connection,
+            connection.cursor() as cursor,
+        ):
             cursor.execute(
                 "SELECT coalesce(sum(cardinality(message_ids)), 0)::bigint FROM embedding_jobs WHERE NOT deleted"
             )

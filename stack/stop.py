@@ -4,6 +4,7 @@ Works on whatever is there: a system that runs, half a start, or processes whose
 """
 
 import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -55,11 +56,11 @@ def _end_supervisor(settings: Settings, talk: Supervisor | None) -> bool:
         talk.shutdown()
     else:
         # It stops its parts itself, one after the other.
-        processes.send(process.pid, 15)
+        processes.send(process.pid, signal.SIGTERM)
     deadline = time.monotonic() + 3 * _STOP_SECONDS
     while processes.alive(process) and time.monotonic() < deadline:
         time.sleep(0.05)
-    processes.end({process: 9}, 2.0)
+    processes.end({process: signal.SIGKILL}, 2.0)
     return True
 
 
@@ -72,7 +73,7 @@ def end_orphans(settings: Settings) -> bool:
     for pid in processes.marked(settings):
         process = identity(pid)
         if process is not None:
-            orphans[process] = 15
+            orphans[process] = signal.SIGTERM
     for known in record.all_records(settings).values():
         if processes.alive(known.process):
             orphans[known.process] = known.stop_signal

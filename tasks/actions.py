@@ -22,7 +22,7 @@ from replay.reading import Unread
 from tasks import resources
 from tasks.app import app
 from tasks.outages import Outage, backoff, reason
-from tasks.second_try import Key, Tried, name, send_again
+from tasks.second_try import Key, Tried, key_of, send_again
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def replay_dead_letters(
                     connection, reason=why, until=until, cursor=cursor, limit=REPLAY_PIECE
                 )
         tried = send_again(config, rows, unread)
-        for key in set(map(tuple, keys or ())) - {name(row) for row in rows}:
+        for key in set(map(tuple, keys or ())) - {key_of(row) for row in rows}:
             tried.problems.append(f"{key[0]}:{key[1]}:{key[2]}: there is no such dead letter")
         done["sent"] += tried.sent
         done["failed"] += len(tried.problems)

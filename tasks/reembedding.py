@@ -88,9 +88,9 @@ def step(config: Settings) -> bool:
             complete = change.scanned and not second_set.waiting(connection, change.model)
             if complete and second_set.is_indexed(connection, change.model, config):
                 log.info("all vectors of %s are there", change.model)
-                second_set.close(connection, closing=True)
+                second_set.set_closing(connection, closing=True)
         elif second_set.waiting(connection, change.model) > PILED_UP:
-            second_set.close(connection, closing=False)
+            second_set.set_closing(connection, closing=False)
         elif change.seconds > CLOSING_SECONDS and second_set.switch(connection, change):
             log.info("the active model is %s now", change.model)
     # Committed first: a worker must find what it is sent.

@@ -30,7 +30,7 @@ class Tried(NamedTuple):
     unread: list[Unread]
 
 
-def name(row: Row) -> Key:
+def key_of(row: Row) -> Key:
     return (row["topic"], row["partition"], row["offset"])
 
 
@@ -58,7 +58,7 @@ def sendable(config: Settings, rows: Sequence[Row]) -> tuple[dict[Letter, Row], 
     by_letter: dict[Letter, Row] = {}
     problems: list[str] = []
     for row in rows:
-        letter = Letter(*name(row), row["timestamp"])
+        letter = Letter(*key_of(row), row["timestamp"])
         if row["state"] != "open":
             problems.append(f"{letter.name}: it is {row['state']} already")
         elif letter.topic != config.kafka_topic:

@@ -16,6 +16,7 @@ import tasks
 from api import auth, incoming, search
 from api.console import actions, safety, shown, state
 from api.observed import LISTED, Observed
+from api.pages import html
 from api.parts import Parts
 from api.problems import Problem, from_database
 from api.schemas import SearchRequest
@@ -128,10 +129,6 @@ def hardened(response: Response) -> Response:
         return safety.harden(response)
     response.headers["Cache-Control"] = "public, max-age=3600" if "vendor/" in request.path else "no-cache"
     return response
-
-
-def html(text: str, status: int = 200) -> Response:
-    return Response(text, status, content_type="text/html; charset=utf-8")
 
 
 def piece(name: str, title: str, **shown_with: Any) -> Response:

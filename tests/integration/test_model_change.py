@@ -446,7 +446,7 @@ def test_a_deletion_is_no_work_for_the_second_set_and_cleans_it_too(changing: En
 
 def test_while_it_closes_the_second_vector_does_not_wait(changing: Engine) -> None:
     with changing.begin() as connection:
-        second_set.close(connection, closing=True)
+        second_set.set_closing(connection, closing=True)
     record = a_record("one")
     persist(changing, record)
     with changing.begin() as connection:
@@ -473,7 +473,7 @@ def test_while_it_closes_one_task_makes_both_vectors(
     monkeypatch.setattr("settings.load", lambda: settings)
     for closing in (False, True):
         with changing.begin() as connection:
-            second_set.close(connection, closing=closing)
+            second_set.set_closing(connection, closing=closing)
         record = a_record(f"closing {closing}")
         embed_text(persist(changing, record, reserved_seconds=60).jobs)
         assert ask(changing, "SELECT model FROM message_embeddings ORDER BY model") == (

@@ -36,7 +36,7 @@ def turns_of(settings: Settings, rows: list[Row]) -> list[Tried]:
     tried = [send_again(settings, rows)]
     while tried[-1].sought:
         assert len(tried) < 100
-        left = [row for row in rows if second_try.name(row) in tried[-1].sought]
+        left = [row for row in rows if second_try.key_of(row) in tried[-1].sought]
         tried.append(send_again(settings, left, tried[-1].unread))
     return tried
 
