@@ -17,15 +17,14 @@ from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parent
 
-# Those whose model computes in the worker; a core embeds about a hundred texts a second.
+# Providers whose model computes in the worker: a core embeds about a hundred texts a second.
 LOCAL_PROVIDERS = ("minilm", "fastembed")
 LOCAL_TASK_MESSAGES = 100
-# Of a model that answers over the network: some ten requests, and several workers have their share of a burst.
+# Providers whose model answers over the network: a task is some ten requests, and several workers share a burst.
 REMOTE_PROVIDERS = ("openai",)
 REMOTE_TASK_MESSAGES = 1_000
 
-
-# -1 is for ever, 0 adds nothing.
+# They may be zero or less: -1 keeps records for ever, 0 adds no time.
 NOT_ABOVE_ZERO = frozenset({"kafka_retention_ms", "hashing_microseconds"})
 
 PROVIDERS = ("minilm", "hashing", "openai", "fastembed")  # what load_provider of embedder knows

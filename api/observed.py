@@ -33,10 +33,10 @@ KEEP_SECONDS = 1.0
 SHARE = 20  # an answer that took a second is kept for twenty
 LONGEST_SECONDS = 30.0
 SILENT_SECONDS = 3.0  # a question that is under way for so long is a part that does not answer
-COUNTING_SECONDS = 30.0  # but counting, of which each statement is ended in time
-FRESH_SECONDS = 10.0  # an older answer is worth waiting for a new one
+COUNTING_SECONDS = 30.0  # the same for counting, each statement of which is ended in time
+FRESH_SECONDS = 10.0  # where the last answer is older, a new one is worth waiting for
 PATIENCE_SECONDS = 1.0
-WAITERS = 3  # of the API's threads, at most, wait for an answer; the others take what there is
+WAITERS = 3  # so many of the API's threads wait for an answer at most; the others take what there is
 
 NEWEST = 8
 LISTED = 10

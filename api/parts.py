@@ -31,11 +31,14 @@ LONG_WAITS = 6
 
 
 class NotReady(Exception):
-    """A check's reason."""
+    """A part is not ready; the message is the reason that /health gives."""
 
 
 @dataclass(frozen=True)
 class Parts:
+    """What each view of an application is given. `pulse` is a connection for health alone, `lag` the records that the
+    bridge has yet to commit."""
+
     role: Role
     settings: Settings
     reader: Engine

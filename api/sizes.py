@@ -9,9 +9,9 @@ from sqlalchemy import Connection
 from db import queries
 from db.queries import Row
 
-# What is counted within so many seconds is counted for each who asks.
+# A count that takes no longer than this is made for each who asks.
 QUICK_SECONDS = 0.1
-# Else the answer is given again for so many times what it took, so that counting takes a tenth of one core at most.
+# A longer one is given again for so many times as long as it took: counting keeps a tenth of one core busy at most.
 SHARE = 10
 LONGEST_SECONDS = 10.0
 

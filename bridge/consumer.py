@@ -28,27 +28,28 @@ from tasks import heartbeat, numbers
 
 log = logging.getLogger(__name__)
 
-BUSY_POLL_MS = 5  # while work is under way: its results are looked at so often
-FULL_WAIT_MS = 20  # while the window is full: nothing can be taken in before a result, and each look at them costs
+BUSY_POLL_MS = 5  # while work is under way, whose results are looked at between two polls
+FULL_WAIT_MS = 20  # while the window is full: nothing is taken in before a result is there, and each look costs
 IDLE_POLL_MS = 200
 REJOIN_POLL_MS = 2_000  # a rebalance is waited for; see `rejoining`
 COMMIT_SECONDS = 0.1
-BUSY_COMMIT_SECONDS = 0.5  # a crash repeats so much more, and a commit costs both sides as much as many records
+BUSY_COMMIT_SECONDS = 0.5  # a crash repeats that much more, but a commit costs both sides as much as many records
 COMMIT_LOST_SECONDS = 15.0  # a commit without an answer for so long is sent again
 IDLE_COMMIT_SECONDS = 1.0
 PAUSE_AFTER_SECONDS = 1.0
 GRACE_SECONDS = 6.0
-# Hand-overs that may not be committed because an earlier one of their partition is not finished: what a crash now
-# would have to read again.
+# How many hand-overs may be uncommitted, such as behind an earlier one of their partition that is not finished: a crash
+# would have to read them all again.
 UNCOMMITTED_MOST = 2_000
 # A record whose hand-over counts as small goes out at once while so few are under way; beyond that, records gather
 # until one comes back, so that tasks grow with the load and latency stays low without it.
 EAGER = 2
-# The pause after each such hand-over, times the root of its records, up to a most. A hand-over costs all parts together
-# some 15 ms of CPU, however small it is: records that come faster than that gather. A few a second do not wait at all.
+# After each such hand-over there is a pause: this times the square root of its number of records, up to the maximum. A
+# hand-over costs all parts together some 15 ms of CPU, however small it is, so records that come faster than that
+# gather. A few a second do not wait at all.
 PAUSE_SECONDS = 0.01
 PAUSE_MOST_SECONDS = 0.025
-LAST_POLLS_SECONDS = 0.005  # of a pause: the first poll after it slept brings what the broker had for the last one
+LAST_POLLS_SECONDS = 0.005  # of a pause are spent polling: the first poll after a sleep brings what the last asked for
 
 
 def connect_consumer(settings: Settings) -> KafkaConsumer:
@@ -192,8 +193,11 @@ class Bridge:
                 log.warning("committed offsets not known yet: %s", error)
 
     def wait_for_room(self) -> None:
-        """Waits for a hand-over to come back. Pausing costs a resumed partition its prefetched records, so that comes
-        only when it lasts; polling goes on then, since a member that does not poll is put out of its group."""
+        """Waits for a hand-over to come back.
+
+        When that takes long the partitions are paused and polled, since a member that does not poll is put out of its
+        group. Not before: pausing throws away what was prefetched.
+        """
         now = time.monotonic()
         self.full_since = self.full_since or now
         if now - self.full_since > PAUSE_AFTER_SECONDS:
@@ -266,7 +270,8 @@ class Bridge:
         self.consumer.commit_async(self.as_kafka(offsets), callback=answered)
 
     def commit_positions(self) -> None:
-        """Nothing is under way: the position itself may be committed, so that transaction markers leave no lag."""
+        """Lets the positions themselves be committed, so that transaction markers leave no lag. Only for a moment at
+        which nothing is under way."""
         for part in self.consumer.assignment():
             try:
                 position = self.consumer.position(part, timeout_ms=100)

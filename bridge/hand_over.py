@@ -35,8 +35,8 @@ LEASE_MOST_SECONDS = 60.0
 QUEUE_FACTOR = 4
 LETTER_SECONDS = 1.0
 OVERTAKEN_SECONDS = 2.0
-OVERTAKEN_BY = 4  # times the workers that may be at it, and some
-LOST_SECONDS = 6.0  # a task takes a tenth of that, and where none is queued it does not wait either
+OVERTAKEN_BY = 4  # later tasks for each persist worker, and for two more
+LOST_SECONDS = 6.0  # a task takes a tenth of that, and where the queue is empty it does not wait either
 LOOK_SECONDS = 0.5
 FINISHED_KEPT = 256
 
@@ -79,7 +79,7 @@ class HandOver:
 
 
 def is_late(task: SentTask, now: float, seconds: float) -> bool:
-    """Whether a task was sent so long ago, once, and nobody has told of a try."""
+    """Whether a task was sent at least so long ago, only once, and no worker has reported a try since."""
     if task.published is None or task.sent_again or task.seen is not None:
         return False
     return now - task.published >= seconds
@@ -158,7 +158,7 @@ class HandOvers:
             self.broker_away_until = task.due = time.monotonic() + UNSENT_SECONDS * random.uniform(1, 2)
 
     def send_again(self, task: SentTask) -> None:
-        """Before its lease has run out, which is done once."""
+        """Sends a task again before its lease has run out; that is done once at most."""
         before = task.published
         self.publish(task)
         task.sent_again = task.published != before
@@ -214,7 +214,7 @@ class HandOvers:
         self.drop_results(done)
 
     def take(self, hand_over: HandOver, task: SentTask, answer: bytes) -> bool:
-        """Takes a task's result; True when it is the last that will come of it."""
+        """Takes a task's result; True when it is the final one."""
         result = self.app.backend.decode_result(answer)
         if result["status"] == states.SUCCESS:
             hand_over.sent.remove(task)
@@ -247,9 +247,9 @@ class HandOvers:
         """Sends again what was overtaken, what is in no queue and in nobody's hand any more, and what nobody has
         finished within its lease, each time with a longer one.
 
-        The last not while the queue is long: then the task most likely waits in it, and copies would only make it
-        longer. A lost one among them is sent again after LEASE_MOST_SECONDS all the same, unless the queue is out of
-        all proportion because nobody works on it.
+        A lease that has run out counts only while the queue is short: in a long one the task most likely still waits,
+        and copies would only make it longer. There it is sent again after LEASE_MOST_SECONDS, in case it was lost,
+        unless the queue is out of all proportion because nobody works on it.
         """
         now = time.monotonic()
         sent = [task for hand_over in self.under_way for task in hand_over.sent]
@@ -280,16 +280,16 @@ class HandOvers:
     def is_overtaken(self, task: SentTask, now: float) -> bool:
         """Whether so many tasks that were sent later are finished that this one must be lost: queues keep the order.
 
-        One that told of a try of its own is not: it went to the end of the queue. Nor is one that was overtaken before:
-        it most likely waits for rows that somebody else has locked, and each copy would keep another worker waiting.
+        Not one that has reported a try: it went to the end of the queue. Nor one that was sent again before: it most
+        likely waits for rows that somebody else has locked, and each copy would keep another worker waiting.
         """
         if not is_late(task, now, OVERTAKEN_SECONDS):
             return False
         return sum(order > task.order for order in self.finished) >= OVERTAKEN_BY * (self.settings.persist_workers + 2)
 
     def lost(self, sent: Sequence[SentTask], now: float) -> list[SentTask]:
-        """What was sent so long ago that a worker would have finished it, where the queue is empty. Of those that are
-        sent again for nothing, since their worker was held up, the copy finds its work done."""
+        """The tasks that were sent so long ago that a worker would have finished them, where the queue is empty. Where
+        a worker was only held up, the copy finds its work done."""
         late = [task for task in sent if is_late(task, now, LOST_SECONDS)]
         if not late or now - self.looked < LOOK_SECONDS:
             return []
@@ -300,7 +300,7 @@ class HandOvers:
             return []
 
     def drop_results(self, ids: Sequence[str]) -> None:
-        """Results that were read are of no more use; those that are left behind expire (result_expires)."""
+        """Deletes results that were read; those that are left behind expire (result_expires)."""
         if not ids:
             return
         try:

@@ -118,7 +118,7 @@ def decode(at: Coordinates, key: bytes | None, value: bytes | None, headers: Hea
 
 def decode_plain(at: Place, value: bytes, max_text_chars: int) -> Row | None:
     """As `decode`, in a third of the time, for the most common record: without headers, with a text and a canonical
-    UUID, without metadata. None for every other one, and for what may be bad: `decode` has the word on these."""
+    UUID, without metadata. None for every other one, and for what may be bad: that is for `decode` to say."""
     try:
         document = orjson.loads(value)
     except orjson.JSONDecodeError:
@@ -286,14 +286,14 @@ def check_numbers(metadata: Mapping[str, object]) -> None:
 
 
 def zeros(number: Decimal) -> int:
-    """The digits that its exponent adds when it is written without one."""
+    """How many digits longer a number gets when it is written without its exponent."""
     _, digits, exponent = number.as_tuple()
     assert isinstance(exponent, int)
     return exponent if exponent > 0 else max(0, -exponent - len(digits))
 
 
 def decimals(value: object) -> Iterator[Decimal]:
-    """All numbers in a JSON value that were no small integers."""
+    """The numbers in a JSON value that have a fraction or an exponent, or are very long integers."""
     left = [value]
     while left:
         each = left.pop()

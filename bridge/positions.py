@@ -30,7 +30,8 @@ class Positions:
         self.unchecked: set[TopicPartition] = set()
 
     def look(self) -> None:
-        """Looks whether the topic was deleted and made again under our hands; a look into the client's own memory."""
+        """Notices that the topic was deleted and made again while it is read. Asks nobody: the client's own metadata
+        say so."""
         found = self.consumer._cluster.topic_id(self.topic)
         if found is None or str(found) == self.topic_id:
             return
@@ -80,7 +81,7 @@ class Positions:
                 self.out_of_range(part, offset)
 
     def begin(self, parts: Iterable[TopicPartition]) -> None:
-        """Nothing was ever committed for these partitions."""
+        """Starts at the beginning of partitions for which nothing was ever committed."""
         for part in self.mine(parts):
             self.consumer.seek_to_beginning(part)
 
@@ -119,7 +120,7 @@ class Positions:
 
     def go_back(self, part: TopicPartition, wished: int) -> int | None:
         """Reads a partition of ours again from the wished offset, or from the committed one where that is earlier: what
-        lies between may be in nobody's hand but ours. Returns where it goes on, None for the beginning. Raises
+        lies between may be under way here and nowhere else. Returns where it goes on, None for the beginning. Raises
         KafkaError."""
         committed = self.consumer.committed(part, timeout_ms=ASK_MS)
         self.forget({part})

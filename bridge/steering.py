@@ -46,7 +46,7 @@ class Steering:
         self.next_look = 0.0
 
     def look(self, at_rest: Callable[[], bool] = lambda: False) -> None:
-        """Reads the wishes where it is time to, and does what is new. `at_rest` says whether nothing is under way."""
+        """Reads the wishes, every LOOK_SECONDS, and does what is new. `at_rest` says whether nothing is under way."""
         now = time.monotonic()
         if now < self.next_look:
             return
@@ -64,12 +64,12 @@ class Steering:
             try:
                 self.rewind(json.loads(wishes[REWIND]), wishes)
             except (ValueError, KeyError, TypeError) as error:
-                log.error("a wish that cannot be read was left alone: %s", error)
+                log.error("the rewind that was asked for in Redis cannot be read, and is ignored: %s", error)
             except (KafkaError, redis.RedisError, OSError) as error:
                 log.warning("not rewound yet: %s", error)
 
     def tell_rest(self, wishes: dict[str, str], at_rest: bool) -> None:
-        """Says of each partition that is ours whether it rests; only where that is news."""
+        """Says of each of our partitions whether it is at rest; writes only what has changed."""
         told = {rest_field(part.partition) for part in self.positions.consumer.assignment()}
         try:
             if at_rest:
@@ -78,7 +78,7 @@ class Steering:
             elif gone := told & wishes.keys():
                 self.client.hdel(self.key, *gone)
         except (redis.RedisError, OSError) as error:
-            log.warning("not told that nothing is under way: %s", error)
+            log.warning("Redis could not be told whether anything is under way: %s", error)
 
     def rewind(self, wish: dict[str, object], answers: Mapping[str, str]) -> None:
         """Reads the partitions that are ours from the wished offsets; committed at once, so that a crash keeps it.

@@ -1,4 +1,4 @@
-"""What every command line here has that argparse's own has not."""
+"""The parser of every command line here: argparse's, but for how it writes its help."""
 
 import argparse
 import sys

@@ -48,7 +48,7 @@ class Left:
 
 
 class Resumed(CommandFailed):
-    """Somebody has resumed the intake, or paused it himself."""
+    """Somebody else has resumed the intake, or has paused it anew."""
 
 
 def drain(given: argparse.Namespace, settings: Settings) -> int:
@@ -59,7 +59,7 @@ def drain(given: argparse.Namespace, settings: Settings) -> int:
 
 @contextmanager
 def told_that_it_stays_paused() -> Iterator[None]:
-    """Says so in every ending, of which Ctrl-C, SIGTERM and a part that does not answer are some."""
+    """Says that the intake stays paused however the command ends, by Ctrl-C, SIGTERM or a part that is away too."""
 
     def end(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
@@ -97,7 +97,7 @@ def drain_paused(given: argparse.Namespace, settings: Settings, name: str) -> in
 def wait(settings: Settings, admin: KafkaAdminClient, name: str, timeout: float | None) -> Left:
     """Waits, with a bar on a terminal, until nothing is left or the time is over; returns what is left.
 
-    Nothing has to be left twice: a task that is just between a queue and a worker is in neither.
+    Two looks in a row have to find nothing: a task that is just between a queue and a worker is in neither.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     nothing_before = False

@@ -43,8 +43,9 @@ class NotNew(Exception):
 
 
 class Stored(NamedTuple):
-    """What `persist` did: the jobs of its rows, the texts of those that it wrote, by id, whether all were new, whether
-    the job is held by the lease that was given, and which texts were the same before, for which there is no job."""
+    """What `persist` did: the jobs that it queued, the texts of the rows that it wrote, by id, whether all messages
+    were new, whether the one job is held by the given lease, and which texts were the same before, so that they have no
+    job."""
 
     jobs: list[int]
     texts: dict[str, str]
@@ -87,7 +88,7 @@ UPSERT = f"""
     RETURNING id::text, xmax = 0 AS new, coalesce(processed_at = CURRENT_TIMESTAMP, FALSE) AS changed
 """
 
-# Whether any message at all was deleted, which costs nothing, where a thousand ids have to be read for each question.
+# Whether any message at all was ever deleted. Asking this costs nothing; asking it of a thousand ids has them all read.
 ANY_DELETED = "EXISTS (SELECT FROM deleted_messages)"
 SOME_DELETED = text("SELECT EXISTS (SELECT FROM deleted_messages WHERE id = ANY (:ids ::uuid[]))")
 
@@ -106,8 +107,8 @@ TELL = """set_config('text_pipeline.jobs', :collect, true),
         set_config('text_pipeline.job_messages', :job_messages, true),
         set_config('text_pipeline.lease', coalesce(:lease, ''), true)"""
 
-# All that `store` does for a few texts, as one transaction of one round trip. What a statement has to tell goes into a
-# setting, since only the last one's rows come back; what would have to be waited for is left to `store`.
+# All that `store` does for a few texts, as one transaction of one round trip. A statement hands on what it has found in
+# a setting, since only the last one's rows come back. Whatever would have to wait is left to `store`.
 STORE_FEW = text(f"""
     SET LOCAL lock_timeout = '100ms';
     SELECT pg_advisory_xact_lock_shared(:key), {TELL};
@@ -185,8 +186,8 @@ def persist(
     `expect_new` is a guess that none of the messages was there before, which costs half as much where it is right.
     Where it is not, this raises NotNew: do it again in a new transaction, without the guess.
     `job_messages` is how many messages one embedding job takes at most. `lease` holds a job from the beginning, as if
-    it were claimed, but without counting an attempt: the caller hands it on with the texts, and if that is lost, it was
-    none. Where the messages take several jobs these are free (see `outbox.messages_of`).
+    it were claimed, but without counting an attempt: the caller hands it on with the texts, and that may be lost on its
+    way. Where the messages take several jobs these are free (see `outbox.messages_of`).
 
     `reserved_seconds` keeps the sweep off the new jobs for so long, because the caller hands them on itself; None
     leaves them to the sweep. Raises RowsLocked when somebody holds one of the rows for longer than `row_lock_ms`, and
@@ -308,8 +309,8 @@ def settings_of(reserved_seconds: float | None, job_messages: int, lease: str | 
 
 
 def upsert(connection: Connection, texts: Sequence[tuple[Record, int]]) -> dict[str, Row[tuple[str, bool, bool]]]:
-    """Writes the texts that are later than what is there, with the ms at which each was created; returns of each that
-    it has written (id, whether it is new, whether its text is)."""
+    """Writes the texts that are later than what is there, with the ms at which each was created; returns by its id each
+    row that it has written: (id, new, changed), whether the message is new and whether its text is."""
     return {row.id: row for row in connection.execute(text(UPSERT), upsert_values(texts))}
 
 

@@ -14,7 +14,7 @@ from db.queries import ACTIVE, Row
 
 
 def now(connection: Connection) -> str:
-    """By the database's clock, which has stamped what it is compared with."""
+    """The time by the database's clock, which has also stamped what it is compared with."""
     return str(connection.execute(text("SELECT clock_timestamp()::text")).scalar_one())
 
 

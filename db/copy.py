@@ -27,8 +27,8 @@ VECTORS_AT_ONCE = 256
 EPOCH_2000_MS = 946_684_800_000
 JSONB_VERSION = b"\x01"
 
-# What of a message's row has always the same length lies in four pieces, between its texts: each is one array for all
-# rows, which costs a fifth of packing it row by row.
+# The fields of a message's row whose length is always the same lie in four pieces, between its texts. Each piece is one
+# array for all rows, which costs a fifth of packing it row by row.
 _LENGTH = np.dtype(">i4")
 _BEGIN = np.dtype([("columns", ">i2"), ("id_bytes", ">i4"), ("id", "V16"), ("source_bytes", ">i4")])
 _END = np.dtype(
@@ -85,7 +85,7 @@ def message_rows(records: Sequence[Record], created: Sequence[int]) -> bytes:
 
 
 def encoded(texts: Sequence[str | None], before: bytes = b"") -> tuple[NDArray[np.int32], list[bytes]]:
-    """What stands for each text in its row, and its length in bytes: -1 for one that is NULL."""
+    """The length of each text in bytes, -1 for NULL, and the bytes that stand for it in its row."""
     found = [b"" if text is None else before + text.encode() for text in texts]
     lengths = [-1 if text is None else len(each) for text, each in zip(texts, found, strict=True)]
     return np.array(lengths, dtype=_LENGTH), found

@@ -16,15 +16,17 @@ BUILDER_LOCK = 7_263_511_902
 NAME = "message_embeddings_part_"
 # pgvector indexes halfvec up to so many dimensions; vectors of more are always scanned exactly.
 MAX_DIMENSIONS = 4_000
-# A search reads the catalogue and then asks at once; an index that is dropped so long after can be missed by none.
+# A search asks right after it has read the catalogue, so none misses an index that is dropped this long after.
 RETIRE_SECONDS = 5.0
 COUNT_SECONDS = 60.0
-# The models of so many newest vectors are being written.
+# A model that has one of so many newest vectors is being written.
 NEWEST = 200
 
 
 @dataclass(frozen=True)
 class Model:
+    """A model whose vectors want an index."""
+
     name: str
     dimensions: int
     active: bool
@@ -186,6 +188,7 @@ def building_now(connection: Connection, model: str) -> dict[str, Any] | None:
 
 
 def catalogue(connection: Connection) -> list[tuple[Part, str, str]]:
+    """All parts, whatever their state: (part, model, state)."""
     rows = connection.execute(
         text("""
             SELECT id, from_id, to_id, built_rows, live_rows, build_seconds,

@@ -14,9 +14,9 @@ from settings import Settings
 GRAPH_BYTES = 760
 # Faster than this no model embeds on a few cores: it is a burst, and waits for the index until it is over.
 BURST_ROWS_PER_SECOND = 2_000.0
-# A burst waits until so many times the sealing size is open. Where rows come in so many times as fast as an index
-# grows, a build would only take a core from the burst, and fall back all the same: it waits for more, which is half a
-# second of exact scan.
+# A burst waits until BURST_SEALS times the sealing size is open. Where rows come in LOST_RACE times as fast as an index
+# grows, a build would only take a core from the burst and fall behind all the same: it waits for LOST_RACE_SEALS times
+# the size, which is half a second of exact scan.
 BURST_SEALS = 20
 LOST_RACE = 2.0
 LOST_RACE_SEALS = 100

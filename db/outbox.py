@@ -311,8 +311,8 @@ def settle(
 ) -> Vectors:
     """Compares the texts that were embedded with those that are there now; returns the vectors that may be stored.
 
-    What was made of older texts goes, also what is there already, and is queued again where nothing is and `requeues`:
-    for a model that is not the active one it follows when the active one's vector is there.
+    Vectors of older texts go, those that are stored already too. With `requeues` their messages are queued again unless
+    that was done; for a model that is not the active one they follow when the active one's vector is stored.
     """
     ids = {message_id for job in jobs for message_id in job.message_ids}
     current = current_hashes(connection, ids)
@@ -337,8 +337,8 @@ def settle(
 
 
 def lock_active(connection: Connection) -> Active | None:
-    """The active model, which stays what it is until the transaction ends. For those that `finish_jobs` brought
-    nothing: where it was switched while that waited for its row, that row is not the one any more."""
+    """The active model, which stays what it is until the transaction ends. For when `finish_jobs` has found none: the
+    model was switched while that waited for its row, which is the active one no more."""
     row = connection.execute(text(f"{ACTIVE} FOR SHARE")).one_or_none()
     return None if row is None else Active(*row)
 

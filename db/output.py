@@ -1,4 +1,4 @@
-"""How the commands of `python -m db` speak: streams that take every character, and output that is written or missed."""
+"""How the commands of `python -m db` speak: streams that take every character, and no output that is lost unsaid."""
 
 import io
 import os
@@ -35,7 +35,7 @@ def say(text: str) -> None:
 
 
 def flush() -> None:
-    """What was printed by others goes out now. Raises Unwritten."""
+    """Writes out what others have printed. Raises Unwritten."""
     write("")
 
 

@@ -17,8 +17,8 @@ Row = dict[str, Any]
 
 RRF_CONSTANT = 60  # Cormack, Clarke and Büttcher 2009, "Reciprocal Rank Fusion": 60 is their value
 FUSED = 100  # how many of each ranking are fused
-# Of how many matches of a search for words the rank is made, for which each text is read and parsed again, 20
-# microseconds each: a word of every second message would take ten seconds with a million.
+# How many matches of a search for words are ranked. For its rank each text is read and parsed again, 20 microseconds
+# each: with a million messages a word of every second one would take ten seconds.
 RANKED = 5_000
 
 ACTIVE = "(SELECT name FROM embedding_models WHERE active)"
@@ -198,6 +198,7 @@ HIT = """m.id::text AS id, m.source_id, m.message, m.metadata, to_json(m.created
 
 
 def narrowing(filter: Mapping[str, Any] | None, since: str | None, until: str | None) -> tuple[list[str], Row]:
+    """The conditions on a message `m` that these make, and their values."""
     where: list[str] = []
     values: Row = {}
     if filter:
@@ -222,8 +223,8 @@ def keyword(
     since: str | None = None,
     until: str | None = None,
 ) -> list[Row]:
-    """The messages that hold the words, best first; score is ts_rank_cd scaled to 0..1, passage the fitting excerpt. Of
-    more than RANKED matches the newest."""
+    """The messages that hold the words, best first: `score` is ts_rank_cd scaled to 0..1, `passage` the excerpt that
+    fits. Where there are more than RANKED matches, the newest of them are ranked."""
     where, values = narrowing(filter, since, until)
     words = word_matches.few_dashes(words)
     values |= {"words": words, "limit": limit}

@@ -52,6 +52,7 @@ QUERY = """
 
 
 def present(connection: Connection) -> Change | None:
+    """The change that there is, under way or not, or None."""
     row = connection.execute(text(QUERY)).one_or_none()
     return Change(*row) if row else None
 
@@ -63,6 +64,7 @@ def locked(connection: Connection) -> Change | None:
 
 
 def waited_for(connection: Connection) -> Change | None:
+    """As `locked`, but waits for whoever is at it."""
     row = connection.execute(text(f"{QUERY} FOR UPDATE")).one_or_none()
     return Change(*row) if row else None
 

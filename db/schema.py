@@ -19,7 +19,7 @@ from settings import Settings
 
 PGVECTOR = (0, 8)
 MIGRATION_LOCK = 7_263_511_901
-# Everybody who comes while a migration waits for a table waits as long; the pause lets them through.
+# While a migration waits for a table, everybody who comes after it waits too; the pause lets them through.
 LOCK_MS = 1_000
 LOCK_PAUSE_SECONDS = 1.0
 

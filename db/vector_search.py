@@ -19,7 +19,7 @@ FEW = 5_000
 # With a filter the messages of so many open vectors are looked up one by one, the nearest first, until enough pass: 40
 # ms of 20,000 instead of 550 for a join to all messages. Where hardly one passes it is 5 microseconds each.
 MANY_OPEN = 200_000
-# Each hit is asked for about twice, for the passages of one message and for vectors of texts that were edited.
+# About twice as many vectors are asked for as hits: some are of one message, some of texts that were edited since.
 SPARE = 8
 
 # Sent with each statement, for it alone where no transaction is open. Sorting is made unattractive, or PostgreSQL would

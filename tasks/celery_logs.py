@@ -16,8 +16,8 @@ from celery.utils.log import get_multiprocessing_logger
 import settings
 from tasks import logs
 
-# They write two lines for each task, and the sweep alone is one a second. Flower shows the tasks; LOG_LEVEL=DEBUG the
-# lines.
+# They write two lines for each task, and the sweep alone is a task a second, so these lines come at LOG_LEVEL=DEBUG
+# only. Flower shows the tasks.
 CHATTY = ("celery.beat", "celery.app.trace", "celery.worker.strategy")
 
 
@@ -36,8 +36,8 @@ def log_like_the_rest(loglevel: int | None = None, logfile: str | None = None, *
 
 
 def say(said: str, _stream: object = None) -> None:
-    """What Celery prints on its way out, as a line like the others. It does so in signal handlers, so nothing is locked
-    here."""
+    """Writes what Celery prints on its way out as lines like the others. It prints in signal handlers, so this takes no
+    lock."""
     for line in said.strip().splitlines():
         record = logging.LogRecord("celery.worker", logging.INFO, "", 0, line.strip(), None, None)
         os.write(2, f"{logs.formatter(settings.load()).format(record)}\n".encode())
@@ -49,7 +49,7 @@ def size_only(_message: object, body: Any) -> str:
 
 
 def begin(worker: Any) -> None:
-    """For a worker that starts: until Celery asks for its logging to be set up, a little later, it warns and prints."""
+    """Sets up the logging of a worker that starts: it warns and prints before Celery asks for that."""
     from celery.worker.consumer import consumer  # a worker's alone
 
     consumer.dump_body = size_only

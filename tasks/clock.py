@@ -20,8 +20,8 @@ COMPLAIN_SECONDS = 30.0
 
 
 class Clock(Scheduler):  # type: ignore[misc]
-    """Every entry each so many seconds of the machine's monotonic clock: Celery's own heap of wall-clock times stands
-    still for a day when the clock is set back by one."""
+    """Sends each entry at its interval by the machine's monotonic clock. Celery's own schedule goes by the wall clock,
+    and stands still for a day when that is set back by one."""
 
     complained = float("-inf")
 
@@ -53,4 +53,4 @@ class Clock(Scheduler):  # type: ignore[misc]
     def complain(self, about: str) -> None:
         if time.monotonic() - self.complained > COMPLAIN_SECONDS:
             self.complained = time.monotonic()
-            log.warning("no sweep sent, %s", about)
+            log.warning("no task sent: %s", about)

@@ -33,7 +33,7 @@ SPLIT_AFTER = 2
 COLLISIONS = 5
 OVERTAKEN = (outbox.ModelSwitched, outbox.LeaseLost)
 
-# A model that computes on these cores takes what the others leave of them: a search must not wait for a backlog.
+# A model that computes here takes what other processes leave of the cores: a search must not wait for a backlog.
 NICE = 10
 
 MODEL_ERROR_SECONDS = 10.0
@@ -75,8 +75,8 @@ def embed_text(
 
 
 def is_fresh(sent: float | None) -> bool:
-    """Whether a lease of then, in seconds since 1970, is still good for most of its time. A clock that is wrong costs a
-    question, or work that is done twice."""
+    """Whether a lease that was given at `sent`, in seconds since 1970, has most of its time left. A clock that is wrong
+    costs a claim, or makes work be done twice."""
     return sent is None or 0 <= time.time() - sent < settings.load().embed_lease_seconds * leases.FRESH
 
 
@@ -113,7 +113,8 @@ def carry_out(
 
 
 def claim(jobs: Sequence[int], lease: str, model: str, *, counts: bool) -> list[Job]:
-    """Takes the jobs that are free, and sorts out those that have cost their worker its life too often."""
+    """Claims the jobs that are free, without those that have killed their worker too often: of these, one of several
+    messages is split, and the message of any other is marked as failed."""
     config = settings.load()
     with session.at_once(resources.engine()) as connection:
         claimed = outbox.claim_jobs(connection, jobs, lease, config.embed_lease_seconds, counts=counts)

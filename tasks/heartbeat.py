@@ -38,14 +38,14 @@ def write(file: Path, now: float) -> None:
     try:
         half.write_text(f"{now:.3f}\n")
         half.replace(file)
-    except OSError as error:  # what beats is worth more than the beat
+    except OSError as error:  # the part itself matters more than its heartbeat
         log.warning("no heartbeat written: %s", error)
 
 
 def problem(file: Path) -> str | None:
     """Why the part that beats into this file is not well, or None.
 
-    The beats are of the system's monotonic clock, which all its processes share and nobody sets. One that lies ahead
+    A beat is a time of the machine's monotonic clock, which all its processes share and nobody sets. One in the future
     is from before a restart of the machine.
     """
     try:

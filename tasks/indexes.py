@@ -18,7 +18,7 @@ from tasks.outages import reason
 
 log = logging.getLogger(__name__)
 
-# After a build that failed: whatever it was, it is no better at once.
+# After a build that failed: whatever stood in the way will not have gone at once.
 PAUSE_SECONDS = 30.0
 
 
@@ -96,14 +96,14 @@ def look() -> None:
             else:
                 return
     except (SQLAlchemyError, psycopg2.Error) as error:
-        log.warning("no look at the indexes: %s", reason(error))
+        log.warning("could not look whether an index is due: %s", reason(error))
         return
     watch.building = threading.Thread(target=work, name="index builder", daemon=True)
     watch.building.start()
 
 
 def build(config: settings.Settings, rate: float, quiet_seconds: float) -> None:
-    """What the thread does. It may end at any moment with its process: the next builder takes it up."""
+    """What the builder's thread does. It may die with its process at any moment: the next builder takes over."""
     began = time.monotonic()
     try:
         part = vector_index.tend(config, rate, quiet_seconds)
@@ -115,7 +115,7 @@ def build(config: settings.Settings, rate: float, quiet_seconds: float) -> None:
 
 
 def take_in(config: settings.Settings) -> None:
-    """What the thread does where only texts wait."""
+    """What the builder's thread does where only texts wait beside their indexes."""
     last_id = watch.last_id or 0
     try:
         if vector_index.take_in_texts(config):

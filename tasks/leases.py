@@ -13,12 +13,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from db import outbox, session
 from db.outbox import Job
 from tasks import resources
+from tasks.outages import reason
 
 log = logging.getLogger(__name__)
 
-
-# Shares of a lease's time: after which one is renewed, again and again; until which a held job may be begun without
-# being claimed; and of which so much is left at most that nobody can be at it, since 1 - FRESH - RENEWED is more.
+# Shares of a lease's time. While somebody is at a job its lease is renewed each RENEWED of it. A held job may be begun
+# without a claim until FRESH of it is over. So whoever is at work has 1 - FRESH - RENEWED left at least, and a lease
+# with GIVEN_UP or less left is nobody's.
 RENEWED, FRESH, GIVEN_UP = 1 / 8, 1 / 4, 1 / 2
 
 
@@ -50,7 +51,7 @@ class Keeper:
             with session.at_once(resources.engine()) as connection:
                 outbox.claim_jobs(connection, jobs, lease, self.seconds, counts=False)  # nobody has died
         except (SQLAlchemyError, psycopg2.Error) as error:
-            log.warning("lease not renewed: %s", type(error).__name__)
+            log.warning("lease not renewed: %s", reason(error))
 
 
 @cache

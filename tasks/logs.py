@@ -45,7 +45,7 @@ class Place(Protocol):
 
 
 def name_process(name: str) -> None:
-    """What the lines of this process and its children are said to come from, such as bridge-0 or embed@host."""
+    """Gives the name under which this process and its children log, such as bridge-0 or embed@host."""
     global _process
     _process = name
 
@@ -118,7 +118,7 @@ class JsonLines(Formatter):
 
 
 def escaped(text: str) -> str:
-    """The text in one line: what is no character to be read is shown by its code, and a very long one is cut."""
+    """The text on one line: characters that nobody can read are shown by their code, and a very long text is cut."""
     shown = CONTROLS.sub(code, text[: LINE_CHARS + 1])
     return shown if len(text) <= LINE_CHARS else shown[:LINE_CHARS] + "…"
 
@@ -177,7 +177,7 @@ def place(record: Place) -> dict[str, object]:
 def each(
     log: Logger, did: str, records: Iterable[Record], topic: str, *, only: Collection[str] | None = None, **more: str
 ) -> None:
-    """At DEBUG a line for each record of a batch, or for those of these ids; above it one question a batch."""
+    """Logs a line for each record of a batch at DEBUG, or for those with an id in `only`; else it costs one check."""
     if log.isEnabledFor(DEBUG):
         for record in records:
             if only is None or record.id in only:

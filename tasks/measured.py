@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db import console_queries
 from records import DeadLetter
-from tasks import numbers_store, resources
+from tasks import numbers_store, outages, resources
 from tasks.app import app
 from tasks.numbers import (
     BATCH_SIZE,
@@ -72,8 +72,7 @@ def task_ended(task_id: str, task: Any, state: str | None = None, **_: object) -
 
 
 def persisted(**outcomes: int) -> None:
-    """For persist_text: what a try has done with the records that need no other one, by outcome: "stored", "rejected",
-    "unchanged"."""
+    """For persist_text: how many records this try is done with, by outcome: "stored", "rejected" or "unchanged"."""
     if any(outcomes.values()):
         TALLY.observe(BATCH_SIZE, [sum(outcomes.values())], "persist_text")
     for outcome, count in outcomes.items():
@@ -107,6 +106,6 @@ def sample_freshness(message_ids: list[str]) -> None:
         with resources.engine().begin() as connection:
             ages = console_queries.ages(connection, message_ids)
     except SQLAlchemyError as error:  # the vectors are stored, whatever becomes of this number
-        log.info("freshness not asked: %s", type(error).__name__)
+        log.info("freshness not sampled: %s", outages.reason(error))
         return
     TALLY.observe(FRESHNESS, [max(0.0, age) for age in ages])

@@ -141,7 +141,7 @@ class Delivery:
             self.client.zrem(PROCESSES, self.process)
             self.client.close()
         except redis.RedisError as error:
-            log.info("not signed off, broker away: %s", error)
+            log.info("could not sign off, broker away: %s", error)
 
 
 _delivery: Delivery | None = None

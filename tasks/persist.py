@@ -27,14 +27,14 @@ Rejected = tuple[int, str]  # place in the batch, what the database said
 
 # A row that was locked before is only looked at again, so that its neighbours are not kept waiting each time.
 ROW_LOCK_AGAIN_MS = 100
-# So often a task waits for a lock; what is left then waits for its next try, so that the worker gets to other tasks.
+# How often a task waits for a lock; what is left then is for its next try, so that the worker gets to other tasks.
 LOCK_WAITS = 20
 
 
 @dataclass
 class Outcome:
-    """What became of the records of a batch, by their places in it: which are `done`, as stored before, stored now or
-    `rejected` by the database; and which are locked or were not tried for others that are."""
+    """What became of the records of a batch, by their places in it. Those `done` were stored, now or before, or
+    `rejected` by the database; of those `locked` somebody holds the rows, or the task has waited enough."""
 
     jobs: dict[int, list[str]] = field(default_factory=dict)  # each with the ids of its messages
     held: dict[int, str] = field(default_factory=dict)  # jobs that need not be claimed, each with its lease
@@ -150,8 +150,9 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
 
 
 def set_aside(batch: Mapping[int, Record], outcome: Outcome) -> set[int]:
-    """The places of the records whose rows somebody holds, which go to `outcome.locked`. None, where it is an id that
-    somebody has not committed yet, and where they let go meanwhile; all of them, where the task has waited enough.
+    """Finds the records whose rows somebody holds, adds their places to `outcome.locked` and returns them: none where
+    it is a new id that somebody has not committed yet, or where they let go meanwhile; all where the task has waited
+    enough.
 
     Raises Outage.
     """

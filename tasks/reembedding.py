@@ -1,4 +1,4 @@
-"""What carries a change to another model on: a thread beside the sweep that feeds the second set's jobs, and switches.
+"""The driver of a change to another model: a thread beside the sweep that feeds the second set's jobs, and switches.
 
 What a step does stands in db.second_set. Each is a transaction of its own, so the thread may end with its process at
 any point, and any other process goes on.
@@ -24,17 +24,19 @@ from settings import InvalidSetting, Settings
 from tasks import resources
 from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
 from tasks.chain import send_jobs
+from tasks.outages import reason
 
 log = logging.getLogger(__name__)
 
 # The sweep wakes the thread once a second.
 TURN_SECONDS = 0.9
 PAUSE_SECONDS = 0.05
-# Of the queue's room: so much that the workers find the next task there, so little that the sweep never stands back.
+# The share of the queue that its tasks may take: enough for workers to find their next one, too little for the sweep to
+# stand back.
 QUEUE_SHARE = 8
 # The search APIs load the new model meanwhile.
 CLOSING_SECONDS = 2.0
-# So many messages pile up when the new model does not work: then nothing waits for it.
+# More messages than these pile up only where the new model does not work: then nothing waits for it.
 PILED_UP = 2_000
 
 Tasks = list[tuple[list[int], int]]
@@ -63,7 +65,7 @@ def turn() -> None:
             time.sleep(PAUSE_SECONDS)
     except (SQLAlchemyError, psycopg2.Error) as error:
         if session.is_outage(error):
-            log.warning("the change of the model waits, database away: %s", type(error).__name__)
+            log.warning("the change of the model waits, database away: %s", reason(error))
         else:
             log.error("the change of the model waits", exc_info=error)
     except BROKER_ERRORS as error:
@@ -71,7 +73,7 @@ def turn() -> None:
 
 
 def step(config: Settings) -> bool:
-    """Returns whether the next one may come at once."""
+    """Takes one step; returns whether the next one may follow at once."""
     room = max(1, config.embed_queue_max // QUEUE_SHARE) - queue_length("embed", BULK_PRIORITY)
     found: Tasks = []
     with resources.side_engine().begin() as connection:

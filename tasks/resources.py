@@ -14,8 +14,7 @@ from embedder import Embedder, ModelError, load_provider
 
 log = logging.getLogger(__name__)
 
-
-# A worker tries each task again whose connection has gone.
+# A connection that was in use so recently is not asked for a sign of life: where it has gone, the task is tried again.
 TRUSTED_SECONDS = 1.0
 
 

@@ -35,7 +35,7 @@ def key_of(row: Row) -> Key:
 
 
 def send_again(config: Settings, rows: Sequence[Row], unread: Sequence[Unread] | None = None) -> Tried:
-    """Sends the records of dead letters to their partitions. Those whose copies it has found no time to look for are
+    """Sends the records of dead letters to their partitions. Those whose copies were not found in its time are to be
     tried again with what is `unread` then. Raises KafkaError where Kafka is away."""
     by_letter, problems = sendable(config, rows)
     turn = Turn(config.dead_letter_topic, unread, SEARCH_SECONDS)

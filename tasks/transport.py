@@ -1,12 +1,12 @@
-"""What kombu's Redis transport is made to do otherwise.
+"""What kombu's Redis transport does differently here.
 
 A task's arguments lie in Redis as the text that they are, where kombu would make base64 of it: a third less goes
 through Redis, and neither side packs or unpacks it (`body_encoding` in celeryconfig.py). Every Celery reads it so; only
 for writing it has kombu 5.7 no codec, and would put bytes into JSON.
 
 JSON is written and read by orjson, five times as fast, for a text passes through it eight times on its way. What orjson
-does not know is left to kombu's own, which marks a date by its type. What it knows otherwise nobody sends: a UUID is
-its text, NaN is null, and numbers have 64 bits.
+does not know is left to kombu's own, which marks a date by its type. What orjson writes differently is never sent: it
+makes a UUID its text and NaN null, and its numbers have 64 bits.
 
 And a channel keeps its client, of which kombu would make a new one for each message.
 """
@@ -54,7 +54,7 @@ def loads(text: str | bytes | bytearray | memoryview) -> Any:
 
 
 def create_client(channel: Any, asynchronous: bool = False) -> Any:
-    """As kombu's own (transport/redis.py), but for what is sent always the same one, as long as its pool lives."""
+    """As kombu's own (transport/redis.py), but the client that sends is always the same, as long as its pool lives."""
     if asynchronous:
         return make_client(channel, asynchronous)
     client = channel.__dict__.get("kept_client")
@@ -67,7 +67,7 @@ make_client = redis.Channel._create_client
 
 
 def install() -> None:
-    """Makes every Redis connection of this process do so."""
+    """Makes every Redis connection of this process work like this."""
     redis.Channel.encode_body = encode_body
     redis.dumps, redis.loads = dumps, loads
     serialization.register("json", dumps, loads, content_type="application/json", content_encoding="utf-8")

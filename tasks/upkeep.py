@@ -68,7 +68,7 @@ def sweep() -> int:
 
 
 def forget_deletions(retention_ms: int) -> None:
-    """Once an hour, where the log does not keep records for ever."""
+    """Drops remembered deletions that are older than the log, once an hour; none where it keeps records for ever."""
     global _forgotten_at
     if retention_ms < 0 or time.monotonic() - _forgotten_at < FORGET_EVERY_SECONDS:
         return

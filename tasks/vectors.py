@@ -154,8 +154,8 @@ def pause(error: EmbedderUnavailable) -> float:
 
 
 def portions(texts: Sequence[str], first: int) -> Iterator[int]:
-    """Cuts the texts from `first` on, so that a portion takes a second or two, and memory stays bounded: the end of
-    each portion."""
+    """Cuts the texts from `first` on into portions of a second or two, so that memory stays bounded; yields the end of
+    each."""
     size = 0
     for place in range(first, len(texts)):
         length = len(texts[place])
@@ -170,8 +170,8 @@ def portions(texts: Sequence[str], first: int) -> Iterator[int]:
 def vectors_and_reasons(
     embedder: Embedder, texts: Sequence[str], *, one_is_told: bool = True
 ) -> tuple[NDArray[np.float32], dict[int, str]]:
-    """The (n, dimensions) vectors of n texts; and of each text that can have none, by its place, the reason (its row is
-    of no account). The first is the one that the provider names; any others, and what a library raises, are found by
+    """The (n, dimensions) vectors of n texts; and of each text that can have none, by its place, the reason (its row
+    means nothing). The first is the one that the provider names; any others, and what a library raises, are found by
     halving. Raises for outages only."""
     if not texts:
         return np.zeros((0, embedder.dimensions), dtype=np.float32), {}
