@@ -9,7 +9,7 @@ from api.answers import json_answer
 from api.openapi import Answer, Operation
 from api.parts import Parts
 from api.probes import Probe
-from api.problems import first_line
+from db.session import first_line
 
 
 def state(probe: Probe[None]) -> str:

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.problems import Unavailable, first_line
+from api.problems import Unavailable
 from db import providers
 from db.providers import StoredModel
+from db.session import first_line
 from embedder import Embedder, load_provider
 from settings import Settings
 

@@ -17,8 +17,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.kafka_watch import KafkaWatch, Position
-from api.problems import first_line
 from db import console_queries, queries
+from db.session import first_line
 from redis_keys import task_list
 from settings import Settings
 from tasks import numbers_store

@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTo
 
 from api.answers import json_answer
 from db import session
+from db.session import first_line
 from settings import Settings
 
 log = logging.getLogger(__name__)
@@ -104,11 +105,6 @@ def is_bad_value(error: SQLAlchemyError) -> bool:
 
 def pgcode(error: SQLAlchemyError) -> str:
     return getattr(error.orig, "pgcode", None) or "" if isinstance(error, DBAPIError) else ""
-
-
-def first_line(error: BaseException) -> str:
-    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def internal() -> Problem:

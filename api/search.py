@@ -14,9 +14,10 @@ from api.lookup import stored
 from api.model import query_vector
 from api.openapi import Answer, Operation, problem, unavailable
 from api.parts import Parts
-from api.problems import Problem, Unavailable, first_line
+from api.problems import Problem, Unavailable
 from api.schemas import SearchRequest, SimilarQuery
 from db import queries, session, vector_search
+from db.session import first_line
 from embedder import Embedder, EmbedderUnavailable, ModelError, UnembeddableText
 
 log = logging.getLogger(__name__)

@@ -16,12 +16,13 @@ from api import kafka_record, schemas
 from api.answers import json_answer
 from api.openapi import Answer, Operation, problem, unavailable
 from api.parts import Parts
-from api.problems import Problem, first_line
+from api.problems import Problem
 from api.schemas import TraceQuery
 from bridge import message
 from bridge.message import BadRecord, Coordinates
 from db import trace_queries
 from db.queries import Row
+from db.session import first_line
 from settings import Settings
 
 Version = tuple[int, int, int]  # timestamp, partition, offset

@@ -22,11 +22,9 @@ def connect(settings: Settings) -> Iterator[Connection]:
             yield connection.execution_options(isolation_level="AUTOCOMMIT")
     except SQLAlchemyError as error:
         where = f"PostgreSQL at {settings.database_address}:{settings.database_port}"
-        reason = (str(getattr(error, "orig", error)).strip().splitlines() or ["no reason given"])[0]
+        reason = f"{where}: {session.first_line(error)}"
         if session.is_outage(error):
-            raise Unreachable(
-                f"{where}: {reason}; ./status.sh shows what runs (DATABASE_HOST, DATABASE_PORT)"
-            ) from error
-        raise CommandFailed(f"{where}: {reason}") from error
+            raise Unreachable(f"{reason}; ./status.sh shows what runs (DATABASE_HOST, DATABASE_PORT)") from error
+        raise CommandFailed(reason) from error
     finally:
         engine.dispose()

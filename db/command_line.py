@@ -58,9 +58,8 @@ def carry_out(given: argparse.Namespace) -> int:
         return fail(str(error))
     except SQLAlchemyError as error:
         where = f"{chosen.database_address}:{chosen.database_port}"
-        reason = str(getattr(error, "orig", error)).strip().splitlines()[0]
         hint = "is it running? (DATABASE_HOST, DATABASE_PORT)" if session.is_outage(error) else "nothing was changed"
-        return fail(f"PostgreSQL at {where}: {reason}; {hint}")
+        return fail(f"PostgreSQL at {where}: {session.first_line(error)}; {hint}")
     return 0
 
 

@@ -150,6 +150,13 @@ def at_once(engine: Engine) -> Iterator[Connection]:
                 driver.autocommit = False
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what the server said, or of the error itself; no statement and no values, which may be
+    anybody's text."""
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def took_too_long(error: BaseException) -> bool:
     """Whether the server has canceled a statement for its time alone: it is there, and asking for less can help."""
     return isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) == errorcodes.QUERY_CANCELED

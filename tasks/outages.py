@@ -5,6 +5,8 @@ from typing import Any
 
 from celery import Task
 
+from db import session
+
 log = logging.getLogger(__name__)
 
 
@@ -13,8 +15,8 @@ class Outage(Exception):
 
 
 def reason(error: Exception) -> str:
-    """The first line of what the database said; no statement and no values, which may be anybody's text."""
-    return (str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__])[0][:500]
+    """What the database said, in a line of at most 500 characters."""
+    return session.first_line(error)[:500]
 
 
 def retry(task: Task, outage: Outage, **kwargs: Any) -> Exception:

@@ -7,7 +7,8 @@ from typing import Any
 
 from celery import Celery, states
 
-from api.problems import Unavailable, first_line
+from api.problems import Unavailable
+from db.session import first_line
 from settings import Settings
 from tasks.broker import BROKER_ERRORS
 
