@@ -52,14 +52,14 @@ worker_send_task_events = True
 worker_hijack_root_logger = True
 worker_consumer = "tasks.pulse:Consumer"
 
-# Broker and results. Every wait has an end, and a lost connection is sought again for ever. Each connection that has
-# gone silent costs its user one time-out, one after the other; nothing that Redis is asked takes longer than a second.
+# Broker and results. Every wait has an end, and a lost connection is tried again for ever. Each connection that has
+# gone silent costs its user a time-out, one after the other; nothing that Redis is asked takes longer than a second.
 broker_url = _settings.redis_address
 result_backend = f"tasks.results:PolledRedisBackend+{_settings.redis_address}"
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
-# Messages in a worker's hand are not kept in Redis as well: leases bring back what a killed worker had, and sooner. It
-# would cost two more round trips a task, and each text a third way through Redis.
+# Redis keeps no copy of the messages in a worker's hand: leases bring back what a killed worker had, and sooner. A copy
+# would cost each task two more round trips, and send each text through Redis a third time.
 broker_transport_options = {
     "ack_emulation": False,
     "body_encoding": UTF_8,

@@ -38,8 +38,8 @@ def on_starting(server: Any) -> None:
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Ends a worker with its master, where the system can (Linux). One that outlived it would keep the port from the
-    next master for up to 20 s, and let calls wait in its backlog."""
+    """Has the system end a worker with its master, where it can (Linux). A worker that outlived it would keep the port
+    from the next master for up to 20 s, and calls would wait in its backlog."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -53,7 +53,7 @@ def post_worker_init(worker: Any) -> None:
 
 def child_exit(server: Any, worker: Any) -> None:
     if METRICS_DIRECTORY in os.environ:
-        # Not above: it settles at its import whether numbers are shared, and the workers inherit what was imported.
+        # Not at the top: the import settles whether numbers are shared, and the workers inherit what was imported.
         from prometheus_client import multiprocess
 
         multiprocess.mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]

@@ -87,7 +87,8 @@ def view(operation: Operation, parts: Parts) -> Callable[..., Response]:
 
 
 def finished(response: Response) -> Response:
-    """What holds for every answer: the request was taken whole, and headers; a page says itself what it may load."""
+    """What every answer has in common: its request was read to the end, and it has these headers. A page says itself
+    what it may load."""
     incoming.drain(request)
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Referrer-Policy", "no-referrer")

@@ -1,7 +1,7 @@
-"""API keys. With API_KEYS set, every call but the open ones wants one; a browser gets it once, and then has a cookie.
+"""API keys. With API_KEYS set, every call but the open ones wants one; a browser sends it once, and gets a cookie.
 
-The cookie holds when it ends and an HMAC of that under the key, so that nothing is kept here, it ends by itself, and it
-ends at once where its key is taken out of API_KEYS.
+The cookie holds the time when it ends, and an HMAC of that under the key. So nothing is kept here, and a cookie ends by
+itself, or at once when its key is taken out of API_KEYS.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ PURPOSE = b"a session of the web console until "
 
 
 def digest(key: str) -> bytes:
-    """Keys are compared as digests, which all have one length."""
+    """Keys are compared by their digests, which have all the same length."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 

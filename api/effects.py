@@ -50,8 +50,8 @@ def wait_until_deleted(parts: Parts, message_id: str, appended: Appended) -> boo
 def wait(parts: Parts, look: Look) -> bool:
     """What `look` says once it is not None; False when the time is over.
 
-    So ends a wait that has become long while too many others are long as well: nothing is being stored then, and the
-    threads are wanted for other calls. A database that is away says nothing about the record, and is asked again.
+    A wait that has become long also ends when too many others are long as well: nothing is being stored then, and the
+    threads are needed for other calls. A database that is away says nothing about the record, and is asked again.
     """
     began = time.monotonic()
     pause = FIRST_PAUSE

@@ -1,4 +1,4 @@
-"""The trace context of a call: handed on to Kafka in a record's headers, with OpenTelemetry or without it."""
+"""The trace context of a call, which goes on to Kafka in a record's headers, with OpenTelemetry or without it."""
 
 import re
 from collections.abc import Callable, MutableMapping

@@ -22,7 +22,7 @@ _call = threading.local()
 
 
 def bound() -> None:
-    """For the whole process, from now on. COPY is then impossible, so this is for the APIs' own processes only."""
+    """Bounds all waits of this process from now on. COPY is impossible then: this is for the APIs' processes only."""
     extensions.set_wait_callback(wait)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 11)
 
-# Marks a process that was started by this module, so that a broken .venv ends in a message and not in a circle.
+# Marks a process that this module has started, so that a broken .venv ends in a message and not in an endless loop.
 MARK = "checkout"
 
 

@@ -39,7 +39,7 @@ class NoSuchTopic(CommandFailed):
 
 
 def common(settings: Settings) -> dict[str, object]:
-    # The library tells of each attempt on its log; the command says it once.
+    # kafka-python logs each attempt; the command says it once.
     logging.getLogger("kafka").setLevel(logging.CRITICAL + 1)
     return {
         **settings.kafka_client(),

@@ -133,8 +133,8 @@ def messages_of(connection: Connection, jobs: Sequence[int], lease: str | None) 
 
 
 def release_jobs(connection: Connection, jobs: Sequence[int], lease: str, *, seconds: float) -> None:
-    """Gives jobs back that an outage has kept from being done: they may be claimed again after `seconds`, and the
-    attempt does not count."""
+    """Gives jobs back that could not be done now, through no fault of their own: they may be claimed again after
+    `seconds`, and the attempt does not count."""
     connection.execute(
         text("""
             UPDATE embedding_jobs SET lease = NULL, attempts = greatest(attempts - 1, 0),

@@ -1,6 +1,6 @@
-"""A JSON endpoint of somebody else's: connections that are kept, and what each failure means to the one who embeds.
+"""A JSON endpoint of somebody else's: its connections, which are kept, and what each failure means for the embedding.
 
-Nothing is tried again here, but for a kept connection that the server has closed meanwhile: the tasks know how to wait.
+Nothing is tried again here, unless the server has closed a kept connection meanwhile: the tasks know how to wait.
 The key goes into the request's header, and into no error, log or repr.
 """
 

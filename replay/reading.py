@@ -13,10 +13,10 @@ from kafka.errors import KafkaTimeoutError
 
 POLL_MS = 200
 POLL_RECORDS = 500
-SILENCE_SECONDS = 9.0  # nothing came although there is more: Kafka has gone
-FAR = 2_000  # records further than this are reached by a seek, not by reading up to them
+SILENCE_SECONDS = 9.0  # where nothing comes for so long although there is more, Kafka has gone
+FAR = 2_000  # what lies further away than this is reached by a seek, not by reading up to it
 
-# Of a partition, by its number, what is still to be read: from an offset up to another.
+# What is still to be read of a partition: its number, from which offset, and up to which, which is not read.
 Unread = tuple[int, int, int]
 
 
@@ -48,6 +48,9 @@ def drain(
     patience: float,
     commit: bool = False,
 ) -> Iterator[ConsumerRecord]:
+    """Records of the consumer's partitions: at most `limit`, until all have reached these ends and nothing more came
+    for `patience` seconds. With `commit` what was taken is committed. Raises KafkaTimeoutError when Kafka stops
+    answering before the ends."""
     taken = 0
     quiet_since = time.monotonic()
     while limit is None or taken < limit:

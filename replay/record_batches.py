@@ -27,7 +27,7 @@ _record = tuple.__new__
 
 
 def install() -> None:
-    """Makes every consumer of this process read so."""
+    """Makes every consumer of this process read batches like this."""
     Fetcher.PartitionRecords = QuickPartitionRecords
 
 

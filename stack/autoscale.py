@@ -20,7 +20,7 @@ from stack.pipeline import QUEUES
 LOOK_SECONDS = 1.0
 # A burst is over sooner than a new worker is there.
 UP_SECONDS = 3.0
-# A worker costs its start: the model is loaded and compiled. So it stays for a while.
+# To start a worker costs something: the model is loaded and compiled. So it stays for a while.
 DOWN_SECONDS = 30.0
 
 
@@ -49,7 +49,8 @@ class Wish:
 
 
 def waiting(settings: Settings, queue: str) -> int | None:
-    """The tasks that wait for a queue, and those that are yet to be made; None where that cannot be known."""
+    """How many tasks wait in a queue, those included that texts in PostgreSQL will become; None where that cannot be
+    known."""
     tasks = probes.queue_length(settings, queue)
     if tasks is None or queue != "embed":
         return tasks
@@ -58,7 +59,8 @@ def waiting(settings: Settings, queue: str) -> int | None:
 
 
 def follow(settings: Settings, wishes: dict[str, Wish], say: Callable[[str], None]) -> None:
-    """One look at each queue, and what comes of it. Raises StackError of the last queue that could not be scaled."""
+    """Looks at each queue once, and scales it where that is wanted. Raises the StackError of the last queue for which
+    that failed."""
     now = scale.counts(scale.running(settings))
     failed: StackError | None = None
     for queue, wish in wishes.items():

@@ -1,6 +1,7 @@
-"""Marks of workers that are to end for good: the supervisor starts whatever has ended again, and that one waits then.
+"""Marks of workers that are to end for good. The supervisor starts again whatever has ended, so what it starts in the
+place of a marked worker only waits to be stopped.
 
-A mark counts as long as the command that set it lives, so that one which was killed leaves no worker waiting for ever.
+A mark counts as long as the command lives that has set it: one that was killed leaves no worker waiting for ever.
 """
 
 import json

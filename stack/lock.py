@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stack.errors import StackError
 
-# A start goes on in the Python of `.venv`, in the same process: the lock goes along as this descriptor.
+# Names the descriptor of the lock for a start that goes on in the Python of `.venv`, which is the same process.
 _HANDED_ON = "TEXT_PIPELINE_LOCK_FD"
 
 

@@ -1,4 +1,4 @@
-"""`scale`: starts and ends worker processes of a queue while the system runs. What runs counts, not the settings.
+"""`scale`: starts and ends worker processes of a queue while the system runs. It goes by what runs, not by settings.
 
 A worker that goes takes no new task, ends the one in hand however long that takes, and hands back what it had fetched:
 nothing is lost, and nothing is done twice.
@@ -27,7 +27,7 @@ _STOP_SECONDS = 15.0
 
 
 class WrongNumber(WrongUsage):
-    """So many workers there cannot be."""
+    """There cannot be so many workers."""
 
 
 def counts(known: System) -> dict[str, int]:
@@ -110,7 +110,7 @@ def _hopeless(settings: Settings, part: Part) -> str | None:
 
 
 def _retire(known: System, queue: str, numbers: Sequence[int], patience: float) -> None:
-    """Ends workers when they have done what they have in hand. The supervisor alone would kill them after seconds."""
+    """Ends workers once their tasks in hand are done. The supervisor by itself would kill them after some seconds."""
     names = [worker_name(queue, number) for number in numbers]
     for name in names:
         leaving.mark(known.settings, name)

@@ -102,7 +102,8 @@ def _hopeless(settings: Settings, name: str) -> str | None:
 
 
 def _still_running(settings: Settings, parts: Iterable[Part], talk: Supervisor) -> None:
-    """A part without a question of its own is well when it runs and was not started twice."""
+    """Raises Unhealthy for a part that does not run, or had to be started twice: for some parts there is no other sign
+    of health."""
     running = talk.running([part.name for part in parts])
     for part in parts:
         known = record.read(settings, part.name)

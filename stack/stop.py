@@ -67,7 +67,7 @@ def _end_supervisor(settings: Settings, talk: Supervisor | None) -> bool:
 def end_orphans(settings: Settings) -> bool:
     """Ends processes of this system that no supervisor looks after; says whether there were any.
 
-    Its own are those that a start wrote down (by pid and time of birth) and those that carry its DATA_DIR as a mark.
+    Known are those that a start wrote down, by pid and the time they began, and those that carry DATA_DIR as a mark.
     """
     orphans: dict[Identity, int] = {}
     for pid in processes.marked(settings):

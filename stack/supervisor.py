@@ -155,7 +155,7 @@ class _Transport(xmlrpc.client.Transport):
 
 
 class Supervisor:
-    """The conversation with a supervisor. One that dies meanwhile raises OSError."""
+    """The conversation with a supervisor. Calls raise OSError where it has died meanwhile."""
 
     def __init__(self, settings: Settings) -> None:
         transport = _Transport(places.socket(settings))
@@ -179,10 +179,10 @@ class Supervisor:
             try:
                 self._calls.stopProcess(name, False)
             except xmlrpc.client.Fault:
-                pass  # NOT_RUNNING: it is what was wanted
+                pass  # NOT_RUNNING: as was wanted
 
     def signal(self, name: str, signal: str) -> None:
-        """One that ends of it is started again, as after any death."""
+        """Sends a signal to a part. One that ends because of it is started again, as after any death."""
         try:
             self._calls.signalProcess(name, signal)
         except xmlrpc.client.Fault:
