@@ -148,7 +148,6 @@ def ask_all(live: Live, queries: Sequence[Text], narrowed: Mapping[str, str]) ->
         http.trust_env = False
         for each in queries:
             began = time.perf_counter()
-            # More than the limit, so that what comes in meanwhile does not push the held ones out of the answer.
             answer = http.post(url, json={"query": each.text, "limit": LIMIT, **narrowed}, timeout=30)
             asked.milliseconds.append(1000 * (time.perf_counter() - began))
             answer.raise_for_status()
