@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from db import commands, outbox, queries, vector_search
-from db.__main__ import retry_failed
+from db.command_line import retry_failed
 from db.outbox import Job
 from settings import Settings
 from tests.samples import (
