@@ -92,10 +92,11 @@ UPSERT = f"""
 ANY_DELETED = "EXISTS (SELECT FROM deleted_messages)"
 SOME_DELETED = text("SELECT EXISTS (SELECT FROM deleted_messages WHERE id = ANY (:ids ::uuid[]))")
 
-# A deletion by psql that was under way when UPSERT looked: its row was waited for, and is now to be respected.
+# A deletion by psql that was under way when UPSERT looked: its row was waited for, and is now to be respected. Of what
+# was written alone: a row that was typed after its deletion has that version, too.
 UNDO_DELETED = """
     DELETE FROM text_messages t USING deleted_messages d
-    WHERE d.id = ANY (:ids ::uuid[]) AND t.id = d.id
+    WHERE d.id = ANY ({written} ::uuid[]) AND t.id = d.id
         AND (d.version_timestamp, d.version_partition, d.version_offset)
             >= (t.version_timestamp, t.version_partition, t.version_offset)
     RETURNING t.id::text
@@ -116,7 +117,7 @@ STORE_FEW = text(f"""
     SELECT set_config('text_pipeline.written', coalesce(array_agg(id), '{{}}')::text, true),
         set_config('text_pipeline.unchanged', coalesce(array_agg(id) FILTER (WHERE NOT changed), '{{}}')::text, true),
         set_config('text_pipeline.all_new', (count(*) FILTER (WHERE new) = :count)::text, true) FROM written;
-    WITH undone AS ({UNDO_DELETED})
+    WITH undone AS ({UNDO_DELETED.format(written="current_setting('text_pipeline.written')")})
     SELECT set_config('text_pipeline.undone', coalesce(array_agg(id), '{{}}')::text, true) FROM undone;
     SELECT current_setting('text_pipeline.jobs'), current_setting('text_pipeline.written')::text[],
         current_setting('text_pipeline.undone')::text[], current_setting('text_pipeline.unchanged')::text[],
@@ -244,7 +245,7 @@ def store(
         ).one()
         jobs = [int(job) for job in collected.split(",")[1:]]
         if any_deleted and some_deleted(connection, texts):
-            undone = connection.execute(text(UNDO_DELETED), {"ids": array(record.id for record, _ in texts)})
+            undone = connection.execute(text(UNDO_DELETED.format(written=":ids")), {"ids": array(written)})
             written = written - set(undone.scalars())
     stored = {record.id: str(record.message) for record, _ in texts if record.id in written}
     return Stored(jobs, stored, all_new, told["lease"] is not None and len(jobs) == 1, unchanged)

@@ -203,7 +203,7 @@ class TestDeletions:
         tombstone = a_record(None, SECOND, id=record.id)
         persist(database, record, tombstone)
         type_row(database, record.id, "typed")
-        for batch in ([record], [tombstone], [record, tombstone]):
+        for batch in ([record], [tombstone], [record, tombstone], [record, a_record("beside it")]):
             persist(database, *batch)
             found = row(database, record.id)
             assert found is not None, f"gone after {batch}"

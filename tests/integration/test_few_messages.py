@@ -150,6 +150,18 @@ def test_a_deletion_by_hand_that_was_under_way_is_respected(database: Engine) ->
     assert stored is None or stored.texts == {}  # None: it has waited for too long
 
 
+def test_a_row_typed_for_a_deleted_id_outlives_a_replay(database: Engine) -> None:
+    record = named("gone", "once", at(1))
+    persist(database, record)
+    run(database, "DELETE FROM text_messages")
+    run(database, "INSERT INTO text_messages (id, message) VALUES (CAST(:id AS uuid), 'typed')", id=record.id)
+    for batch in ([record], [record, a_record("beside it")]):
+        stored = few(database, *batch)
+        assert stored is not None
+        assert record.id not in stored.texts
+        assert "typed" in [found["message"] for found in ask(database, ROWS)], f"gone after {batch}"
+
+
 def test_an_outage_is_told(settings: object, database: Engine) -> None:
     with session.at_once(database) as connection:
         connection.exec_driver_sql("SELECT 1")
