@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import email.utils
 import http.client
+import io
 import json
+import socket
 import ssl
 import time
 import weakref
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from embedder.protocol import EmbedderUnavailable
 from settings import InvalidSetting
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 # Answers that speak of the input, not of the service.
 REFUSED_INPUT = {400, 413, 422}
@@ -29,6 +34,10 @@ WHAT_TO_DO = {
     404: "check OPENAI_BASE_URL and OPENAI_MODEL",
     405: "check OPENAI_BASE_URL",
 }
+
+# Of an answer: more than a thousand long vectors as numbers. It is read in pieces, whatever length it says it has.
+MOST_BYTES = 2**27
+PIECE_BYTES = 2**20
 
 
 class Refused(Exception):
@@ -43,6 +52,7 @@ class Endpoint:
         try:
             parts = urlsplit(base_url)
             self.host, self.port = parts.hostname or "", parts.port
+            self.host.encode("idna"), parts.path.encode("ascii")  # as they are sent
         except ValueError:
             self.host = ""
         if not self.host or parts.scheme not in ("http", "https") or parts.query or parts.username:
@@ -80,10 +90,12 @@ class Endpoint:
         except IndexError:
             connection, kept = self._connect(), False
         try:
+            if kept:
+                connection.sock.settimeout(self.timeout)
             connection.request("POST", self.path, body=body, headers=dict(headers))
             response = connection.getresponse()
-            answer = response.read()
-        except (OSError, http.client.HTTPException) as error:
+            answer = read_all(response)
+        except (OSError, http.client.HTTPException, ValueError) as error:  # the last of a chunk of less than nothing
             connection.close()
             if kept and isinstance(error, ConnectionError):  # closed by the server while it was not used
                 return self._exchange(body, headers)
@@ -95,9 +107,13 @@ class Endpoint:
         return response.status, response.getheader("Retry-After"), answer
 
     def _connect(self) -> http.client.HTTPConnection:
-        if self._tls is None:
-            return http.client.HTTPConnection(self.host, self.port, timeout=self.timeout)
-        return http.client.HTTPSConnection(self.host, self.port, timeout=self.timeout, context=self._tls)
+        connection = (
+            http.client.HTTPConnection(self.host, self.port, timeout=self.timeout)
+            if self._tls is None
+            else http.client.HTTPSConnection(self.host, self.port, timeout=self.timeout, context=self._tls)
+        )
+        connection.response_class = Response
+        return connection
 
     def _reason(self, answer: bytes) -> str:
         """What an answer says went wrong, in one line."""
@@ -106,12 +122,57 @@ class Endpoint:
             said = json.loads(text)
             error = said.get("error", said)
             text = str(error.get("message") or error) if isinstance(error, dict) else str(error)
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             pass
         text = " ".join(text.split())
         if self._key:
             text = text.replace(self._key, "***")
         return text[:200] or "no reason given"
+
+
+class Response(http.client.HTTPResponse):
+    """An answer that is there to its last byte within the time-out, which a socket has for each piece alone."""
+
+    def __init__(self, sock: socket.socket, *more: Any, **named: Any) -> None:
+        super().__init__(sock, *more, **named)
+        self.fp = io.BufferedReader(Until(self.fp.detach(), sock))
+
+
+class Until(io.RawIOBase):
+    """What a socket brings before its time-out is over, counted from now."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self.raw = raw
+        self.sock = sock
+        self.until = time.monotonic() + (sock.gettimeout() or 0.0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self.sock.settimeout(left)
+        return self.raw.readinto(buffer)
+
+    def close(self) -> None:
+        self.raw.close()
+        super().close()
+
+
+def read_all(response: http.client.HTTPResponse) -> bytes:
+    """The body of an answer. Raises what http.client does, and HTTPException where it is too large."""
+    pieces: list[bytes] = []
+    size = 0
+    while piece := response.read(PIECE_BYTES):
+        pieces.append(piece)
+        size += len(piece)
+        if size > MOST_BYTES:
+            raise http.client.HTTPException(f"an answer of more than {MOST_BYTES >> 20} MB")
+    if response.length:
+        raise http.client.IncompleteRead(b"".join(pieces), response.length)
+    return b"".join(pieces)
 
 
 def close_all(connections: deque[http.client.HTTPConnection]) -> None:
@@ -127,5 +188,5 @@ def seconds(retry_after: str | None) -> float | None:
         if retry_after.strip().isdecimal():
             return float(retry_after)
         return max(0.0, email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

@@ -120,15 +120,17 @@ def read_vectors(answer: bytes, count: int, endpoint: Endpoint) -> Vectors:
     try:
         rows: list[Any] = [None] * count
         for item in json.loads(answer)["data"]:
-            vector = item["embedding"]
+            vector, place = item["embedding"], item["index"]
             if vector is None:
                 raise Refused("it gives null instead of a vector")
+            if place < 0 or rows[place] is not None:
+                raise ValueError(f"a second vector, or none, for text {place}")
             if isinstance(vector, str):
-                rows[item["index"]] = np.frombuffer(base64.b64decode(vector, validate=True), dtype="<f4")
+                rows[place] = np.frombuffer(base64.b64decode(vector, validate=True), dtype="<f4")
             else:
-                rows[item["index"]] = np.array(vector, dtype=np.float32)
+                rows[place] = np.array(vector, dtype=np.float32)
         if any(row is None or row.ndim != 1 or not len(row) for row in rows):
             raise ValueError("not a vector for each text")
         return np.stack(rows)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
         raise EmbedderUnavailable(f"{endpoint} gives no embeddings but {answer[:100]!r} ({error})") from None

@@ -1,16 +1,18 @@
 """The openai provider against a real HTTP server: which failure is an outage, which is the text's, and what leaks."""
 
+import contextlib
 import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
+from functools import partial
 
 import numpy as np
 import pytest
 
-from embedder import EmbedderUnavailable, ModelError, UnembeddableText, load_provider
+from embedder import EmbedderUnavailable, ModelError, UnembeddableText, http_endpoint, load_provider
 from settings import InvalidSetting, Settings
 from tests.embedder_parts import HASHING, KEY, Answer, EmbeddingServer, embedding_server
 
@@ -109,6 +111,7 @@ def test_an_outage_is_an_outage(server: EmbeddingServer, status: int) -> None:
         ("a date in a minute", 30, 60),
         ("soon", None, None),
         ("-1", None, None),
+        (f"Mon, 01 Jan 2030 00:00:00 +{'9' * 30}", None, None),
     ],
 )
 def test_retry_after_is_passed_on(server: EmbeddingServer, value: str, least: float | None, most: float | None) -> None:
@@ -131,7 +134,10 @@ def test_retry_after_is_passed_on(server: EmbeddingServer, value: str, least: fl
     ["", "not JSON", "[]", "{}", "null", '{"data": []}', '{"data": [{"index": 0}]}',
      '{"data": [{"index": 1, "embedding": [1.0]}]}',
      '{"data": [{"index": 0, "embedding": "!!"}]}', '{"data": [{"index": 0, "embedding": []}]}',
-     '{"data": [{"index": 0, "embedding": ["x"]}]}', '{"data": [{"index": 0, "embedding": [[1.0]]}]}'],
+     '{"data": [{"index": 0, "embedding": ["x"]}]}', '{"data": [{"index": 0, "embedding": [[1.0]]}]}',
+     '{"data": [{"index": -1, "embedding": [1.0]}]}', '{"data": [{"index": 0, "embedding": [%s]}]}' % ("9" * 400),
+     '{"data": [{"index": 0, "embedding": [1.0]}, {"index": 0, "embedding": [2.0]}]}', "[" * 100_000],
+    ids=lambda body: body[:60],
 )  # fmt: skip
 def test_an_answer_without_embeddings_is_an_outage(server: EmbeddingServer, body: str) -> None:
     embedder = load_provider(server.settings())
@@ -177,6 +183,54 @@ def test_an_answer_that_does_not_come_is_an_outage(server: EmbeddingServer) -> N
         began = time.monotonic()
         with pytest.raises(EmbedderUnavailable, match="timed out"):
             load_provider(server.settings(openai_base_url=url, openai_timeout_seconds=0.2))
+        assert time.monotonic() - began < 5
+
+
+def drips(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+    for _ in range(200):
+        connection.sendall(b" ")
+        time.sleep(0.05)
+
+
+def without_end(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    while True:
+        connection.sendall(b" " * 2**16)
+
+
+def of_length(length: int, connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n{}" % length)
+
+
+def in_odd_chunks(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n{}\r\n")
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [drips, without_end, partial(of_length, 2**62), partial(of_length, 10**30), in_odd_chunks],
+    ids=["drips", "without an end", "very long", "too long for a number", "odd chunks"],
+)
+def test_an_answer_that_is_none_is_an_outage(
+    answers: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_endpoint, "MOST_BYTES", 2**20)
+
+    def serve() -> None:
+        connection, _ = listening.accept()
+        with connection, contextlib.suppress(OSError):
+            while b"probe" not in connection.recv(2**16):
+                pass
+            answers(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        chosen = Settings(embedding_provider="openai", openai_base_url=url, openai_timeout_seconds=0.5)
+        began = time.monotonic()
+        with pytest.raises(EmbedderUnavailable, match="cannot be reached"):
+            load_provider(chosen)
         assert time.monotonic() - began < 5
 
 
@@ -245,6 +299,8 @@ def test_without_a_key_none_is_sent(server: EmbeddingServer) -> None:
         {"openai_base_url": "http://"},
         {"openai_base_url": "http://host:port/v1"},
         {"openai_base_url": "http://user:password@host/v1"},
+        {"openai_base_url": "http://a..b/v1"},
+        {"openai_base_url": "http://host/vé"},
         {"openai_api_key": "a\nb"},
         {"openai_api_key": "schlüssel"},
         {"openai_dimensions": "many"},
