@@ -14,7 +14,7 @@ from api.problems import Unavailable
 from db import providers
 from db.providers import StoredModel
 from db.session import first_line
-from embedder import Embedder, load_provider
+from embedder import Embedder, ModelError, load_provider
 from settings import Settings
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,11 @@ class Model:
         chosen, said = providers.settings_for(self.settings, stored)
         if said is not None:
             log.warning("%s", said)
-        return load_provider(chosen)
+        provider = load_provider(chosen)
+        misfit = providers.misfit(stored, provider.model, provider.dimensions)
+        if misfit is not None:
+            raise ModelError(misfit)
+        return provider
 
     def prepare(self, name: str) -> None:
         """Begins to load a model that will soon be the active one. Returns at once."""

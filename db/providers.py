@@ -80,6 +80,17 @@ def settings_for(settings: Settings, stored: StoredModel | None) -> tuple[Settin
     )
 
 
+def misfit(stored: StoredModel | None, model: str, dimensions: int) -> str | None:
+    """Why the vectors of a provider are not like those that are stored under its model's name, or None: what an
+    endpoint has under a name may change, and PostgreSQL compares no two lengths."""
+    if stored is None or stored.name != model or stored.dimensions == dimensions:
+        return None
+    return (
+        f"the vectors of {model} in the database have {stored.dimensions} dimensions, the provider makes {dimensions}: "
+        "set what it asks back, or change to a model of another name with `python -m db reembed`"
+    )
+
+
 def active(connection: Connection) -> StoredModel | None:
     """The model whose vectors answer searches; None before the first worker has started."""
     row = connection.execute(

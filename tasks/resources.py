@@ -49,6 +49,9 @@ def embedder() -> Embedder:
     if stored is not None and providers.recorded(chosen) == stored.settings:
         provider = loaded.get(stored.name)
     provider = provider or load_provider(chosen)
+    misfit = providers.misfit(stored, provider.model, provider.dimensions)
+    if misfit is not None:
+        raise ModelError(misfit)
     with engine().begin() as connection:
         active = outbox.register_model(connection, provider.model, provider.dimensions, providers.recorded(chosen))
     if active != provider.model:

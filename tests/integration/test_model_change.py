@@ -12,6 +12,8 @@ import pytest
 import requests
 from sqlalchemy import Engine, text
 
+from api.model import Model
+from api.problems import Unavailable
 from db import index_catalogue, outbox, providers, reembed_command, reembedding, reembedding_status, second_set
 from db.outbox import ModelSwitched
 from embedder import ModelError
@@ -581,3 +583,33 @@ def test_settings_that_nobody_chose_are_an_error(
     assert reembed(other, "--no-wait") == 0
     assert resources.embedder().model == OLD
     resources.embedder.cache_clear()
+
+
+def begin_worker(monkeypatch: pytest.MonkeyPatch, database: Engine, chosen: Settings) -> None:
+    """The worker's resources in this process, as they are at its start."""
+    monkeypatch.setattr(resources, "engine", lambda: database)
+    monkeypatch.setattr("settings.load", lambda: chosen)
+    monkeypatch.setattr(resources, "loaded", {})
+    resources.embedder.cache_clear()
+
+
+def test_another_length_under_the_same_name_is_an_error(
+    database: Engine, chosen: Settings, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vector of it would make every search fail."""
+    here = Settings(**{**chosen.__dict__, "embedding_provider": "openai"})
+    begin_worker(monkeypatch, database, here)
+    assert resources.embedder().dimensions == 384
+    gate.RequestHandlerClass = Shortened
+    begin_worker(monkeypatch, database, here)
+    with pytest.raises(ModelError, match=r"have 384 dimensions, the provider makes 50.*reembed"):
+        resources.embedder()
+    resources.embedder.cache_clear()
+
+    def stored(_name: str | None) -> providers.StoredModel | None:
+        with database.begin() as connection:
+            return providers.active(connection)
+
+    api = Model(here, stored)
+    with pytest.raises(Unavailable, match="have 384 dimensions"):
+        api.ready()
