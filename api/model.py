@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.problems import Unavailable
 from db import providers
-from db.providers import StoredModel
+from db.providers import Recorded, StoredModel
 from db.session import first_line
 from embedder import Embedder, ModelError, load_provider
 from settings import Settings
@@ -35,7 +35,7 @@ class Model:
     ) -> None:
         self.settings = settings
         self._stored = stored
-        self._next: Embedder | None = None
+        self._next: tuple[Embedder, Recorded] | None = None
         self._prepared: str | None = None
         self._lock = threading.Lock()
         self._embedder: Embedder | None = None
@@ -77,8 +77,10 @@ class Model:
         except SQLAlchemyError as error:
             log.warning("which model is the active one is not known: %s", first_line(error))
             stored = None
-        if stored is not None and self._next is not None and self._next.model == stored.name:
-            return self._next
+        if stored is not None and self._next is not None:
+            embedder, made_by = self._next
+            if embedder.model == stored.name and made_by == stored.settings:
+                return embedder
         chosen, said = providers.settings_for(self.settings, stored)
         if said is not None:
             log.warning("%s", said)
@@ -106,7 +108,7 @@ class Model:
         except Exception as error:  # whatever a model's library raises: it is tried again when it is needed
             log.warning("the model %s, which is to be the next one, cannot be loaded", name, exc_info=error)
         else:
-            self._next = embedder
+            self._next = embedder, stored.settings
 
     def follow(self, active: str | None) -> None:
         """Sees to it that the provider is that of the active model; waits a little for it. Raises Unavailable."""

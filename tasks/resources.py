@@ -5,11 +5,13 @@ Made at first use, in the process that uses it: connections and models do not su
 
 import logging
 from functools import cache
+from typing import NamedTuple
 
 from sqlalchemy import Engine
 
 import settings
 from db import outbox, providers, session
+from db.providers import Recorded
 from embedder import Embedder, ModelError, load_provider
 
 log = logging.getLogger(__name__)
@@ -29,8 +31,15 @@ def side_engine() -> Engine:
     return session.connect_engine(settings.load().database_url(), "worker, aside")
 
 
+class Loaded(NamedTuple):
+    """A provider, and the settings that made it, as they are recorded."""
+
+    provider: Embedder
+    settings: Recorded
+
+
 # By model name: the active model's provider, and that of the one that is on its way.
-loaded: dict[str, Embedder] = {}
+loaded: dict[str, Loaded] = {}
 
 
 @cache
@@ -45,32 +54,33 @@ def embedder() -> Embedder:
     chosen, said = providers.settings_for(settings.load(), stored)
     if said is not None:
         log.warning("%s", said)
-    provider = None
-    if stored is not None and providers.recorded(chosen) == stored.settings:
-        provider = loaded.get(stored.name)
-    provider = provider or load_provider(chosen)
+    wanted = providers.recorded(chosen)
+    known = loaded.get(stored.name) if stored is not None else None
+    provider = known.provider if known is not None and known.settings == wanted else load_provider(chosen)
     misfit = providers.misfit(stored, provider.model, provider.dimensions)
     if misfit is not None:
         raise ModelError(misfit)
     with engine().begin() as connection:
-        active = outbox.register_model(connection, provider.model, provider.dimensions, providers.recorded(chosen))
+        active = outbox.register_model(connection, provider.model, provider.dimensions, wanted)
     if active != provider.model:
         raise ModelError(
             f"the vectors in the database are of {active}, the provider makes {provider.model}: "
             f"set EMBEDDING_PROVIDER back, or run `python -m db reembed` to make them all anew"
         )
     loaded.clear()
-    loaded[provider.model] = provider
+    loaded[provider.model] = Loaded(provider, wanted)
     return provider
 
 
 def second_embedder(model: str) -> Embedder:
     """The provider of a model that is made beside the active one. Raises ModelError, EmbedderUnavailable,
     InvalidSetting."""
-    if model in loaded:
-        return loaded[model]
     with engine().begin() as connection:
         stored, active = providers.named(connection, model), providers.active(connection)
+    known = loaded.get(model)
+    # A change may have been given up, and begun again with another address.
+    if known is not None and (stored is None or known.settings == stored.settings):
+        return known.provider
     if stored is None or stored.settings is None:
         raise ModelError(f"the database does not know the model {model} any more")
     provider = load_provider(providers.with_recorded(settings.load(), stored.settings))
@@ -81,5 +91,5 @@ def second_embedder(model: str) -> Embedder:
         )
     for other in [name for name in loaded if active is None or name != active.name]:
         del loaded[other]
-    loaded[model] = provider
+    loaded[model] = Loaded(provider, stored.settings)
     return provider

@@ -22,7 +22,7 @@ from records import Record
 from settings import Settings
 from tasks import resources
 from tasks.embed import embed_text
-from tests.embedder_parts import KEY, Embeddings, Gate
+from tests.embedder_parts import KEY, Embeddings, Gate, a_gate
 from tests.parts import Running, eventually
 from tests.samples import (
     LEASE,
@@ -613,3 +613,24 @@ def test_another_length_under_the_same_name_is_an_error(
     api = Model(here, stored)
     with pytest.raises(Unavailable, match="have 384 dimensions"):
         api.ready()
+
+
+def test_a_change_that_is_begun_again_goes_by_its_new_settings(
+    database: Engine, chosen: Settings, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin_worker(monkeypatch, database, chosen)
+    assert resources.embedder().model == OLD
+    assert reembed(chosen, *OPTIONS, "--no-wait") == 0
+    first = resources.second_embedder(NEW)
+    assert resources.second_embedder(NEW) is first
+    assert reembed(chosen, "undo", "--yes", "--no-wait") == 0
+    with database.begin() as connection:
+        while second_set.drop_piece(connection, the_change_in(connection)):
+            pass
+    assert resources.second_embedder(NEW) is first  # a task that came late: its jobs are gone
+    with a_gate() as other:
+        assert reembed(chosen, *OPTIONS, "--set", f"OPENAI_BASE_URL={other.url}", "--no-wait") == 0
+        asked = len(other.requests)
+        resources.second_embedder(NEW).embed(["one"])
+        assert len(other.requests) > asked
+    resources.embedder.cache_clear()
