@@ -141,7 +141,8 @@ def put_in_order(connection: Connection, settings: Settings) -> None:
         """),
         {"name": NAME},
     ).scalars():
-        connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+        quoted = connection.dialect.identifier_preparer.quote_identifier(name)  # somebody may have renamed it
+        connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {quoted}")
     for part, model, state in catalogue(connection):
         if state == "ready":
             live = count(connection, model, part.from_id, part.to_id)

@@ -153,6 +153,19 @@ def test_a_part_whose_index_somebody_dropped_is_slower_and_not_wrong(stored: Sto
     assert ranges(stored.engine) == [(1, 301)]
 
 
+@pytest.mark.parametrize("name", ["an old one", "OLD", "100%", 'with "quotes"'])
+def test_an_index_that_somebody_renamed_does_not_stand_in_the_way(stored: Stored, chosen: Settings, name: str) -> None:
+    stored.add(300)
+    part = seal(chosen)
+    renamed = f"{index_catalogue.NAME}{name}"
+    quoted = renamed.replace('"', '""')
+    run(stored.engine, f'ALTER INDEX {index_catalogue.NAME}{part} RENAME TO "{quoted}"')
+    rest(chosen, stored.engine)
+    assert ranges(stored.engine) == [(1, 301)]
+    assert renamed not in indexes(stored.engine)
+    assert stored.recall() >= 0.97
+
+
 def test_the_index_is_switched_off_and_on(stored: Stored, chosen: Settings) -> None:
     stored.add(300)
     rest(chosen, stored.engine)
