@@ -133,6 +133,7 @@ REMEMBER_DELETIONS = text(f"""
         version_offset = excluded.version_offset,
         deleted_at = excluded.deleted_at
     WHERE {LATER}
+    RETURNING id::text
 """)
 
 DELETE_OLDER = text("""
@@ -220,8 +221,9 @@ def store(
             text(f"SELECT FROM {each_message('id', 'FOR UPDATE')}"),
             {"ids": array(sorted(record.id for record in tombstones))},
         )
-        connection.execute(REMEMBER_DELETIONS, arrays)
-        connection.execute(DELETE_OLDER, arrays)
+        new = set(connection.execute(REMEMBER_DELETIONS, arrays).scalars())
+        # What is older than a deletion that was remembered before got its id by hand since.
+        connection.execute(DELETE_OLDER, versions([record for record in tombstones if record.id in new]))
     written: Set[str] = frozenset()
     unchanged: frozenset[str] = frozenset()
     all_new = not tombstones

@@ -209,6 +209,19 @@ class TestDeletions:
             assert found is not None, f"gone after {batch}"
             assert found["message"] == "typed"
 
+    def test_a_row_moved_to_a_deleted_id_outlives_a_replay(self, database: Engine) -> None:
+        moved, record = a_record("moved", FIRST), a_record("one", SECOND)
+        tombstone = a_record(None, THIRD, id=record.id)
+        persist(database, moved, record, tombstone)
+        run(database, "UPDATE text_messages SET id = CAST(:id AS uuid)", id=record.id)
+        for batch in ([record], [tombstone], [record, tombstone], [moved, tombstone, record, a_record("beside it")]):
+            persist(database, *batch)
+            found = row(database, record.id)
+            assert found is not None, f"gone after {batch}"
+            assert found["message"] == "moved"
+        persist(database, tombstone._replace(offset=THIRD[2] + 1))
+        assert row(database, record.id) is None
+
     def test_a_deletion_is_forgotten_eight_days_after_the_log_has_forgotten_its_record(self, database: Engine) -> None:
         old, fresh = a_record(None), a_record(None)
         persist(database, old, fresh)
