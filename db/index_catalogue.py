@@ -33,7 +33,8 @@ class Model:
 
 
 def models(connection: Connection, settings: Settings) -> list[Model]:
-    """The models whose vectors want an index: the active one first, and those that are being written."""
+    """The models whose vectors want an index: the active one first, and those that are being written, but not one whose
+    vectors are being deleted."""
     if settings.vector_index == "off":
         return []
     rows = connection.execute(
@@ -42,6 +43,7 @@ def models(connection: Connection, settings: Settings) -> list[Model]:
             WHERE dimensions <= :most AND (active OR name IN (
                 SELECT followed_by FROM embedding_models WHERE active UNION ALL
                 SELECT model FROM (SELECT model FROM message_embeddings ORDER BY id DESC LIMIT :newest) AS newest))
+                AND name NOT IN (SELECT model FROM reembedding WHERE state = 'dropping')
             ORDER BY active DESC, name
         """),
         {"most": MAX_DIMENSIONS, "newest": NEWEST},

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine, text
 
-from db import index_catalogue, vector_index, vector_search
+from db import index_catalogue, reembedding, vector_index, vector_search
 from settings import Settings
 from tests.parts import eventually
 from tests.samples import ask, meanwhile, run
-from tests.vectors import AT_REST, Stored, indexes, plan, ranges, rest, seal, status
+from tests.vectors import AT_REST, DIMENSIONS, MODEL, Stored, indexes, plan, ranges, rest, seal, status
 
 
 @pytest.fixture
@@ -194,3 +194,19 @@ def test_the_parts_of_a_model_that_is_no_more_are_dropped(
     seal(chosen)
     assert indexes(stored.engine) == []
     assert ask(stored.engine, "SELECT FROM vector_index_parts") == []
+
+
+def test_a_set_that_is_being_deleted_gets_no_index(stored: Stored, chosen: Settings) -> None:
+    """Its vectors may be the newest."""
+    with stored.engine.begin() as connection:
+        reembedding.start(connection, "second-16", DIMENSIONS, {})
+    query = """
+        INSERT INTO message_embeddings (message_id, passage_start, passage_end, content_hash, model, embedding)
+        SELECT gen_random_uuid(), 0, 1, gen_random_uuid(), 'second-16', array_fill(1, ARRAY[16])::halfvec
+        FROM generate_series(1, 300)
+    """
+    run(stored.engine, query)
+    with stored.engine.begin() as connection:
+        assert [model.name for model in index_catalogue.models(connection, chosen)] == [MODEL, "second-16"]
+        reembedding.undo(connection)
+        assert [model.name for model in index_catalogue.models(connection, chosen)] == [MODEL]
