@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 # Answers that speak of the input, not of the service.
 REFUSED_INPUT = {400, 413, 422}
 
+# What a connection says that the server has closed; with TLS it is none of Python's ConnectionErrors.
+CLOSED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+
 WHAT_TO_DO = {
     401: "check OPENAI_API_KEY",
     403: "check OPENAI_API_KEY and what it may do",
@@ -97,7 +100,7 @@ class Endpoint:
             answer = read_all(response)
         except (OSError, http.client.HTTPException, ValueError) as error:  # the last of a chunk of less than nothing
             connection.close()
-            if kept and isinstance(error, ConnectionError):  # closed by the server while it was not used
+            if kept and isinstance(error, CLOSED):  # by the server while it was not used
                 return self._exchange(body, headers)
             raise EmbedderUnavailable(f"{self} cannot be reached: {str(error) or type(error).__name__}") from None
         if response.will_close:

@@ -1,13 +1,16 @@
 """The openai provider against a real HTTP server: which failure is an outage, which is the text's, and what leaks."""
 
 import contextlib
+import http.client
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -246,6 +249,21 @@ def test_a_connection_that_the_server_closes_is_opened_again(server: EmbeddingSe
     server.close_after_answer = True
     for _ in range(5):
         assert embedder.embed(["hello"]).shape == (1, 384)
+
+
+@pytest.mark.parametrize("kind", [ssl.SSLEOFError, ssl.SSLZeroReturnError])
+def test_a_connection_with_tls_that_the_server_closes_is_opened_again(
+    server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    embedder = load_provider(server.settings())
+    request = http.client.HTTPConnection.request
+
+    def once(*given: Any, **named: Any) -> None:
+        monkeypatch.setattr(http.client.HTTPConnection, "request", request)
+        raise kind
+
+    monkeypatch.setattr(http.client.HTTPConnection, "request", once)
+    assert embedder.embed(["hello"]).shape == (1, 384)
 
 
 def test_threads_do_not_wait_for_each_other(server: EmbeddingServer) -> None:
