@@ -1,5 +1,6 @@
 """Rows that somebody's open transaction holds: their neighbours are stored, and the worker gets on."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg2
@@ -13,14 +14,15 @@ from records import Record
 from tasks import persist as storing
 from tasks.numbers import PERSISTED, TALLY, field
 from tasks.outages import Outage
-from tests.integration.test_embedding_faults import Fickle, fickle  # noqa: F401 - a fixture
+from tests.integration.test_embedding_faults import fickle  # noqa: F401 - a fixture
 from tests.integration.test_few_messages import at
-from tests.samples import a_record, persist
+from tests.samples import a_record, ask, persist
+
+pytestmark = pytest.mark.usefixtures("fickle")
 
 
 def test_where_a_row_is_locked_its_neighbours_hardly_wait(
     database: Engine,
-    fickle: Fickle,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     records = [a_record(f"text {number}", at(1, number)) for number in range(40)]
@@ -47,7 +49,6 @@ def test_where_a_row_is_locked_its_neighbours_hardly_wait(
 
 def test_however_many_rows_are_locked_their_neighbours_are_stored_at_once(
     database: Engine,
-    fickle: Fickle,  # noqa: F811
 ) -> None:
     records = [a_record(f"text {number}", at(1, number)) for number in range(200)]
     persist(database, *records)
@@ -67,7 +68,6 @@ def test_however_many_rows_are_locked_their_neighbours_are_stored_at_once(
 
 def test_ids_that_somebody_is_inserting_are_waited_for_by_no_task_for_long(
     database: Engine,
-    fickle: Fickle,  # noqa: F811
 ) -> None:
     records = [a_record(f"text {number}", at(1, number)) for number in range(64)]
     outcome = storing.Outcome()
@@ -87,7 +87,6 @@ def test_ids_that_somebody_is_inserting_are_waited_for_by_no_task_for_long(
 
 def test_a_database_that_goes_away_while_it_is_asked_what_is_locked_is_an_outage(
     database: Engine,
-    fickle: Fickle,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Any other error would end the task, and with it the hand-over."""
@@ -111,7 +110,6 @@ class Again(Exception):
 
 def test_records_are_counted_once_though_some_are_tried_again(
     database: Engine,
-    fickle: Fickle,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     records = [a_record(f"text {number}", at(1, number)) for number in range(40)]
@@ -132,7 +130,6 @@ def test_records_are_counted_once_though_some_are_tried_again(
 
 def test_after_an_outage_only_what_is_left_of_a_batch_is_tried_again(
     database: Engine,
-    fickle: Fickle,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     records = [a_record(f"text {number}", at(1, number)) for number in range(40)]
@@ -140,26 +137,24 @@ def test_after_an_outage_only_what_is_left_of_a_batch_is_tried_again(
     given = [list(record) for record in records]
     given[9][2] = "a NUL: \0"
     TALLY.take()
-    left: list[int] = []
 
-    def store(batch: dict[int, Record], outcome: storing.Outcome, *more: Any) -> None:
-        whole({place: batch[place] for place in batch if place < 20 or left}, outcome, *more)
-        left.extend(place for place in batch if place >= 20)
-        if len(left) == 20:
-            raise Outage("away")
+    def away_for_the_second_half(some: Sequence[Record], **options: Any) -> Stored:
+        if some[0].offset == records[20].offset:
+            raise OperationalError("", {}, psycopg2.OperationalError("server closed the connection unexpectedly"))
+        return stored(some, **options)
 
-    whole = storing.store
+    stored = storing.persist
     with monkeypatch.context() as patch:
         patch.setattr(storing, "retry", lambda _task, _outage, **kwargs: Again(kwargs))
-        patch.setattr(storing, "store", store)
+        patch.setattr(storing, "persist", away_for_the_second_half)
         with pytest.raises(Again) as again:
             storing.persist_text(given)
     kwargs = again.value.args[0]
     assert kwargs["waiting"] == list(range(20, 40))
     assert [place for place, _ in kwargs["rejected"]] == [9]
     assert storing.persist_text(given, **kwargs) == {"stored": 20, "rejected": kwargs["rejected"]}
+    found = {row["id"] for row in ask(database, "SELECT id::text FROM text_messages")}
+    assert found == {record.id for record in records} - {records[9].id}
     counted = {name: int(count) for name, count in TALLY.take().items() if name.startswith("persisted_records")}
-    assert counted == {field(PERSISTED, [outcome]): count for outcome, count in OUTCOMES.items()}
-
-
-OUTCOMES = {"stored": 34, "unchanged": 5, "rejected": 1}
+    outcomes = {"stored": 34, "unchanged": 5, "rejected": 1}
+    assert counted == {field(PERSISTED, [outcome]): count for outcome, count in outcomes.items()}

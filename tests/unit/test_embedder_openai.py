@@ -211,12 +211,18 @@ def in_odd_chunks(connection: socket.socket) -> None:
 
 
 @pytest.mark.parametrize(
-    "answers",
-    [drips, without_end, partial(of_length, 2**62), partial(of_length, 10**30), in_odd_chunks],
+    ("answers", "seconds", "said"),
+    [
+        (drips, 0.5, "timed out"),
+        (without_end, 30.0, "an answer of more than 1 MB"),
+        (partial(of_length, 2**62), 0.5, "cannot be reached"),
+        (partial(of_length, 10**30), 0.5, "cannot be reached"),
+        (in_odd_chunks, 0.5, "cannot be reached"),
+    ],
     ids=["drips", "without an end", "very long", "too long for a number", "odd chunks"],
 )
 def test_an_answer_that_is_none_is_an_outage(
-    answers: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch
+    answers: Callable[[socket.socket], None], seconds: float, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_endpoint, "MOST_BYTES", 2**20)
 
@@ -230,11 +236,22 @@ def test_an_answer_that_is_none_is_an_outage(
     with socket.create_server(("127.0.0.1", 0)) as listening:
         threading.Thread(target=serve, daemon=True).start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
-        chosen = Settings(embedding_provider="openai", openai_base_url=url, openai_timeout_seconds=0.5)
+        chosen = Settings(embedding_provider="openai", openai_base_url=url, openai_timeout_seconds=seconds)
         began = time.monotonic()
-        with pytest.raises(EmbedderUnavailable, match="cannot be reached"):
+        with pytest.raises(EmbedderUnavailable, match=said):
             load_provider(chosen)
         assert time.monotonic() - began < 5
+
+
+def test_a_piece_of_an_answer_is_waited_for_no_longer_than_is_left_for_all() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(30.0)
+        answer = http_endpoint.Until(ours.makefile("rb").detach(), ours)
+        answer.until -= 20.0
+        theirs.sendall(b"{")
+        assert answer.readinto(bytearray(10)) == 1
+        assert 0 < (ours.gettimeout() or 0.0) <= 10.0
 
 
 def test_connections_are_kept(server: EmbeddingServer) -> None:
