@@ -3,7 +3,7 @@
 
 import sys
 
-from clients.checkout import use_environment
+from checkout import use_environment
 
 
 def main() -> int:

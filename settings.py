@@ -27,7 +27,7 @@ REMOTE_TASK_MESSAGES = 1_000
 # They may be zero or less: -1 keeps records for ever, 0 adds no time.
 NOT_ABOVE_ZERO = frozenset({"kafka_retention_ms", "hashing_microseconds"})
 
-PROVIDERS = ("minilm", "hashing", "openai", "fastembed")  # what load_provider of embedder knows
+PROVIDERS = ("minilm", "hashing", "openai", "fastembed")
 
 # A value of a `.env` file, and what may stand behind it, as Docker Compose reads them.
 QUOTED = re.compile(r"""\s*(["'])(.*?)\1\s*(?:\s#.*)?""")
@@ -206,6 +206,10 @@ class Settings:
         return common
 
 
+def unknown_provider(name: str) -> InvalidSetting:
+    return InvalidSetting(f"EMBEDDING_PROVIDER={name!r}: takes {', '.join(PROVIDERS[:-1])} or {PROVIDERS[-1]}")
+
+
 def read_env_file(path: Path) -> dict[str, str]:
     """The KEY=VALUE lines of a `.env` file; `#` starts a comment, at the beginning of a line or behind a space; quotes
     around a value are taken off.
@@ -275,8 +279,7 @@ def check(settings: Settings) -> None:
         if bounds and not (found and 1 <= int(found[1]) <= int(found[2])):
             raise InvalidSetting(f"{name.upper()}={bounds!r}: takes the fewest and the most processes, such as 1,4")
     if settings.embedding_provider not in PROVIDERS:
-        names = f"{', '.join(PROVIDERS[:-1])} or {PROVIDERS[-1]}"
-        raise InvalidSetting(f"EMBEDDING_PROVIDER={settings.embedding_provider!r}: takes {names}")
+        raise unknown_provider(settings.embedding_provider)
     if settings.log_level not in LOG_LEVELS:
         raise InvalidSetting(f"LOG_LEVEL={settings.log_level!r}: takes {', '.join(LOG_LEVELS)}")
     if settings.log_format not in ("text", "json"):

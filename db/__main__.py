@@ -7,26 +7,13 @@ python -m db reembed [--provider P] change the embedding model while everything 
 python -m db retry-failed           embed once more what is marked as failed
 """
 
-import importlib.util
-import os
 import sys
-from pathlib import Path
 
-from settings import ROOT
-
-MARK = "checkout"  # of a process that was started here, so that a broken .venv ends in a message and not in a circle
+from checkout import use_environment
 
 
 def main() -> int:
-    """Goes on in the checkout's .venv where this Python has not the packages."""
-    if importlib.util.find_spec("sqlalchemy") is None:
-        python = ROOT / ".venv" / "bin" / "python"
-        inside = Path(sys.prefix) == ROOT / ".venv" or MARK in sys._xoptions
-        if not inside and os.access(python, os.X_OK):
-            os.execv(python, [str(python), "-X", MARK, "-m", "db", *sys.argv[1:]])
-        missing = "the Python package sqlalchemy is missing"
-        print(f"db: {missing}: run {ROOT}/start.sh once, it installs what is needed", file=sys.stderr)
-        return 1
+    use_environment(__file__, "sqlalchemy")
     from db import command_line
 
     return command_line.main()

@@ -65,9 +65,8 @@ def newest_ids(settings: Settings, words: str, where: Sequence[str], limit: str)
         WITH as_text AS MATERIALIZED (SELECT {asked}::text AS asked),
         likely AS MATERIALIZED ({_candidates(likely)} {_IN_ORDER} LIMIT {READ_IN_TURN}),
         in_turn AS MATERIALIZED (
-            SELECT likely.id FROM likely
-            CROSS JOIN LATERAL (SELECT * FROM text_messages WHERE id = likely.id OFFSET 0) AS m
-            WHERE {column} @@ {asked} ORDER BY likely.created_at DESC NULLS LAST, likely.id DESC LIMIT {limit}),
+            SELECT page.id FROM likely AS page CROSS JOIN LATERAL {WHOLE} AS m
+            WHERE {column} @@ {asked} ORDER BY page.created_at DESC NULLS LAST, page.id DESC LIMIT {limit}),
         enough AS MATERIALIZED (
             SELECT (SELECT count(*) FROM in_turn) = {limit}
                 OR (SELECT count(*) BETWEEN 1 AND {READ_IN_TURN} - 1 FROM likely) AS found)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from clients.checkout import use_environment
+from checkout import use_environment
 
 
 def main() -> int:

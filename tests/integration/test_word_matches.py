@@ -154,27 +154,17 @@ def test_the_texts_of_all_messages_are_not_parsed(database: Engine, words: str) 
 READS = "SELECT pg_stat_get_xact_tuples_fetched('text_messages_pkey'::regclass)"
 
 
+@pytest.mark.parametrize(("words", "times"), [('"water pipe"', 2), ("water, pipe?", 1)], ids=["a phrase", "words"])
 @pytest.mark.usefixtures("ten_thousand")
-def test_a_phrase_is_read_newest_first_until_there_are_enough(
-    database: Engine, monkeypatch: pytest.MonkeyPatch
+def test_texts_are_read_newest_first_until_there_are_enough_and_only_for_a_phrase(
+    database: Engine, monkeypatch: pytest.MonkeyPatch, words: str, times: int
 ) -> None:
     monkeypatch.setattr(queries, "RANKED", 20)
     with database.begin() as connection:
-        assert queries.newest(connection, limit=10, words='"water pipe"')["count"] == 10
-        assert len(queries.keyword(connection, '"water pipe"', limit=5)) == 5
-        # 11 for the page and 20 to rank, each found and then shown or ranked, and the 5 hits.
-        assert connection.execute(text(READS)).scalar_one() == 2 * 11 + 2 * 20 + 5
-
-
-@pytest.mark.usefixtures("ten_thousand")
-def test_where_no_word_has_to_follow_another_no_text_is_read_for_it(
-    database: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(queries, "RANKED", 20)
-    with database.begin() as connection:
-        assert queries.newest(connection, limit=10, words="water, pipe?")["count"] == 10
-        assert len(queries.keyword(connection, "water, pipe?", limit=5)) == 5
-        assert connection.execute(text(READS)).scalar_one() == 11 + 20 + 5
+        assert queries.newest(connection, limit=10, words=words)["count"] == 10
+        assert len(queries.keyword(connection, words, limit=5)) == 5
+        # 11 for the page and 20 to rank, read to be found, for a phrase, and to be shown or ranked; and the 5 hits.
+        assert connection.execute(text(READS)).scalar_one() == times * 11 + times * 20 + 5
 
 
 @pytest.mark.usefixtures("ten_thousand")

@@ -1,8 +1,6 @@
 """What the commands of the stack do where their words cannot be written, and when they are interrupted."""
 
-import contextlib
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -15,6 +13,7 @@ import pytest
 from settings import ROOT, Settings
 from stack import commands, docker, progress, scale, scale_command, system
 from stack.system import KnownPart, System
+from tests.interrupted import interrupted_at_import
 
 TWO_OF_EACH = System(
     Settings(persist_workers=2, embed_workers=2),
@@ -131,33 +130,7 @@ def test_an_interrupted_scale_says_how_many_there_are(
 
 @pytest.mark.parametrize("module", ["settings", "stack.docker"])
 def test_an_interrupt_in_the_middle_of_the_imports_is_quiet(module: str, tmp_path: Path) -> None:
-    """The module says that it is being imported, and waits there."""
-    (tmp_path / "sitecustomize.py").write_text(f"""
-import sys, time
-class Waiting:
-    def find_spec(self, name, path=None, target=None):
-        if name == {module!r} and "-m" in sys.orig_argv:
-            sys.__stdout__.write("here\\n")
-            sys.__stdout__.flush()
-            time.sleep(30)
-sys.meta_path.insert(0, Waiting())
-""")
-    command = subprocess.Popen(
-        [sys.executable, "-m", "stack", "scale"],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(tmp_path), "DATA_DIR": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert command.stdout is not None
-        assert select.select([command.stdout], [], [], 20)[0]
-        assert command.stdout.readline() == "here\n"
-        command.send_signal(signal.SIGINT)
-        out, err = command.communicate(timeout=20)
-        assert (command.returncode, out, err) == (130, "", "")
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            command.kill()
-        command.wait()
+    command = [sys.executable, "-m", "stack", "scale"]
+    condition = ' and "-m" in sys.orig_argv'
+    ended = interrupted_at_import(module, command, tmp_path, condition=condition, DATA_DIR=str(tmp_path))
+    assert ended == (130, "", "")

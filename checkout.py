@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent
 OLDEST = (3, 11)
 
 # Marks a process that this module has started, so that a broken .venv ends in a message and not in an endless loop.
@@ -18,14 +18,18 @@ MARK = "checkout"
 def use_environment(script: str, *packages: str) -> None:
     """Goes on in the checkout's .venv, which replaces this process, or in this Python where it has the packages.
 
-    Ends the process with one line where neither is there.
+    `script` is the caller's `__file__`, that of a package's `__main__` too. Ends the process with one line where
+    neither is there.
     """
-    name = Path(script).name
+    path = Path(script).resolve()
+    is_package = path.name == "__main__.py"
+    name = path.parent.name if is_package else path.name
+    what = ["-m", name] if is_package else [str(path)]
     inside = Path(sys.prefix) == ROOT / ".venv" or MARK in sys._xoptions
     python = ROOT / ".venv" / "bin" / "python"
     if not inside and os.access(str(python), os.X_OK):
         try:
-            os.execv(str(python), [str(python), "-X", MARK, str(Path(script).resolve()), *sys.argv[1:]])
+            os.execv(str(python), [str(python), "-X", MARK, *what, *sys.argv[1:]])
         except OSError as error:
             sys.exit(f"{name}: {python} does not run ({error.strerror}): delete .venv and run {ROOT}/start.sh")
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
