@@ -120,6 +120,17 @@ def commits(connection: Connection, layout: Layout) -> Commits:
     return Commits([float(str(row[0])) for row in rows], [int(str(row[1])) for row in rows])
 
 
+def committed(connection: Connection, layout: Layout, ids: Sequence[str]) -> dict[str, float]:
+    """When the vector of each of these texts was committed, its last one where it has several: seconds since 1970."""
+    rows = ask(
+        connection,
+        f"""SELECT {layout.vector_id}::text, max(extract(epoch FROM pg_xact_commit_timestamp(xmin)))::float8
+            FROM {layout.vectors} WHERE {layout.vector_id} = ANY (%s::{id_type(connection, layout)}[]) GROUP BY 1""",
+        list(ids),
+    )
+    return {str(row[0]): float(str(row[1])) for row in rows}
+
+
 def expected_checksum(texts: Sequence[Text]) -> int:
     """What `stored_checksum` must give: the sum, modulo 2**64, of the first 8 bytes of md5(id and text)."""
     return sum(int.from_bytes(hashlib.md5(f"{each.id} {each.text}".encode()).digest()[:8]) for each in texts) % 2**64

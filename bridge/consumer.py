@@ -28,7 +28,8 @@ from tasks import heartbeat, numbers
 
 log = logging.getLogger(__name__)
 
-BUSY_POLL_MS = 5  # while work is under way, whose results are looked at between two polls
+GATHERED_POLL_MS = 5  # while records wait for a hand-over to come back
+BUSY_POLL_MS = 20  # while nothing waits but the results of what is under way, which is looked at between two polls
 FULL_WAIT_MS = 20  # while the window is full: nothing is taken in before a result is there, and each look costs
 IDLE_POLL_MS = 200
 REJOIN_POLL_MS = 2_000  # a rebalance is waited for; see `rejoining`
@@ -64,7 +65,7 @@ def connect_consumer(settings: Settings) -> KafkaConsumer:
         enable_auto_commit=False,
         isolation_level="read_committed",
         partition_assignment_strategy=(CooperativeStickyAssignor,),
-        fetch_max_wait_ms=50,
+        fetch_max_wait_ms=500,
         max_poll_records=settings.bridge_batch_max * settings.bridge_window,
         session_timeout_ms=45_000 if settings.bridge_id else 10_000,
         heartbeat_interval_ms=3_000,
@@ -147,8 +148,9 @@ class Bridge:
             self.full_since = None
             self.consumer.resume(*self.consumer.paused())
         time.sleep(max(0.0, self.pause_ends - time.monotonic() - LAST_POLLS_SECONDS))
-        busy = self.hand_overs.count or self.gathered
-        timeout = REJOIN_POLL_MS if rejoining(self.consumer) else BUSY_POLL_MS if busy else IDLE_POLL_MS
+        timeout = GATHERED_POLL_MS if self.gathered else BUSY_POLL_MS if self.hand_overs.count else IDLE_POLL_MS
+        if rejoining(self.consumer):
+            timeout = REJOIN_POLL_MS
         # One poll may fill several hand-overs: each costs the client more than the records that it brings.
         free = self.settings.bridge_window - self.hand_overs.count
         self.gather(self.poll(timeout, max(1, free * self.settings.bridge_batch_max - len(self.gathered))))
@@ -293,7 +295,7 @@ class Bridge:
         deadline = time.monotonic() + GRACE_SECONDS
         while self.hand_overs.count and time.monotonic() < deadline:
             self.collect()
-            time.sleep(BUSY_POLL_MS / 1000)
+            time.sleep(GATHERED_POLL_MS / 1000)
         self.forget_revoked()
         offsets = self.owned(self.offsets.committable())
         if offsets and not self.positions.unchecked:

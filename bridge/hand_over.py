@@ -38,6 +38,7 @@ OVERTAKEN_SECONDS = 2.0
 OVERTAKEN_BY = 4  # later tasks for each persist worker, and for two more
 LOST_SECONDS = 6.0  # a task takes a tenth of that, and where the queue is empty it does not wait either
 LOOK_SECONDS = 0.5
+DROP_SECONDS = 0.5
 FINISHED_KEPT = 256
 
 
@@ -101,6 +102,8 @@ class HandOvers:
         self.kafka_away_until = 0.0
         self.published = 0
         self.looked = float("-inf")  # when the queue was last asked whether it is empty
+        self.taken: list[str] = []  # tasks whose final results were read and are still there
+        self.next_drop = 0.0
         self.finished: deque[int] = deque(maxlen=FINISHED_KEPT)  # the orders of the tasks that finished last
 
     @property
@@ -193,7 +196,6 @@ class HandOvers:
         if not self.under_way:
             return
         waiting = [(hand_over, task) for hand_over in self.under_way for task in hand_over.sent]
-        done: list[str] = []
         if waiting:
             keys = [self.app.backend.get_key_for_task(task.id) for _, task in waiting]
             try:
@@ -204,14 +206,15 @@ class HandOvers:
                 answers = [None] * len(keys)
             for (hand_over, task), answer in zip(waiting, answers, strict=True):
                 if answer is not None and self.take(hand_over, task, answer):
-                    done.append(task.id)
+                    self.taken.append(task.id)
         for hand_over in self.under_way:
             self.check_letters(hand_over)
         complete = [hand_over for hand_over in self.under_way if not hand_over.sent and not hand_over.letters]
         for hand_over in complete:
             self.under_way.remove(hand_over)
             hand_over.finished()
-        self.drop_results(done)
+        if self.taken and time.monotonic() >= self.next_drop:
+            self.drop_results()
 
     def take(self, hand_over: HandOver, task: SentTask, answer: bytes) -> bool:
         """Takes a task's result; True when it is the final one."""
@@ -299,11 +302,12 @@ class HandOvers:
         except BROKER_ERRORS:
             return []
 
-    def drop_results(self, ids: Sequence[str]) -> None:
-        """Deletes results that were read; those that are left behind expire (result_expires)."""
-        if not ids:
-            return
+    def drop_results(self) -> None:
+        """Deletes results that were read, many at once; those that are left behind expire (result_expires)."""
+        keys = [self.app.backend.get_key_for_task(task_id) for task_id in self.taken]
+        self.taken.clear()
+        self.next_drop = time.monotonic() + DROP_SECONDS
         try:
-            self.app.backend.client.delete(*(self.app.backend.get_key_for_task(task_id) for task_id in ids))
+            self.app.backend.client.delete(*keys)
         except BROKER_ERRORS as error:
             log.info("results not dropped, they will expire: %s", error)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import psycopg2
 from psycopg2 import errorcodes
 from sqlalchemy import Connection, Row, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import OperationalError
 
 from db import session
 from db.copy import copy_pieces, message_rows
@@ -110,7 +110,7 @@ TELL = """set_config('text_pipeline.jobs', :collect, true),
 
 # All that `store` does for a few texts, as one transaction of one round trip. A statement hands on what it has found in
 # a setting, since only the last one's rows come back. Whatever would have to wait is left to `store`.
-STORE_FEW = text(f"""
+STORE_FEW = session.for_driver(f"""
     SET LOCAL lock_timeout = '100ms';
     SELECT pg_advisory_xact_lock_shared(:key), {TELL};
     WITH written AS ({UPSERT})
@@ -274,7 +274,7 @@ def persist_few(
     lease: str | None = None,
 ) -> Stored | None:
     """As `persist`, for so few texts that the round trips are what it costs. Of a connection of `session.at_once`;
-    None, with nothing stored, for what is more than that, and where something is in the way.
+    None, with nothing stored, for what is more than that, and where something is in the way. Raises psycopg2's errors.
 
     `lease` holds their jobs from the beginning, as `persist` says, and here always.
     """
@@ -284,14 +284,11 @@ def persist_few(
     if len(texts) > job_messages:
         return None
     created = within_dates(texts)
+    values = upsert_values(created) | settings_of(reserved_seconds, job_messages, lease) | {"count": len(texts)}
     try:
-        collected, written, undone, unchanged, all_new = connection.execute(
-            STORE_FEW,
-            upsert_values(created) | settings_of(reserved_seconds, job_messages, lease) | {"count": len(texts)},
-        ).one()
-    except (DBAPIError, ValueError) as error:
-        code = getattr(getattr(error, "orig", None), "pgcode", None)
-        if session.is_outage(error) and code != errorcodes.LOCK_NOT_AVAILABLE:
+        ((collected, written, undone, unchanged, all_new),) = session.ask_driver(connection, STORE_FEW, values)
+    except (psycopg2.Error, ValueError) as error:
+        if session.is_outage(error) and getattr(error, "pgcode", None) != errorcodes.LOCK_NOT_AVAILABLE:
             raise
         return None
     kept = set(written).difference(undone)

@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
 from db.commands import array, each_message
 from db.copy import copy_pieces, id_bytes, ids_array, vector_rows
+from db.session import ask_driver, for_driver
 
 # Messages in a job of a model that is not the active one.
 SECOND_JOB = 100
@@ -256,7 +258,7 @@ def store_embeddings(
 
 # All that `store_embeddings` does for a few vectors where nothing stands in the way, as one transaction of one round
 # trip. Where something does, no job is found, and nothing done.
-STORE_FEW = text("""
+STORE_FEW = for_driver("""
     SELECT set_config('synchronous_commit', 'off', true), set_config('enable_seqscan', 'off', true);
     WITH active AS (
         SELECT FROM embedding_models WHERE active AND name = :model AND followed_by IS NULL FOR SHARE
@@ -278,26 +280,25 @@ STORE_FEW = text("""
 def store_few(connection: Connection, job: Job, lease: str, model: str, vectors: Vectors) -> bool:
     """As `store_embeddings`, of the job's own texts, for so few vectors that the round trips are what it costs. Of a
     connection of `session.at_once`; returns False, with nothing stored, for what is more than that, and where something
-    is in the way: an edit, another model, a lease that was lost. Raises SQLAlchemy's IntegrityError where a vector is
-    there already."""
+    is in the way: an edit, another model, a lease that was lost. Raises psycopg2's errors, and
+    of these IntegrityError where a vector is there already."""
     ids = vectors.message_ids
     if job.deleted or not 0 < len(ids) < FEW or len(set(ids)) != len(job.message_ids):
         return False
-    rows = connection.execute(
-        STORE_FEW,
-        {
-            "job": job.id,
-            "lease": lease,
-            "model": model,
-            "ids": array(found.hex() for found in ids),
-            "numbers": array(vectors.numbers),
-            "starts": array(start for start, _ in vectors.spans),
-            "ends": array(end for _, end in vectors.spans),
-            "hashes": array(found.hex() for found in vectors.content_hashes),
-            "embeddings": [str(vector) for vector in vectors.embeddings.tolist()],
-        },
-    )
-    return len(rows.all()) == len(ids)
+    values = {
+        "job": job.id,
+        "lease": lease,
+        "model": model,
+        "ids": array(found.hex() for found in ids),
+        "numbers": array(vectors.numbers),
+        "starts": array(start for start, _ in vectors.spans),
+        "ends": array(end for _, end in vectors.spans),
+        "hashes": array(found.hex() for found in vectors.content_hashes),
+        "embeddings": [
+            orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY).decode() for vector in vectors.embeddings
+        ],
+    }
+    return len(ask_driver(connection, STORE_FEW, values)) == len(ids)
 
 
 def settle(

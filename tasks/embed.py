@@ -11,7 +11,7 @@ import psycopg2
 from celery import Task
 from celery.signals import worker_process_init
 from sqlalchemy import Connection
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 import settings
 import tasks
@@ -212,7 +212,7 @@ def store_few(claimed: Sequence[Job], lease: str, model: str, done: Embedded) ->
     try:
         with session.at_once(resources.engine()) as connection:
             return outbox.store_few(connection, claimed[0], lease, model, done.vectors)
-    except IntegrityError:
+    except psycopg2.IntegrityError:
         return False
 
 

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pytest
 from kafka import KafkaProducer
 from sqlalchemy import Engine, text
 
 from db import commands, outbox
 from db.commands import Stored
+from db.deadline import BoundedCursor
 from db.outbox import Vectors
 from records import DeadLetter, Record
 from settings import Settings
@@ -142,6 +144,20 @@ def meanwhile(work: Callable[[], object]) -> Iterator[threading.Thread]:
     assert not thread.is_alive(), "still at it"
     if errors:
         raise errors[0]
+
+
+def statements_seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is asked of PostgreSQL from now on, by SQLAlchemy or past it; without its signs of life."""
+    seen: list[str] = []
+    execute = BoundedCursor.execute
+
+    def note(cursor: BoundedCursor, statement: str, *arguments: Any) -> None:
+        if statement != "SELECT 1":
+            seen.append(statement)
+        execute(cursor, statement, *arguments)
+
+    monkeypatch.setattr(BoundedCursor, "execute", note)
+    return seen
 
 
 def wait_until_blocked(engine: Engine, count: int = 1) -> None:

@@ -5,9 +5,9 @@ import threading
 import time
 import uuid
 
+import psycopg2
 import pytest
-from sqlalchemy import Engine, event, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Engine, text
 
 from db import commands, outbox, session
 from db.commands import Stored
@@ -15,7 +15,7 @@ from records import Record
 from tasks import embed, leases, measured, upkeep
 from tests.integration.test_embedding_faults import FAILED, JOBS, Fickle, fickle, job_ids  # noqa: F401 - a fixture
 from tests.parts import eventually
-from tests.samples import a_record, ask, embedded, meanwhile, persist, run
+from tests.samples import a_record, ask, embedded, meanwhile, persist, run, statements_seen
 
 LEASE = "00000000-0000-4000-8000-0000000000aa"
 OTHER = "00000000-0000-4000-8000-0000000000bb"
@@ -74,14 +74,13 @@ def left(database: Engine) -> tuple[object, object]:
     return rows, sorted(str(found["ids"]) for found in queued)
 
 
-def test_both_ways_leave_the_same(database: Engine) -> None:
+def test_both_ways_leave_the_same(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(BATCH) < commands.COPY_FROM
     prepare(database)
     slow = persist(database, *BATCH, reserved_seconds=20)
     slowly = left(database)
     prepare(database)
-    statements: list[str] = []
-    event.listen(database, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    statements = statements_seen(monkeypatch)
     stored = few(database, *BATCH)
     assert len(statements) == 1, "one round trip"
     assert stored is not None
@@ -166,20 +165,23 @@ def test_an_outage_is_told(settings: object, database: Engine) -> None:
     with session.at_once(database) as connection:
         connection.exec_driver_sql("SELECT 1")
         run(database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
-        with pytest.raises(OperationalError) as failed:
+        with pytest.raises(psycopg2.OperationalError) as failed:
             commands.persist_few(connection, [a_record("one")], reserved_seconds=20, job_messages=100)
     assert session.is_outage(failed.value)
     assert few(database, a_record("one")) is not None
 
 
-def test_a_held_job_is_done_without_being_claimed(database: Engine, fickle: Fickle) -> None:  # noqa: F811
+def test_a_held_job_is_done_without_being_claimed(
+    database: Engine,
+    fickle: Fickle,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     stored = few(database, a_record("one"), a_record("two"))
     assert stored is not None
     assert ask(database, JOBS) == [{"messages": 2, "attempts": 0, "leased": True}]
     with database.begin() as connection:
         assert outbox.claim_jobs(connection, stored.jobs, OTHER, 20) == []
-    statements: list[str] = []
-    event.listen(database, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    statements = statements_seen(monkeypatch)
     embed.embed_text(stored.jobs, stored.texts, held=LEASE)
     assert not any("UPDATE embedding_jobs" in each for each in statements)
     assert embedded(database) == stored.texts.keys()
@@ -236,13 +238,13 @@ def test_what_is_told_of_stored_vectors_does_not_wait_for_the_connection_that_st
 def test_a_held_job_that_has_waited_is_claimed_before_its_texts_are_embedded(
     database: Engine,
     fickle: Fickle,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
     waited: float,
     fresh: bool,
 ) -> None:
     stored = few(database, a_record("one"))
     assert stored is not None
-    statements: list[str] = []
-    event.listen(database, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    statements = statements_seen(monkeypatch)
     embed.embed_text.push_request(sent=time.time() - waited)  # as of a message's headers
     embed.embed_text.run(stored.jobs, stored.texts, held=LEASE)
     embed.embed_text.pop_request()

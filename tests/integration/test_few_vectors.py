@@ -1,14 +1,14 @@
 """A few vectors are stored in one round trip: that must leave what the other way leaves, and step back, with nothing
 done, from whatever is in the way."""
 
+import psycopg2
 import pytest
-from sqlalchemy import Engine, event
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Engine
 
 from db import commands, outbox, session
 from db.commands import Stored
 from db.outbox import Job
-from tests.samples import LEASE, MODEL, OTHER_LEASE, a_record, ask, embedded, run, vectors_of
+from tests.samples import LEASE, MODEL, OTHER_LEASE, a_record, ask, embedded, run, statements_seen, vectors_of
 
 VECTORS = """
     SELECT message_id::text, passage_number, passage_start, passage_end, content_hash::text, model, embedding::text
@@ -37,13 +37,12 @@ def jobs(database: Engine) -> int:
     return len(ask(database, "SELECT FROM embedding_jobs"))
 
 
-def test_both_ways_leave_the_same_vectors(database: Engine, stored: Stored) -> None:
+def test_both_ways_leave_the_same_vectors(database: Engine, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
     with database.connect() as connection:
         outbox.store_embeddings(connection, [job_of(stored)], LEASE, MODEL, vectors_of(stored.texts))
         slowly = [dict(row) for row in connection.exec_driver_sql(VECTORS).mappings()]
         connection.rollback()
-    statements: list[str] = []
-    event.listen(database, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    statements = statements_seen(monkeypatch)
     assert few(database, stored)
     assert len(statements) == 1
     assert ask(database, VECTORS) == slowly
@@ -84,7 +83,7 @@ def test_a_vector_that_is_there_already_is_told_and_nothing_is_changed(database:
         (claimed,) = outbox.claim_jobs(connection, [stored.jobs[0] + 1], OTHER_LEASE, 60)
         outbox.store_embeddings(connection, [claimed], OTHER_LEASE, MODEL, vectors_of(stored.texts))
     before = ask(database, VECTORS)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(psycopg2.IntegrityError):
         few(database, stored)
     assert ask(database, VECTORS) == before
     assert jobs(database) == 1
