@@ -71,9 +71,9 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
         Ratio("p99 ms", "like Pathway, hashing, 50/s", "Pathway, hashing, 50/s", "no more than 1"),
     ]
     outcome.notes.append(
-        f"until a vector is committed; 'by HTTP': a text every {PROBE_EVERY_SECONDS} s among the others, searched for by "
-        "POST /embeddings/search until it is found; a text is committed before it is embedded, and a commit waits for "
-        "the disk; CPU: of a text, of its processes and of the servers"
+        "until a vector is committed; a text is committed before it is embedded, and a commit waits for the disk; "
+        f"'by HTTP': a text every {PROBE_EVERY_SECONDS} s among the others, searched for by POST /embeddings/search "
+        "until it is found; CPU: of a text, of its processes and of the servers"
     )
     return outcome
 
