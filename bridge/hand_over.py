@@ -193,6 +193,8 @@ class HandOvers:
 
     def collect(self) -> None:
         """Looks at the results of all tasks under way, in one read, and finishes the hand-overs that are complete."""
+        if self.taken and time.monotonic() >= self.next_drop:
+            self.drop_results()
         if not self.under_way:
             return
         waiting = [(hand_over, task) for hand_over in self.under_way for task in hand_over.sent]
@@ -213,8 +215,6 @@ class HandOvers:
         for hand_over in complete:
             self.under_way.remove(hand_over)
             hand_over.finished()
-        if self.taken and time.monotonic() >= self.next_drop:
-            self.drop_results()
 
     def take(self, hand_over: HandOver, task: SentTask, answer: bytes) -> bool:
         """Takes a task's result; True when it is the final one."""

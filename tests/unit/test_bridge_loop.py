@@ -138,6 +138,41 @@ def test_a_copy_is_sent_of_what_is_lost_and_not_of_what_waits(
     assert sent == (["tasks.persist_text"] if again else [])
 
 
+class Results:
+    """Celery's results of tasks that have all succeeded, and how many of them were deleted at once."""
+
+    def __init__(self) -> None:
+        self.deleted: list[int] = []
+        self.client = SimpleNamespace(delete=lambda *keys: self.deleted.append(len(keys)))
+
+    def get_key_for_task(self, task_id: str) -> str:
+        return task_id
+
+    def mget(self, keys: list[str]) -> list[bytes]:
+        return [b"{}" for _ in keys]
+
+    def decode_result(self, _answer: bytes) -> dict[str, Any]:
+        return {"status": "SUCCESS", "result": {"stored": 1, "rejected": []}}
+
+
+def test_results_that_were_read_are_deleted_many_at_once_also_when_nothing_is_under_way_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("bridge.hand_over.time", SimpleNamespace(monotonic=lambda: now))
+    results = Results()
+    hand_overs = HandOvers(Settings(), SimpleNamespace(backend=results), None)
+    hand_overs.next_drop = now + hand_over.DROP_SECONDS
+    for _ in range(3):
+        overdue(hand_overs, now)
+        hand_overs.collect()
+    assert (hand_overs.count, results.deleted) == (0, [])
+    now += hand_over.DROP_SECONDS
+    hand_overs.collect()
+    hand_overs.collect()
+    assert results.deleted == [3]
+
+
 def test_a_lease_grows_only_by_what_was_sent(hand_overs: HandOvers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hand_over, "queue_length", lambda _name: 0)
     task = overdue(hand_overs, time.monotonic())
