@@ -280,8 +280,8 @@ STORE_FEW = for_driver("""
 def store_few(connection: Connection, job: Job, lease: str, model: str, vectors: Vectors) -> bool:
     """As `store_embeddings`, of the job's own texts, for so few vectors that the round trips are what it costs. Of a
     connection of `session.at_once`; returns False, with nothing stored, for what is more than that, and where something
-    is in the way: an edit, another model, a lease that was lost. Raises psycopg2's errors, and
-    of these IntegrityError where a vector is there already."""
+    is in the way: an edit, another model, a lease that was lost. Raises psycopg2's errors, of which IntegrityError says
+    that a vector is there already."""
     ids = vectors.message_ids
     if job.deleted or not 0 < len(ids) < FEW or len(set(ids)) != len(job.message_ids):
         return False
