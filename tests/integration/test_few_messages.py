@@ -253,6 +253,17 @@ def test_a_held_job_that_has_waited_is_claimed_before_its_texts_are_embedded(
     assert job_ids(database) == []
 
 
+def test_a_held_job_whose_vector_is_there_already_is_finished(database: Engine, fickle: Fickle) -> None:  # noqa: F811
+    stored = few(database, a_record("one"))
+    assert stored is not None
+    run(database, "SELECT queue_embedding(array_agg(id)) FROM text_messages")
+    embed.embed_text([job for job in job_ids(database) if job not in stored.jobs])
+    assert embedded(database) == stored.texts.keys()
+    embed.embed_text(stored.jobs, stored.texts, held=LEASE)
+    assert embedded(database) == stored.texts.keys()
+    assert job_ids(database) == []
+
+
 def test_a_held_job_that_came_too_late_leaves_it_to_who_has_it(database: Engine, fickle: Fickle) -> None:  # noqa: F811
     stored = few(database, a_record("one"))
     assert stored is not None
