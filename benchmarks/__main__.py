@@ -31,7 +31,11 @@ CASES = (
 
 
 def case(name: str) -> ModuleType:
-    return import_module(f"benchmarks.cases.{name}")
+    """Raises StackError where a development package is missing."""
+    try:
+        return import_module(f"benchmarks.cases.{name}")
+    except ModuleNotFoundError as error:
+        raise StackError(f"the package {error.name} is missing; `make install` installs all that is needed") from error
 
 
 def parser(name: str | None = None) -> argparse.ArgumentParser:

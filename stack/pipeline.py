@@ -11,6 +11,7 @@ from stack import places, probes, record
 from stack.part import PIPELINE, Part, Port, environment, without_empty
 
 QUEUES = ("persist", "embed")
+_CELERY = ("-m", "tasks.celery", "-A", "tasks.app")
 _WORKER = re.compile(rf"({'|'.join(QUEUES)})-worker(?:-([2-9]|[1-9][0-9]+))?")
 
 
@@ -58,7 +59,7 @@ def worker(settings: Settings, queue: str, number: int = 1) -> Part:
         name=worker_name(queue, number),
         title=f"Worker of queue {queue}",
         layer=PIPELINE,
-        command=[*_celery(), *options, *alone, "-l", settings.log_level],
+        command=[*_python(), *_CELERY, *options, *alone, "-l", settings.log_level],
         environment=environment(settings),
         directory=ROOT,
         problem=lambda: _worker_problem(settings, queue, number),
@@ -110,7 +111,7 @@ def beat(settings: Settings) -> Part:
         name="beat",
         title="Beat",
         layer=PIPELINE,
-        command=[*_celery(), "beat", "--pidfile=", "-l", settings.log_level],
+        command=[*_python(), *_CELERY, "beat", "--pidfile=", "-l", settings.log_level],
         environment=environment(settings),
         directory=ROOT,
     )
@@ -136,13 +137,14 @@ def api(settings: Settings, name: str, title: str, port: Port) -> Part:
 def flower(settings: Settings) -> Part:
     folder = places.data(settings) / "flower"
     port = Port("FLOWER_PORT", settings.bind_host, settings.flower_port)
-    options = [f"--address={port.host}", f"--port={port.number}", f"--db={folder / 'flower.db'}"]
+    # Saved every minute, because at a hard stop it does not save at all.
+    saved = [f"--db={folder / 'flower.db'}", "--persistent=True", "--state_save_interval=60000"]
+    listens = [f"--address={port.host}", f"--port={port.number}"]
     return Part(
         name="flower",
         title="Flower",
         layer=PIPELINE,
-        # Saved every minute, because at a hard stop it does not save at all.
-        command=[*_celery(), "flower", *options, "--persistent=True", "--state_save_interval=60000"],
+        command=[*_python(), "-m", "celery", "-A", "tasks.app", "flower", *listens, *saved],
         # Flower reads FLOWER_BASIC_AUTH itself, which keeps the password out of the list of processes.
         environment=without_empty(environment(settings), "FLOWER_"),
         directory=ROOT,
@@ -150,10 +152,6 @@ def flower(settings: Settings) -> Part:
         prepare=lambda: folder.mkdir(parents=True, exist_ok=True),
         problem=lambda: probes.http_ok(port.reachable_host, port.number, "/healthcheck"),
     )
-
-
-def _celery() -> list[str]:
-    return [*_python(), "-m", "celery", "-A", "tasks.app"]
 
 
 def _python() -> list[str]:

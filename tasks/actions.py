@@ -5,24 +5,27 @@ persist_text, which must not wait for a hundred thousand replays. Its result say
 repeated without harm.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from celery import Task
 from celery.exceptions import Ignore
-from kafka.errors import KafkaError
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 import settings as configuration
 import tasks
 from db import commands, console_commands, session
-from replay.reading import Unread
 from tasks import resources
 from tasks.app import app
 from tasks.outages import Outage, backoff, reason
-from tasks.second_try import Key, Tried, key_of, send_again
+
+if TYPE_CHECKING:  # kafka-python is a quarter of what a worker takes to start, and only a replay needs it
+    from replay.reading import Unread
+    from tasks.second_try import Key, Tried
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,8 @@ def replay_dead_letters(
     Where a search for copies takes more than its turn the task comes again for these letters, with what it has not read
     yet, before it goes on behind the cursor.
     """
+    from tasks import second_try
+
     config = configuration.load()
     done = done or {"sent": 0, "failed": 0, "problems": []}
 
@@ -64,8 +69,8 @@ def replay_dead_letters(
                 rows, following = console_commands.open_letters(
                     connection, reason=why, until=until, cursor=cursor, limit=REPLAY_PIECE
                 )
-        tried = send_again(config, rows, unread)
-        for key in set(map(tuple, keys or ())) - {key_of(row) for row in rows}:
+        tried = second_try.send_again(config, rows, unread)
+        for key in set(map(tuple, keys or ())) - {second_try.key_of(row) for row in rows}:
             tried.problems.append(f"{key[0]}:{key[1]}:{key[2]}: there is no such dead letter")
         done["sent"] += tried.sent
         done["failed"] += len(tried.problems)
@@ -128,7 +133,7 @@ def patiently(task: Task, until: str | None, work: Callable[[str], Found]) -> tu
     try:
         until = until or in_transaction(console_commands.now)
         return work(until), until
-    except (SQLAlchemyError, KafkaError) as error:
+    except (SQLAlchemyError, Outage) as error:
         if isinstance(error, SQLAlchemyError) and not session.is_outage(error):
             raise
         said = reason(error)

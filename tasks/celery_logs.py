@@ -64,7 +64,7 @@ class Application(Celery):  # type: ignore[misc]
     @property
     def Beat(self) -> Any:  # noqa: N802 - Celery's own name
         """Beat without the banner that it prints, where every line is to be an object."""
-        beat = self.subclass_with_self("celery.apps.beat:Beat")
+        beat = self.subclass_with_self("tasks.clock:Beat")
         return partial(silent, beat) if settings.load().log_format == "json" else beat
 
 

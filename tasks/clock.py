@@ -8,15 +8,29 @@ import logging
 import time
 from typing import Any
 
+from celery import signals
+from celery.apps import beat
 from celery.beat import ScheduleEntry, Scheduler, SchedulingError
 
-from tasks import heartbeat
+from tasks import heartbeat, numbers_store
 from tasks.broker import BROKER_ERRORS, queue_length
 
 log = logging.getLogger(__name__)
 
 QUEUE_LIMIT = 200
 COMPLAIN_SECONDS = 30.0
+
+
+@signals.beat_init.connect
+def began(**_: object) -> None:
+    numbers_store.begin("beat")
+
+
+class Beat(beat.Beat):  # type: ignore[misc]
+    """Beat without the tasks, which it sends by their names: they would bring the database's packages with them."""
+
+    def init_loader(self) -> None:
+        self.app.finalize()
 
 
 class Clock(Scheduler):  # type: ignore[misc]

@@ -1,7 +1,7 @@
 """What is counted in the workers: how long tasks ran, how they ended, how much they carried, how fresh the search is.
 
-Celery's signals bring how often and how long; the tasks say what they have done. Imported by every
-worker and beat (celeryconfig.imports).
+Celery's signals bring how often and how long; the tasks say what they have done. Imported by every worker
+(celeryconfig.imports).
 """
 
 import logging
@@ -45,11 +45,6 @@ _sampled_at = float("-inf")
 def worker_began(**_: object) -> None:
     queues = sorted(app.amqp.queues.consume_from)
     numbers_store.begin(f"{','.join(queues)}-worker")
-
-
-@signals.beat_init.connect
-def beat_began(**_: object) -> None:
-    numbers_store.begin("beat")
 
 
 @signals.worker_process_shutdown.connect

@@ -12,6 +12,7 @@ from replay import record_batches
 from replay.letters import Letter, Original, copies_among, first_found, originals, replay_headers, whole
 from replay.reading import Turn, Unread
 from settings import Settings
+from tasks.outages import Outage, reason
 
 KAFKA_MS = 10_000
 SEARCH_SECONDS = 2.0  # persist_text waits behind it, and the dead-letter topic may be as large as the log
@@ -36,7 +37,14 @@ def key_of(row: Row) -> Key:
 
 def send_again(config: Settings, rows: Sequence[Row], unread: Sequence[Unread] | None = None) -> Tried:
     """Sends the records of dead letters to their partitions. Those whose copies were not found in its time are to be
-    tried again with what is `unread` then. Raises KafkaError where Kafka is away."""
+    tried again with what is `unread` then. Raises Outage where Kafka is away."""
+    try:
+        return _send_again(config, rows, unread)
+    except KafkaError as error:
+        raise Outage(reason(error)) from error
+
+
+def _send_again(config: Settings, rows: Sequence[Row], unread: Sequence[Unread] | None) -> Tried:
     by_letter, problems = sendable(config, rows)
     turn = Turn(config.dead_letter_topic, unread, SEARCH_SECONDS)
     sources = [

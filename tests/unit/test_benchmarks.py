@@ -20,6 +20,7 @@ from benchmarks.cases import freshness, quality, scaling, search
 from benchmarks.report import Outcome, Ratio, Results, as_json, cell, ratio_values, spread, tables
 from benchmarks.watch import Commits
 from settings import ROOT, Settings
+from stack import StackError
 
 
 def test_made_up_texts_are_the_same_every_time_and_none_is_there_twice() -> None:
@@ -32,6 +33,13 @@ def test_made_up_texts_are_the_same_every_time_and_none_is_there_twice() -> None
 def test_the_kept_command_names_no_file_of_this_machine() -> None:
     given = ["minilm", "--runs", "2", "--output", "/somewhere/here", "--plot=there", "--quick"]
     assert command.what_matters(given) == ["minilm", "--runs", "2", "--quick"]
+
+
+def test_a_missing_development_package_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "requests", None)
+    monkeypatch.delitem(sys.modules, "benchmarks.cases.freshness")
+    with pytest.raises(StackError, match=r"the package requests is missing; `make install`"):
+        command.chosen(["freshness"])
 
 
 def test_a_text_becomes_the_record_that_the_contract_wants() -> None:

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from db import console_commands
-from tasks import actions, resources
+from tasks import actions, resources, second_try
 from tasks.app import app
 from tasks.second_try import Tried
 
@@ -80,7 +80,7 @@ def test_a_search_goes_on_in_the_next_turn_and_then_the_next_piece_comes(
         turns.append(([row["offset"] for row in rows], unread))
         return answers[len(turns) - 1]
 
-    monkeypatch.setattr(actions, "send_again", send_again)
+    monkeypatch.setattr(second_try, "send_again", send_again)
     monkeypatch.setattr(console_commands, "open_letters", lambda _, *, cursor, **__: pieces[cursor])
     monkeypatch.setattr(
         console_commands,

@@ -17,8 +17,8 @@ QUEUES = {queue.name for queue in celeryconfig.task_queues}
 
 
 def queues_of(command: list[str]) -> set[str]:
-    """The queues that a `celery worker` command line takes its tasks from; none for any other command."""
-    if "celery" not in command or "worker" not in command:
+    """The queues that a worker's command line takes its tasks from; none for any other command."""
+    if "tasks.celery" not in command or "worker" not in command:
         return set()
     assert "-Q" in command, f"{command} takes from every queue"
     return set(command[command.index("-Q") + 1].split(","))

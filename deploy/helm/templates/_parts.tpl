@@ -7,14 +7,16 @@ bridge:
   secrets: [REDIS_URL]
   optional: [KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD]
 persist-worker:
-  command: [celery, -A, tasks.app, worker, -Q, persist, -n, persist@%h, --pool, solo, --without-mingle, --without-gossip]
+  command:
+    [python, -m, tasks.celery, -A, tasks.app, worker, -Q, persist, -n, persist@%h, --pool, solo, --without-mingle, --without-gossip]
   secrets: [REDIS_URL, DATABASE_PASSWORD]
 embed-worker:
-  command: [celery, -A, tasks.app, worker, -Q, embed, -n, embed@%h, --pool, solo, --without-mingle, --without-gossip]
+  command:
+    [python, -m, tasks.celery, -A, tasks.app, worker, -Q, embed, -n, embed@%h, --pool, solo, --without-mingle, --without-gossip]
   secrets: [REDIS_URL, DATABASE_PASSWORD]
   optional: [OPENAI_API_KEY]
 beat:
-  command: [celery, -A, tasks.app, beat, --pidfile=]
+  command: [python, -m, tasks.celery, -A, tasks.app, beat, --pidfile=]
   secrets: [REDIS_URL]
   strategy: Recreate
 text-writer-service:

@@ -1,0 +1,47 @@
+"""What a worker and beat load before they begin: only what they work with, or each start takes longer, that after a
+crash too, and each worker more memory.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from settings import ROOT
+
+# What makes up most of a start: Kafka's client, the database's, and what is plugged into Celery's own command.
+LARGE = {"kafka", "sqlalchemy", "psycopg2", "numpy", "flower", "tornado", "prompt_toolkit", "onnxruntime", "flask"}
+
+WORKER = "app.loader.import_default_modules()"
+BEAT = """
+app.Beat(quiet=True, loglevel="INFO").init_loader()
+assert app.conf.beat_scheduler == "tasks.clock:Clock"
+"""
+
+
+@pytest.mark.parametrize(("begins", "expected"), [(WORKER, {"sqlalchemy", "psycopg2", "numpy"}), (BEAT, set())])
+def test_what_is_loaded_before_it_begins(begins: str, expected: set[str]) -> None:
+    code = f"import sys, tasks.celery\nfrom tasks.app import app\n{begins}\nprint(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(ran.stdout.split()) & LARGE == expected
+
+
+def test_it_runs_no_other_application() -> None:
+    command = [sys.executable, "-m", "tasks.celery", "-A", "nothing.here", "worker"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert "'nothing.here' is not 'tasks.app'" in ran.stderr
+
+
+@pytest.mark.parametrize("command", ["worker", "beat"])
+def test_a_setting_that_cannot_be_is_told_in_a_line(command: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "tasks.celery", "-A", "tasks.app", command],
+        cwd=ROOT,
+        env={**os.environ, "KAFKA_PORT": "abc"},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 1
+    assert ran.stderr == "celery: KAFKA_PORT='abc': KAFKA_PORT takes a whole number\n"
