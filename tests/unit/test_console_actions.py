@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+from kafka.errors import KafkaTimeoutError
 from sqlalchemy.exc import OperationalError
 
 from db import console_commands
@@ -59,6 +60,28 @@ def test_a_button_means_the_same_after_an_outage(
     monkeypatch.setattr(console_commands, command, away_at_first(untils, answer))
     task.apply(kwargs={} if given is None else {"until": given})
     assert untils == [given or "look 1"] * 2
+
+
+def test_a_replay_comes_again_for_the_same_letters_while_kafka_is_away(
+    clock: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    untils: list[str] = []
+    tries: list[list[int]] = []
+
+    def open_letters(_: object, *, until: str, **__: object) -> tuple[list[dict[str, Any]], None]:
+        untils.append(until)
+        return [{"topic": "t", "partition": 0, "offset": 5}], None
+
+    def sendable(_config: object, rows: list[dict[str, Any]]) -> tuple[dict[Any, Any], list[str]]:
+        tries.append([row["offset"] for row in rows])
+        if len(tries) == 1:
+            raise KafkaTimeoutError("no broker answers")
+        return {}, []
+
+    monkeypatch.setattr(console_commands, "open_letters", open_letters)
+    monkeypatch.setattr(second_try, "sendable", sendable)
+    actions.replay_dead_letters.apply()
+    assert (untils, tries) == (["look 1"] * 2, [[5], [5]])
 
 
 def test_a_search_goes_on_in_the_next_turn_and_then_the_next_piece_comes(
