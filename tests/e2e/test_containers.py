@@ -42,6 +42,18 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
 """
 
 
+# Prints the modules of a worker and of its health check that Python had to compile.
+COMPILED = """
+import os, sys
+import tasks.heartbeat
+from tasks.app import app
+app.loader.import_default_modules()
+modules = [module for module in sys.modules.values() if getattr(module, "__cached__", None)]
+assert len(modules) > 500
+print([module.__name__ for module in modules if not os.path.exists(module.__cached__)])
+"""
+
+
 class Compose:
     """`docker compose` with this project's ports; every call fails with what compose has said."""
 
@@ -147,6 +159,10 @@ def test_replicas_share_the_port_and_one_that_goes_is_not_missed(compose: Compos
     compose.crash("text-writer-service")
     for _ in range(50):
         assert compose.get("TEXT_API_PORT", "/messages?limit=1") is not None
+
+
+def test_no_start_has_anything_to_compile(compose: Compose) -> None:
+    assert compose.run("exec", "-T", "persist-worker", "python", "-c", COMPILED) == "[]\n"
 
 
 def test_workers_are_scaled(compose: Compose) -> None:
