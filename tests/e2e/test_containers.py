@@ -42,15 +42,25 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
 """
 
 
-# Prints the modules of a worker and of its health check that Python had to compile.
+# Prints the modules of a worker and of its health check that Python had to compile: bytecode counts only with the time
+# and the size of its source (https://peps.python.org/pep-0552/).
 COMPILED = """
 import os, sys
 import tasks.heartbeat
 from tasks.app import app
 app.loader.import_default_modules()
+
+def is_compiled(module):
+    if not os.path.exists(module.__cached__):
+        return False
+    with open(module.__cached__, "rb") as file:
+        _magic, _flags, *found = (int.from_bytes(file.read(4), "little") for _ in range(4))
+    source = os.stat(module.__file__)
+    return found == [int(source.st_mtime) & 0xFFFFFFFF, source.st_size & 0xFFFFFFFF]
+
 modules = [module for module in sys.modules.values() if getattr(module, "__cached__", None)]
 assert len(modules) > 500
-print([module.__name__ for module in modules if not os.path.exists(module.__cached__)])
+print([module.__name__ for module in modules if not is_compiled(module)])
 """
 
 
