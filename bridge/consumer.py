@@ -73,6 +73,7 @@ def connect_consumer(settings: Settings) -> KafkaConsumer:
         request_timeout_ms=15_000,
         reconnect_backoff_max_ms=1_000,
         metadata_max_age_ms=30_000,
+        metrics_enabled=False,  # nobody reads them, and each fetch and each answer costs for them
         allow_auto_create_topics=False,  # it would come with the broker's defaults, not with those of bridge.topics
     )
 

@@ -35,6 +35,7 @@ def connect_producer(settings: Settings) -> KafkaProducer:
         max_request_size=RECORD_BYTES + 40_000,
         reconnect_backoff_max_ms=1_000,
         allow_auto_create_topics=False,
+        metrics_enabled=False,
     )
 
 

@@ -148,6 +148,7 @@ def connect_consumer(config: Settings) -> KafkaConsumer:
         request_timeout_ms=KAFKA_MS // 2,
         bootstrap_timeout_ms=KAFKA_MS // 2,
         fetch_max_wait_ms=100,
+        metrics_enabled=False,
     )
 
 
