@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+import redis
 
 from bridge.message import message_id
 from tests.parts import eventually
@@ -119,6 +120,22 @@ def test_many_rows_in_one_statement_are_all_embedded(pipeline: Pipeline, psql: A
 
     eventually(embedded, timeout=30)
     psql.execute("DELETE FROM text_messages WHERE message LIKE %s", [word + "%"])
+
+
+def test_what_is_done_leaves_no_result_in_redis(pipeline: Pipeline, psql: Any, word: str) -> None:
+    """The bridge deletes those that it has read. Of what beat sends there is none, though beat does not know the tasks
+    that say so."""
+    broker = redis.from_url(pipeline.settings.redis_address)
+
+    def results() -> set[bytes]:
+        return set(broker.keys("celery-task-meta-*"))
+
+    before = results()
+    pipeline.wait_until_ready(pipeline.send(word))
+    row = str(uuid.uuid4())
+    psql.execute("INSERT INTO text_messages (id, message) VALUES (%s, %s)", [row, word])
+    pipeline.wait_until_ready(row)  # only a sweep finds it
+    eventually(lambda: results() <= before, timeout=5)
 
 
 def test_a_deleted_message_does_not_come_back_with_an_older_record(pipeline: Pipeline, psql: Any, word: str) -> None:
