@@ -8,7 +8,7 @@ from here. Only the standard library is used, because the installation reads set
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from math import inf
@@ -233,6 +233,15 @@ def read_env_file(path: Path) -> dict[str, str]:
         quoted = QUOTED.fullmatch(value)
         values[name.strip()] = quoted[2] if quoted else COMMENT.sub("", value).strip()
     return values
+
+
+def misspelt(names: Iterable[str]) -> dict[str, str]:
+    """Of these names those that are no setting, but look like one, each with the setting that it looks like most."""
+    from difflib import get_close_matches  # the parts that run have no use for it
+
+    known = [field.name.upper() for field in fields(Settings)]
+    alike = {name: get_close_matches(name.upper(), known, n=1, cutoff=0.75) for name in names if name not in known}
+    return {name: found[0] for name, found in alike.items() if found}
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:

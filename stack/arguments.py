@@ -23,19 +23,38 @@ def _add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     install.add_argument("--no-ui", action="store_true", help="without the Kafka UI")
     install.set_defaults(command="install")
 
-    start = commands.add_parser("start", prog="./start.sh", help="start everything and wait until it is well")
+    start = commands.add_parser(
+        "start",
+        prog="./start.sh",
+        help="start everything and wait until it is well",
+        description="Installs what is missing, starts everything, waits until it is well and sends a message through "
+        "it. Settings are read from .env and the environment; .env.example lists them.",
+        epilog="exit codes: 0 it runs, 1 it does not, 2 wrong usage, 130 interrupted",
+    )
     start.add_argument("--no-demo", action="store_true", help="send no message at the end")
     start.add_argument("--docker", action="store_true", help="through docker compose")
     start.add_argument("--status", action="store_true", help="only show the state of the parts")
     start.set_defaults(command="start")
 
-    stop = commands.add_parser("stop", prog="./stop.sh", help="stop everything; data stays")
+    stop = commands.add_parser(
+        "stop",
+        prog="./stop.sh",
+        help="stop everything; data stays",
+        description="Stops everything, so that each part ends what it has in hand. The data stays, without --volumes.",
+        epilog="exit codes: 0 nothing runs any more, 1 not done, 2 wrong usage, 130 interrupted",
+    )
     stop.add_argument("--volumes", action="store_true", help="remove the data too")
     stop.add_argument("--yes", action="store_true", help="without asking")
     stop.add_argument("--docker", action="store_true", help="the containers, whoever started them")
     stop.set_defaults(command="stop")
 
-    status = commands.add_parser("status", prog="./status.sh", help="show the state of the parts")
+    status = commands.add_parser(
+        "status",
+        prog="./status.sh",
+        help="show the state of the parts",
+        description="Shows a line a part: whether it runs, its pid, its restarts and its port.",
+        epilog="exit codes: 0 all of them run, 1 one is down, or nothing runs, 2 wrong usage, 130 interrupted",
+    )
     status.add_argument("--docker", action="store_true", help="of the containers, whoever started them")
     status.set_defaults(command="status")
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from settings import InvalidSetting, Settings, load
+from settings import ROOT, InvalidSetting, Settings, load, misspelt, read_env_file
 from stack import arguments as command_line
 from stack import lock, places, progress, streams
 from stack.errors import StackError, WrongUsage
@@ -99,6 +99,12 @@ def _start(settings: Settings, arguments: argparse.Namespace) -> int:
     return _start_local(settings, demo=not arguments.no_demo)
 
 
+def tell_misspelt() -> None:
+    """Says of the lines of `.env` that set nothing which look as if they should."""
+    for name, setting in misspelt(read_env_file(ROOT / ".env")).items():
+        say(f".env: {name} is no setting, and changes nothing; {setting} is one")
+
+
 def _already_running(settings: Settings) -> int:
     from stack import report, status
 
@@ -121,6 +127,7 @@ def _start_local(settings: Settings, *, demo: bool) -> int:
     from stack.demo import demo as show_demo
     from stack.start import start
 
+    tell_misspelt()
     start(settings)
     if demo and probes.intake_paused(settings):
         say("The intake is paused, so no message is sent: `python kafka_cli.py resume` takes it up again")
@@ -134,6 +141,7 @@ def _start_docker(settings: Settings, *, demo: bool) -> int:
     from stack import docker, report
     from stack.demo import demo as show_demo
 
+    tell_misspelt()
     docker.up(settings)
     here = docker.seen_from_here(settings)
     if demo:
@@ -146,8 +154,8 @@ def _stop(settings: Settings, arguments: argparse.Namespace) -> int:
     from stack import docker, stop
 
     containers = arguments.docker or docker.is_up(settings)
-    if arguments.volumes and not arguments.yes and not _confirmed(settings, containers):
-        return 2
+    if arguments.volumes and not arguments.yes:
+        _confirm(settings, containers)
     if containers:
         docker.down(settings, volumes=arguments.volumes)
         return 0
@@ -161,19 +169,16 @@ def _stop(settings: Settings, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _confirmed(settings: Settings, docker: bool) -> bool:
-    where = "the compose volumes" if docker else places.data(settings)
+def _confirm(settings: Settings, docker: bool) -> None:
+    """Asks whether the data may go. Raises StackError for a no, and WrongUsage where nobody can be asked."""
     if not sys.stdin.isatty():
-        _fail("--volumes removes all data: without a terminal to ask on, it wants --yes too")
-        return False
+        raise WrongUsage("--volumes removes all data: without a terminal to ask on, it wants --yes too")
     try:
-        answer = input(f"Remove all data in {where}? [y/N] ")
+        answer = input(f"Remove all data in {'the compose volumes' if docker else places.data(settings)}? [y/N] ")
     except EOFError:
         answer = ""
-    if answer.strip().lower() in ("y", "yes"):
-        return True
-    say("Nothing was done.")
-    return False
+    if answer.strip().lower() not in ("y", "yes"):
+        raise StackError("nothing was done")
 
 
 def _status(settings: Settings, arguments: argparse.Namespace) -> int:

@@ -127,7 +127,7 @@ def test_what_is_done_leaves_no_result_in_redis(pipeline: Pipeline, psql: Any, w
     that say so."""
     broker = redis.from_url(pipeline.settings.redis_address)
 
-    def results() -> set[bytes]:
+    def results() -> set[bytes | str]:
         return set(broker.keys("celery-task-meta-*"))
 
     before = results()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import settings
-from settings import NOT_ABOVE_ZERO, ROOT, InvalidSetting, Settings, from_environment, read_env_file
+from settings import NOT_ABOVE_ZERO, ROOT, InvalidSetting, Settings, from_environment, misspelt, read_env_file
 
 DEFAULTS = Settings()
 NAMES = [field.name.upper() for field in fields(Settings)]
@@ -96,6 +96,23 @@ def test_a_log_level_may_be_written_in_any_case(level: str) -> None:
 
 def test_a_retention_of_minus_one_means_for_ever() -> None:
     assert from_environment({"KAFKA_RETENTION_MS": "-1"}).kafka_retention_ms == -1
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("EMBEDING_PROVIDER", "EMBEDDING_PROVIDER"),
+        ("KAFKA_BOOTSTRAP_SERVER", "KAFKA_BOOTSTRAP_SERVERS"),
+        ("kafka_topic", "KAFKA_TOPIC"),
+        ("OPEN_AI_API_KEY", "OPENAI_API_KEY"),
+    ],
+)
+def test_what_looks_like_a_setting_is_known_for_one(written: str, meant: str) -> None:
+    assert misspelt([written, "BRIDGES", "COMPOSE_PROJECT_NAME", "PATH"]) == {written: meant}
+
+
+def test_no_setting_is_taken_for_another() -> None:
+    assert misspelt(listed()) == {}
 
 
 def test_values_are_read_as_what_they_are() -> None:

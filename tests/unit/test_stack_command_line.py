@@ -1,6 +1,7 @@
 """The scripts at the top, as far as they can be tried without starting anything."""
 
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -8,14 +9,17 @@ from pathlib import Path
 import pytest
 
 from settings import ROOT
+from stack import commands
 
 
-def script(name: str, *arguments: str, data_dir: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def script(
+    name: str, *arguments: str, data_dir: Path, stdin: int = subprocess.DEVNULL, **variables: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(ROOT / name), *arguments],
         cwd="/",
         env={**os.environ, "DATA_DIR": str(data_dir), **variables},
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         capture_output=True,
         text=True,
         timeout=30,
@@ -74,6 +78,20 @@ def test_data_is_not_removed_without_a_yes(tmp_path: Path) -> None:
     assert (tmp_path / "kafka").exists()
 
 
+@pytest.mark.parametrize("typed", [b"n\n", b"\n", b"\x04"])  # the last is the end of the input
+def test_data_is_not_removed_by_any_other_answer(typed: bytes, tmp_path: Path) -> None:
+    (tmp_path / "kafka").mkdir()
+    terminal, typed_on = pty.openpty()
+    try:
+        os.write(terminal, typed)
+        answer = script("stop.sh", "--volumes", data_dir=tmp_path, stdin=typed_on)
+    finally:
+        os.close(terminal)
+        os.close(typed_on)
+    assert (answer.returncode, answer.stderr) == (1, "nothing was done\n")
+    assert (tmp_path / "kafka").exists()
+
+
 def test_data_is_removed_with_a_yes(tmp_path: Path) -> None:
     (tmp_path / "kafka").mkdir()
     assert script("stop.sh", "--volumes", "--yes", data_dir=tmp_path).returncode == 0
@@ -84,6 +102,16 @@ def test_a_setting_that_cannot_be_used_is_named_in_one_line(tmp_path: Path) -> N
     answer = script("status.sh", data_dir=tmp_path, KAFKA_PORT="many")
     assert answer.returncode == 1
     assert answer.stderr == "KAFKA_PORT='many': KAFKA_PORT takes a whole number\n"
+
+
+def test_a_line_of_env_that_sets_nothing_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ".env").write_text("EMBEDING_PROVIDER=hashing\nBRIDGES=2\nOURS=1\n")
+    monkeypatch.setattr(commands, "ROOT", tmp_path)
+    commands.tell_misspelt()
+    said = capsys.readouterr().out
+    assert said == ".env: EMBEDING_PROVIDER is no setting, and changes nothing; EMBEDDING_PROVIDER is one\n"
 
 
 def test_a_script_works_through_a_link(tmp_path: Path) -> None:
