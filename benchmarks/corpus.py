@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks import texts
 from benchmarks.texts import Text
-from db import commands, outbox, session
-from db.outbox import Vectors
+from db import commands, embeddings, outbox, session
+from db.embeddings import Vectors
 from embedder import Embedder
 from records import Record
 from settings import Settings
@@ -60,7 +60,7 @@ def store(settings: Settings, embedder: Embedder, held: Sequence[Text], vectors:
     """Stores texts with their vectors, as persist_text and embed_text do; the workers' own part in it is left out."""
     engine = session.connect_engine(settings.database_url(), "benchmark", timeout_ms=0)
     with engine.begin() as connection:
-        outbox.register_model(connection, embedder.model, embedder.dimensions)
+        embeddings.register_model(connection, embedder.model, embedder.dimensions)
     for first in range(0, len(held), PORTION):
         part = held[first : first + PORTION]
         records = [
@@ -79,5 +79,5 @@ def store(settings: Settings, embedder: Embedder, held: Sequence[Text], vectors:
             vectors[first : first + len(part)],
         )
         with engine.begin() as connection:
-            outbox.store_embeddings(connection, jobs, lease, embedder.model, rows)
+            embeddings.store(connection, jobs, lease, embedder.model, rows)
     engine.dispose()

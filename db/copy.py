@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from records import Record
 
 if TYPE_CHECKING:
-    from db.outbox import Vectors
+    from db.embeddings import Vectors
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"

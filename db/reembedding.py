@@ -12,7 +12,7 @@ dropping  the set that is being deleted
 
 `undoing` marks a second set that was the active one before: nothing of it is thrown away.
 
-Why nothing is missed: whoever stores a vector of the active model locks its row (db.outbox.finish_jobs), and queues
+Why nothing is missed: whoever stores a vector of the active model locks its row (db.embeddings.finish_jobs), and queues
 the message for `followed_by` in that same transaction. What was embedded before `followed_by` was set is found by the
 scan that begins after it. A switch locks the row alone, so what it sees of the queue is all there is.
 """

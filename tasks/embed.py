@@ -15,8 +15,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import settings
 import tasks
-from db import outbox, session
-from db.outbox import Following, Job
+from db import embeddings, outbox, session
+from db.embeddings import Following
+from db.outbox import Job
 from embedder import EmbedderUnavailable, ModelError
 from settings import LOCAL_PROVIDERS, InvalidSetting
 from tasks import leases, logs, measured, reembedding, resources
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 SPLIT_AFTER = 2
 
 COLLISIONS = 5
-OVERTAKEN = (outbox.ModelSwitched, outbox.LeaseLost)
+OVERTAKEN = (embeddings.ModelSwitched, outbox.LeaseLost)
 
 # A model that computes here takes what other processes leave of the cores: a search must not wait for a backlog.
 NICE = 10
@@ -140,9 +141,9 @@ def give_up(connection: Connection, job: Job, lease: str, model: str) -> None:
     said = f"given up after {job.attempts - 1} attempts, each of which ended with its worker"
     failures = [
         (message_id, str(uuid.UUID(bytes=content_hash(text))), said)
-        for message_id, text in outbox.texts(connection, job.message_ids).items()
+        for message_id, text in embeddings.texts(connection, job.message_ids).items()
     ]
-    outbox.store_embeddings(connection, [job], lease, model, outbox.no_vectors(), failures)
+    embeddings.store(connection, [job], lease, model, embeddings.no_vectors(), failures)
 
 
 def current_texts(claimed: Sequence[Job], handed: dict[str, str]) -> dict[str, str]:
@@ -153,7 +154,7 @@ def current_texts(claimed: Sequence[Job], handed: dict[str, str]) -> dict[str, s
     found = {message_id: handed[message_id] for message_id in wanted if message_id in handed}
     if missing:
         with resources.engine().begin() as connection:
-            found |= outbox.texts(connection, missing)
+            found |= embeddings.texts(connection, missing)
     return found
 
 
@@ -173,7 +174,7 @@ def store(
     for attempt in range(COLLISIONS):
         try:
             with resources.engine().begin() as connection:
-                following = outbox.store_embeddings(
+                following = embeddings.store(
                     connection,
                     claimed,
                     lease,
@@ -211,7 +212,7 @@ def store_few(claimed: Sequence[Job], lease: str, model: str, done: Embedded) ->
         return False
     try:
         with session.at_once(resources.engine()) as connection:
-            return outbox.store_few(connection, claimed[0], lease, model, done.vectors)
+            return embeddings.store_few(connection, claimed[0], lease, model, done.vectors)
     except psycopg2.IntegrityError:
         return False
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from sqlalchemy import Engine
 
 import settings
-from db import outbox, providers, session
+from db import embeddings, providers, session
 from db.providers import Recorded
 from embedder import Embedder, ModelError, load_provider
 
@@ -61,7 +61,7 @@ def embedder() -> Embedder:
     if misfit is not None:
         raise ModelError(misfit)
     with engine().begin() as connection:
-        active = outbox.register_model(connection, provider.model, provider.dimensions, wanted)
+        active = embeddings.register_model(connection, provider.model, provider.dimensions, wanted)
     if active != provider.model:
         raise ModelError(
             f"the vectors in the database are of {active}, the provider makes {provider.model}: "

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import settings
-from db import outbox, reuse
+from db import embeddings, reuse
 from db.copy import ids_array
-from db.outbox import Left, Vectors
+from db.embeddings import Vectors
+from db.outbox import Left
 from db.reuse import PassageVector
 from embedder import Embedder, EmbedderUnavailable, ModelError, UnembeddableText
 from embedder.protocol import Span
@@ -71,7 +72,7 @@ class Passages:
             places = [place for place in places if hashes[place] not in without]
         ids = [message_id for place in places for message_id in messages[hashes[place]]]
         if not ids:
-            return outbox.no_vectors()
+            return embeddings.no_vectors()
         matrix = self.arrays[0] if len(self.arrays) == 1 else np.concatenate(self.arrays)
         if without or len(ids) != done:
             places = [place for place in places for _ in messages[hashes[place]]]

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from sqlalchemy import Engine, text
 
-from db import commands, index_catalogue, outbox, vector_index, vector_search
+from db import commands, embeddings, index_catalogue, outbox, vector_index, vector_search
+from db.embeddings import Vectors
 from db.index_plan import QUIET_SECONDS
-from db.outbox import Vectors
 from records import Record
 from settings import Settings
 from tests.parts import eventually
@@ -32,7 +32,7 @@ class Stored:
         self.metadata: dict[str, dict[str, int]] = {}
         self.offset = 0
         with engine.begin() as connection:
-            outbox.register_model(connection, MODEL, DIMENSIONS)
+            embeddings.register_model(connection, MODEL, DIMENSIONS)
 
     def points(self, count: int) -> np.ndarray:
         points = self.centres[self.rng.integers(0, 12, count)] + 0.5 * self.rng.normal(size=(count, DIMENSIONS))
@@ -67,7 +67,7 @@ class Stored:
             points,
         )
         with self.engine.begin() as connection:
-            outbox.store_embeddings(connection, jobs, LEASE, MODEL, rows)
+            embeddings.store(connection, jobs, LEASE, MODEL, rows)
 
     def delete(self, ids: Sequence[str]) -> None:
         run(self.engine, "DELETE FROM text_messages WHERE id = ANY (CAST(:ids AS uuid[]))", ids=list(ids))

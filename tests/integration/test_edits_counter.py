@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import Connection, Engine
 
-from db import commands, console_commands, outbox
+from db import commands, console_commands, embeddings, outbox
 from db.commands import Stored
+from db.embeddings import Vectors
 from db.outbox import Job
 from records import Record
 from tasks import embed, persist, resources
@@ -27,7 +28,7 @@ def store_texts(
     database: Engine, records: list[Record], lease: str | None = LEASE, size: int = 500, *, new: bool = True
 ) -> Stored:
     with database.begin() as connection:
-        outbox.register_model(connection, MODEL, 4)
+        embeddings.register_model(connection, MODEL, 4)
         return commands.persist(
             connection, records, reserved_seconds=20, expect_new=new, job_messages=size, lease=lease
         )
@@ -36,20 +37,20 @@ def store_texts(
 def store_vectors(database: Engine, jobs: list[int], texts: dict[str, str], lease: str = LEASE) -> None:
     held = [Job(jobs[0], list(texts), deleted=False, attempts=1)]
     with database.begin() as connection:
-        outbox.store_embeddings(connection, held, lease, MODEL, vectors_of(texts), expect_new=True, of_the_jobs=True)
+        embeddings.store(connection, held, lease, MODEL, vectors_of(texts), expect_new=True, of_the_jobs=True)
 
 
 @pytest.fixture
 def compared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many texts were compared, each time that it was done."""
     found: list[int] = []
-    settle = outbox.settle
+    settle = embeddings.settle
 
-    def counted(connection: object, jobs: object, model: str, vectors: outbox.Vectors, *more: object, **others: object):  # type: ignore[no-untyped-def]
+    def counted(connection: object, jobs: object, model: str, vectors: Vectors, *more: object, **others: object):  # type: ignore[no-untyped-def]
         found.append(len(vectors.message_ids))
         return settle(connection, jobs, model, vectors, *more, **others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(outbox, "settle", counted)
+    monkeypatch.setattr(embeddings, "settle", counted)
     return found
 
 
@@ -118,7 +119,7 @@ def test_a_numbered_job_does_not_speak_for_one_without(
     run(database, "UPDATE embedding_jobs SET edits = NULL WHERE id = :id", id=stored.jobs[0])
     held = [Job(each.jobs[0], list(each.texts), deleted=False, attempts=1) for each in (stored, more)]
     with database.begin() as connection:
-        outbox.store_embeddings(
+        embeddings.store(
             connection, held, LEASE, MODEL, vectors_of(stored.texts | more.texts), expect_new=True, of_the_jobs=True
         )
     assert compared == [21]
@@ -133,7 +134,7 @@ def test_what_collides_with_a_vector_is_compared_when_it_is_done_again(
     (other,) = {each["id"] for each in ask(database, "SELECT id FROM embedding_jobs")} - set(stored.jobs)
     with database.begin() as connection:
         (claimed,) = outbox.claim_jobs(connection, [other], OTHER_LEASE, 60)
-        outbox.store_embeddings(connection, [claimed], OTHER_LEASE, MODEL, vectors_of(stored.texts))
+        embeddings.store(connection, [claimed], OTHER_LEASE, MODEL, vectors_of(stored.texts))
     held = [Job(stored.jobs[0], list(stored.texts), deleted=False, attempts=1)]
     done = Embedded(vectors_of(stored.texts), [], outbox.Left(frozenset(), 0.0))
     compared.clear()

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from sqlalchemy import Engine
 
-from db import outbox
+from db import embeddings, outbox
 from embedder import EmbedderUnavailable
 from embedder.hashing import HashingEmbedder
 from settings import Settings
@@ -57,7 +57,7 @@ def fickle(settings: Settings, database: Engine, monkeypatch: pytest.MonkeyPatch
     """The worker's resources in this process: the test's database, and the fickle embedder."""
     made = Fickle()
     with database.begin() as connection:
-        outbox.register_model(connection, made.model, made.dimensions)
+        embeddings.register_model(connection, made.model, made.dimensions)
     monkeypatch.setattr(resources, "engine", lambda: database)
     monkeypatch.setattr(resources, "embedder", lambda: made)
     monkeypatch.setattr("settings.load", lambda: settings)

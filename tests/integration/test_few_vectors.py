@@ -5,7 +5,7 @@ import psycopg2
 import pytest
 from sqlalchemy import Engine
 
-from db import commands, outbox, session
+from db import commands, embeddings, outbox, session
 from db.commands import Stored
 from db.outbox import Job
 from tests.samples import LEASE, MODEL, OTHER_LEASE, a_record, ask, embedded, run, statements_seen, vectors_of
@@ -20,7 +20,7 @@ VECTORS = """
 def stored(database: Engine) -> Stored:
     records = [a_record("one"), a_record("two, of another length"), a_record("grüße \U0001f600")]
     with database.begin() as connection:
-        outbox.register_model(connection, MODEL, 4)
+        embeddings.register_model(connection, MODEL, 4)
         return commands.persist(connection, records, reserved_seconds=20, lease=LEASE)
 
 
@@ -30,7 +30,7 @@ def job_of(stored: Stored) -> Job:
 
 def few(database: Engine, stored: Stored, *, lease: str = LEASE, model: str = MODEL, job: Job | None = None) -> bool:
     with session.at_once(database) as connection:
-        return outbox.store_few(connection, job or job_of(stored), lease, model, vectors_of(stored.texts))
+        return embeddings.store_few(connection, job or job_of(stored), lease, model, vectors_of(stored.texts))
 
 
 def jobs(database: Engine) -> int:
@@ -39,7 +39,7 @@ def jobs(database: Engine) -> int:
 
 def test_both_ways_leave_the_same_vectors(database: Engine, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
     with database.connect() as connection:
-        outbox.store_embeddings(connection, [job_of(stored)], LEASE, MODEL, vectors_of(stored.texts))
+        embeddings.store(connection, [job_of(stored)], LEASE, MODEL, vectors_of(stored.texts))
         slowly = [dict(row) for row in connection.exec_driver_sql(VECTORS).mappings()]
         connection.rollback()
     statements = statements_seen(monkeypatch)
@@ -81,7 +81,7 @@ def test_a_vector_that_is_there_already_is_told_and_nothing_is_changed(database:
     run(database, "SELECT queue_embedding(array_agg(id)) FROM text_messages")
     with database.begin() as connection:
         (claimed,) = outbox.claim_jobs(connection, [stored.jobs[0] + 1], OTHER_LEASE, 60)
-        outbox.store_embeddings(connection, [claimed], OTHER_LEASE, MODEL, vectors_of(stored.texts))
+        embeddings.store(connection, [claimed], OTHER_LEASE, MODEL, vectors_of(stored.texts))
     before = ask(database, VECTORS)
     with pytest.raises(psycopg2.IntegrityError):
         few(database, stored)
@@ -93,6 +93,6 @@ def test_more_than_a_few_and_parts_of_a_job_are_left_to_the_other_way(database: 
     job = job_of(stored)
     assert not few(database, stored, job=Job(job.id, [*job.message_ids, "one more"], deleted=False, attempts=1))
     assert not few(database, stored, job=Job(job.id, job.message_ids, deleted=True, attempts=1))
-    many = Stored(stored.jobs, {a_record("x").id: "x" for _ in range(outbox.FEW)}, all_new=True)
+    many = Stored(stored.jobs, {a_record("x").id: "x" for _ in range(embeddings.FEW)}, all_new=True)
     assert not few(database, many)
     assert jobs(database) == 1

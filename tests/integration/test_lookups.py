@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from db import commands, outbox, queries, second_set
+from db import commands, embeddings, outbox, queries, second_set
 from db.reembedding import Change
 from tests.samples import MODEL, a_record, run
 
@@ -35,11 +35,11 @@ def ids(database: Engine) -> Iterator[list[str]]:
 
 
 def texts(connection: Connection, ids: list[str]) -> int:
-    return len(outbox.texts(connection, ids))
+    return len(embeddings.texts(connection, ids))
 
 
 def current_hashes(connection: Connection, ids: list[str]) -> int:
-    return len(outbox.current_hashes(connection, ids))
+    return len(embeddings.current_hashes(connection, ids))
 
 
 def requeue_outdated(connection: Connection, ids: list[str]) -> int:
@@ -65,7 +65,7 @@ def test_by_the_primary_key(database: Engine, ids: list[str], used: Callable[[Co
 def twenty_thousand(database: Engine) -> Iterator[None]:
     """Messages with their vectors, of which PostgreSQL would rather read all than look up those of a page of ten."""
     with database.begin() as connection:
-        outbox.register_model(connection, MODEL, 4)
+        embeddings.register_model(connection, MODEL, 4)
         connection.execute(text("SET LOCAL session_replication_role = replica"))
         connection.execute(
             text("""

@@ -14,8 +14,17 @@ from sqlalchemy import Engine, text
 
 from api.model import Model
 from api.problems import Unavailable
-from db import index_catalogue, outbox, providers, reembed_command, reembedding, reembedding_status, second_set
-from db.outbox import ModelSwitched
+from db import (
+    embeddings,
+    index_catalogue,
+    outbox,
+    providers,
+    reembed_command,
+    reembedding,
+    reembedding_status,
+    second_set,
+)
+from db.embeddings import ModelSwitched
 from embedder import ModelError
 from embedder.hashing import HashingEmbedder
 from records import Record
@@ -377,13 +386,13 @@ SECOND = "second-8"
 def refuse_or_not(changing: Engine, record: Record, *, failed: bool) -> str | None:
     """Stores a vector, or a failure, of the model that was the active one; returns the one that it was refused for."""
     failures = [(record.id, str(uuid.UUID(bytes=content_hash("one"))), "no")] if failed else []
-    vectors = outbox.no_vectors() if failed else vectors_of({record.id: "one"})
+    vectors = embeddings.no_vectors() if failed else vectors_of({record.id: "one"})
     jobs = [row["id"] for row in ask(changing, "SELECT id FROM embedding_jobs")]
     with changing.begin() as connection:
         claimed = outbox.claim_jobs(connection, jobs, LEASE, 60)
     try:
         with changing.begin() as connection:
-            outbox.store_embeddings(connection, claimed, LEASE, MODEL, vectors, failures)
+            embeddings.store(connection, claimed, LEASE, MODEL, vectors, failures)
     except ModelSwitched as error:
         return str(error)
     return None
@@ -393,7 +402,7 @@ def refuse_or_not(changing: Engine, record: Record, *, failed: bool) -> str | No
 def changing(database: Engine) -> Engine:
     """A database whose active model is MODEL, and a change to SECOND under way."""
     with database.begin() as connection:
-        outbox.register_model(connection, MODEL, 4, {"EMBEDDING_PROVIDER": "first"})
+        embeddings.register_model(connection, MODEL, 4, {"EMBEDDING_PROVIDER": "first"})
         reembedding.start(connection, SECOND, 4, {"EMBEDDING_PROVIDER": "second"})
     return database
 
@@ -412,7 +421,7 @@ def the_change(database: Engine) -> reembedding.Change:
 def store_second(database: Engine, texts: dict[str, str]) -> None:
     with database.begin() as connection:
         claimed = outbox.claim_jobs(connection, second_jobs(database), LEASE, 60)
-        assert outbox.store_embeddings(connection, claimed, LEASE, SECOND, vectors_of(texts)) is None
+        assert embeddings.store(connection, claimed, LEASE, SECOND, vectors_of(texts)) is None
 
 
 def test_what_gets_its_vector_is_queued_for_the_second_set(changing: Engine) -> None:
@@ -438,7 +447,7 @@ def test_a_deletion_is_no_work_for_the_second_set_and_cleans_it_too(changing: En
     persist(changing, record)
     run(changing, "DELETE FROM text_messages")
     with changing.begin() as connection:
-        outbox.copy(connection, SECOND, vectors_of({record.id: "one"}))
+        embeddings.copy(connection, SECOND, vectors_of({record.id: "one"}))
     run(changing, "DELETE FROM embedding_jobs WHERE NOT deleted")
     run(changing, "UPDATE embedding_jobs SET available_at = now()")
     embed(changing, {})
@@ -454,8 +463,8 @@ def test_while_it_closes_the_second_vector_does_not_wait(changing: Engine) -> No
     with changing.begin() as connection:
         jobs = [row["id"] for row in ask(changing, "SELECT id FROM embedding_jobs")]
         claimed = outbox.claim_jobs(connection, jobs, LEASE, 60)
-        following = outbox.store_embeddings(connection, claimed, LEASE, MODEL, vectors_of({record.id: "one"}))
-    assert following == outbox.Following(SECOND, second_jobs(changing))
+        following = embeddings.store(connection, claimed, LEASE, MODEL, vectors_of({record.id: "one"}))
+    assert following == embeddings.Following(SECOND, second_jobs(changing))
 
 
 class Named(HashingEmbedder):
@@ -507,7 +516,7 @@ def test_a_failure_counts_for_its_model_alone(changing: Engine) -> None:
     failure = (record.id, str(uuid.UUID(bytes=content_hash("one"))), "no")
     with changing.begin() as connection:
         claimed = outbox.claim_jobs(connection, second_jobs(changing), LEASE, 60)
-        outbox.store_embeddings(connection, claimed, LEASE, SECOND, outbox.no_vectors(), [failure])
+        embeddings.store(connection, claimed, LEASE, SECOND, embeddings.no_vectors(), [failure])
     persist(changing, a_record("one", (1_700_000_000_001, 0, 1), id=record.id))
     run(changing, "SELECT queue_embedding(array_agg(id)) FROM text_messages")
     embed(changing, {record.id: "one"})
@@ -521,7 +530,7 @@ def test_a_failure_counts_for_its_model_alone(changing: Engine) -> None:
 
 def test_the_scan_finds_what_was_there_before_and_is_missing(database: Engine) -> None:
     with database.begin() as connection:
-        outbox.register_model(connection, MODEL, 4)
+        embeddings.register_model(connection, MODEL, 4)
     records = [a_record(f"text {number}") for number in range(250)]
     persist(database, *records)
     embed(database, {record.id: str(record.message) for record in records})
@@ -571,7 +580,7 @@ def test_settings_that_nobody_chose_are_an_error(
     database: Engine, chosen: Settings, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with database.begin() as connection:
-        outbox.register_model(connection, OLD, 384, providers.recorded(chosen))
+        embeddings.register_model(connection, OLD, 384, providers.recorded(chosen))
     other = Settings(**{**chosen.__dict__, "embedding_provider": "openai", "openai_dimensions": "32"})
     monkeypatch.setattr(resources, "engine", lambda: database)
     monkeypatch.setattr("settings.load", lambda: other)

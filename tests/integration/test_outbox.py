@@ -7,7 +7,7 @@ import psycopg2
 import pytest
 from sqlalchemy import Engine, text
 
-from db import commands, outbox, queries, vector_search
+from db import commands, embeddings, outbox, queries, vector_search
 from db.command_line import retry_failed
 from db.outbox import Job
 from settings import Settings
@@ -49,7 +49,7 @@ def claim(engine: Engine, jobs: list[int], lease: str = LEASE, seconds: float = 
 
 def store(engine: Engine, jobs: list[Job], texts: dict[str, str], lease: str = LEASE) -> None:
     with engine.begin() as connection:
-        outbox.store_embeddings(connection, jobs, lease, MODEL, vectors_of(texts))
+        embeddings.store(connection, jobs, lease, MODEL, vectors_of(texts))
 
 
 @pytest.fixture
@@ -268,7 +268,7 @@ class TestStoring:
     ) -> None:
         claimed = claim(database, job_ids(database))
         with database.connect() as connection:
-            outbox.store_embeddings(connection, claimed, LEASE, MODEL, vectors_of({message: "one"}))
+            embeddings.store(connection, claimed, LEASE, MODEL, vectors_of({message: "one"}))
             run(database, "UPDATE text_messages SET message = 'two'")
             connection.commit()
         assert embedded(database) == set()
@@ -299,7 +299,7 @@ class TestStoring:
         run(database, "SELECT queue_embedding(array_agg(id)) FROM text_messages")
         claimed = claim(database, job_ids(database))
         with pytest.raises(psycopg2.errors.UniqueViolation), database.begin() as connection:
-            outbox.store_embeddings(connection, claimed, LEASE, MODEL, vectors_of({ready: "one"}), expect_new=True)
+            embeddings.store(connection, claimed, LEASE, MODEL, vectors_of({ready: "one"}), expect_new=True)
         assert job_ids(database) == [claimed[0].id]
         store(database, claimed, {ready: "one"})
         assert job_ids(database) == []
@@ -321,7 +321,7 @@ class TestStoring:
         self, database: Engine, message: str
     ) -> None:
         with database.begin() as connection:
-            outbox.register_model(connection, MODEL, 4)
+            embeddings.register_model(connection, MODEL, 4)
         run(database, "SELECT queue_embedding(array_agg(id)) FROM text_messages")
         first, second = job_ids(database)
         ours, theirs = claim(database, [first]), claim(database, [second], OTHER_LEASE)
@@ -332,7 +332,7 @@ class TestStoring:
             store(database, theirs, {message: "one"}, OTHER_LEASE)
 
         with database.connect() as connection:
-            outbox.store_embeddings(connection, ours, LEASE, MODEL, vectors_of({message: "one"}))
+            embeddings.store(connection, ours, LEASE, MODEL, vectors_of({message: "one"}))
             with meanwhile(in_two_tries):
                 wait_until_blocked(database)
                 connection.commit()
@@ -342,7 +342,7 @@ class TestStoring:
     def test_the_second_look_at_a_deletion_clears_what_a_slow_worker_left(self, database: Engine, message: str) -> None:
         claimed = claim(database, job_ids(database))
         with database.connect() as connection:
-            outbox.store_embeddings(connection, claimed, LEASE, MODEL, vectors_of({message: "one"}))
+            embeddings.store(connection, claimed, LEASE, MODEL, vectors_of({message: "one"}))
             run(database, "DELETE FROM text_messages")
             connection.commit()
         assert len(ask(database, "SELECT FROM message_embeddings")) == 1, "the race that this test is about"
@@ -352,10 +352,10 @@ class TestStoring:
 
     def test_halves_are_as_the_model_gave_them(self, database: Engine, message: str) -> None:
         numbers = np.array([[0.1, -65504, 6e-8, 0]], dtype=np.float32)
-        vectors = outbox.Vectors([uuid.UUID(message).bytes], [content_hash("one")], [0], [(0, 3)], numbers)
+        vectors = embeddings.Vectors([uuid.UUID(message).bytes], [content_hash("one")], [0], [(0, 3)], numbers)
         claimed = claim(database, job_ids(database))
         with database.begin() as connection:
-            outbox.store_embeddings(connection, claimed, LEASE, "modèle", vectors)
+            embeddings.store(connection, claimed, LEASE, "modèle", vectors)
         found = ask(database, "SELECT embedding::real[] AS vector, model FROM message_embeddings")
         assert np.array_equal(np.array(found[0]["vector"], dtype=np.float16), numbers[0].astype(np.float16))
         assert found[0]["model"] == "modèle"
@@ -366,7 +366,7 @@ class TestFailures:
         claimed = claim(engine, job_ids(engine))
         failure = (message_id, str(uuid.UUID(bytes=content_hash(message))), "the model said no")
         with engine.begin() as connection:
-            outbox.store_embeddings(connection, claimed, LEASE, MODEL, outbox.no_vectors(), [failure])
+            embeddings.store(connection, claimed, LEASE, MODEL, embeddings.no_vectors(), [failure])
 
     def state(self, engine: Engine, message_id: str) -> str:
         with engine.connect() as connection:
@@ -402,9 +402,9 @@ class TestFailures:
 class TestModels:
     def test_the_first_model_is_the_active_one(self, database: Engine) -> None:
         with database.begin() as connection:
-            assert outbox.register_model(connection, "first", 4) == "first"
-            assert outbox.register_model(connection, "first", 4) == "first"
-            assert outbox.register_model(connection, "second", 8) == "first"
+            assert embeddings.register_model(connection, "first", 4) == "first"
+            assert embeddings.register_model(connection, "first", 4) == "first"
+            assert embeddings.register_model(connection, "second", 8) == "first"
 
 
 def test_an_older_embedding_that_ends_late_leaves_the_vector_of_the_newer_text_alone(database: Engine) -> None:
@@ -417,7 +417,7 @@ def test_an_older_embedding_that_ends_late_leaves_the_vector_of_the_newer_text_a
     persist(database, newer)
     embed(database, {record.id: "second"}, OTHER_LEASE)
     with database.begin() as connection:
-        outbox.store_embeddings(connection, claimed, LEASE, MODEL, vectors_of({record.id: "first"}))
+        embeddings.store(connection, claimed, LEASE, MODEL, vectors_of({record.id: "first"}))
     assert embedded(database) == {record.id}
 
 
@@ -471,8 +471,8 @@ def test_vectors_of_a_model_that_was_switched_off_are_not_stored(database: Engin
     record = a_record("text")
     persist(database, record)
     with database.begin() as connection:
-        outbox.register_model(connection, "another", 4)
-    with pytest.raises(outbox.ModelSwitched):
+        embeddings.register_model(connection, "another", 4)
+    with pytest.raises(embeddings.ModelSwitched):
         embed(database, {record.id: "text"})
     assert len(ask(database, "SELECT id FROM embedding_jobs")) == 1
 

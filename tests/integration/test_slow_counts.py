@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 
 from api import parts
 from api.app import create_app
-from db import outbox, queries, reembedding, reembedding_status
+from db import embeddings, queries, reembedding, reembedding_status
 from settings import Settings
 from tests.parts import eventually
 
@@ -37,7 +37,7 @@ def test_the_status_tells_what_is_cheap_to_know(
     api: FlaskClient, database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with database.begin() as connection:
-        outbox.register_model(connection, "a model", 4)
+        embeddings.register_model(connection, "a model", 4)
     monkeypatch.setattr(queries, "EMBEDDED", SLOW)
     answer = api.get("/status")
     status = answer.json
@@ -51,7 +51,7 @@ def test_a_change_of_the_model_goes_on_without_numbers(
     api: FlaskClient, database: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with database.begin() as connection:
-        outbox.register_model(connection, "a model", 4)
+        embeddings.register_model(connection, "a model", 4)
         reembedding.start(connection, "another", 4, {})
     with database.begin() as connection:
         connection.execute(text("LOCK TABLE message_embeddings IN ACCESS EXCLUSIVE MODE"))

@@ -1,0 +1,367 @@
+"""What comes of the jobs: vectors and failures are stored, the jobs finished, and the active model is held meanwhile.
+
+Each function runs in the caller's transaction and never commits.
+"""
+
+import json
+import uuid
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from sqlalchemy import Connection, text
+
+from db.commands import array, each_message
+from db.copy import copy_pieces, id_bytes, ids_array, vector_rows
+from db.outbox import Job, LeaseLost, Left, queue_for, requeue_outdated
+from db.session import ask_driver, for_driver
+
+# From so many vectors on COPY is worth its round trips.
+FEW = 16
+
+
+class ModelSwitched(Exception):
+    """Another model has become the active one; vectors of this one are not wanted any more."""
+
+
+class Following(NamedTuple):
+    """Jobs that make the vectors of another model, too, for messages that have just got those of the active one."""
+
+    model: str
+    jobs: list[int]
+
+
+class Active(NamedTuple):
+    """The active model, as far as whoever stores vectors has to know it (db.reembedding)."""
+
+    name: str
+    followed_by: str | None
+    follow_now: bool
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors of n passages: n message ids (16 bytes each), content hashes (16 bytes), passage numbers and character
+    spans, and the (n, dimensions) float array."""
+
+    message_ids: Sequence[bytes]
+    content_hashes: Sequence[bytes]
+    numbers: Sequence[int]
+    spans: Sequence[tuple[int, int]]
+    embeddings: NDArray[np.float32]
+
+    def only(self, keep: Sequence[int]) -> "Vectors":
+        return Vectors(
+            [self.message_ids[i] for i in keep],
+            [self.content_hashes[i] for i in keep],
+            [self.numbers[i] for i in keep],
+            [self.spans[i] for i in keep],
+            self.embeddings[list(keep)],
+        )
+
+
+def no_vectors() -> Vectors:
+    return Vectors([], [], [], [], np.empty((0, 0), dtype=np.float32))
+
+
+def store(
+    connection: Connection,
+    jobs: Sequence[Job],
+    lease: str,
+    model: str,
+    vectors: Vectors,
+    failures: Sequence[tuple[str, str, str]] = (),
+    *,
+    left: Left | None = None,
+    expect_new: bool = False,
+    of_the_jobs: bool = False,
+) -> Following | None:
+    """Finishes jobs: vectors whose message still has the text they were made of replace the older ones; the rest is let
+    go. `failures` are (message id, content hash, reason); `left` are messages that stay queued, as not yet tried.
+
+    Where another model's vectors are made beside those of the active one, jobs for these messages are queued in the
+    same transaction, so none is missed; they are returned where they should not wait.
+
+    `expect_new` is a guess that no vector has to be replaced, which saves looking for them. `of_the_jobs` says that the
+    texts are those that were written by the transaction that queued these jobs, or were read since: then they are only
+    compared where any message at all was edited or deleted since. A task may have the texts of another job, where the
+    tables were made anew, and a job that was not queued by a trigger is always compared.
+
+    A job that somebody else has taken over is left to them, with its messages. Raises LeaseLost when all were, and
+    psycopg2's UniqueViolation when the guess was wrong, or when another worker writes vectors of the same message at
+    this moment: do it again in a new transaction, without the guess.
+    """
+    left = left or Left(frozenset(), 0.0)
+    finished = finish_jobs(connection, jobs, lease, model, left)
+    kept = finished.jobs
+    if not kept and jobs:
+        raise LeaseLost
+    if left.message_ids or len(kept) != len(jobs):
+        ours = {message_id for job in kept for message_id in job.message_ids} - left.message_ids
+        vectors = vectors.only(
+            [place for place, found in enumerate(vectors.message_ids) if str(uuid.UUID(bytes=found)) in ours]
+        )
+        failures = [failure for failure in failures if failure[0] in ours]
+        jobs = [replace(job, message_ids=[found for found in job.message_ids if found in ours]) for job in kept]
+    active = finished.active or lock_active(connection)
+    if active is None and len(vectors.message_ids):  # the tables were made anew under a running worker
+        active = Active(register_model(connection, model, vectors.embeddings.shape[1]), None, False)
+    is_second = active is not None and model == active.followed_by
+    if active is not None and model != active.name and not is_second:
+        raise ModelSwitched(active.name)
+    every = sum(len(job.message_ids) for job in jobs)
+    # Some may be edited, deleted or failed.
+    if not (of_the_jobs and finished.unedited) or len(set(vectors.message_ids)) != every:
+        vectors = settle(connection, jobs, model, vectors, failures, requeues=not is_second)
+    if len(vectors.message_ids):
+        if not expect_new:
+            replaced = {uuid.UUID(bytes=found) for found in vectors.message_ids}
+            delete_outdated(connection, model, replaced, replaced)
+        copy(connection, model, vectors)
+    if active is None or active.followed_by is None or is_second:
+        return None
+    following = queue_for(
+        connection, active.followed_by, [found for job in jobs if not job.deleted for found in job.message_ids]
+    )
+    return Following(active.followed_by, following) if active.follow_now and following else None
+
+
+# All that `store` does for a few vectors where nothing stands in the way, as one transaction of one round
+# trip. Where something does, no job is found, and nothing done.
+STORE_FEW = for_driver("""
+    SELECT set_config('synchronous_commit', 'off', true), set_config('enable_seqscan', 'off', true);
+    WITH active AS (
+        SELECT FROM embedding_models WHERE active AND name = :model AND followed_by IS NULL FOR SHARE
+    ), finished AS (
+        DELETE FROM embedding_jobs
+        WHERE id = :job AND lease = :lease ::uuid AND edits = edits_until_now() AND EXISTS (SELECT FROM active)
+            AND NOT EXISTS (SELECT FROM embedding_failures WHERE message_id = ANY (:ids ::uuid[]))
+        RETURNING id
+    )
+    INSERT INTO message_embeddings
+        (message_id, passage_number, passage_start, passage_end, content_hash, model, embedding)
+    SELECT v.message_id, v.number, v.start, v.stop, v.content_hash, :model, v.embedding::halfvec
+    FROM finished CROSS JOIN unnest(:ids ::uuid[], :numbers ::int[], :starts ::int[], :ends ::int[], :hashes ::uuid[],
+        :embeddings ::text[]) AS v (message_id, number, start, stop, content_hash, embedding)
+    RETURNING id
+""")
+
+
+def store_few(connection: Connection, job: Job, lease: str, model: str, vectors: Vectors) -> bool:
+    """As `store`, of the job's own texts, for so few vectors that the round trips are what it costs. Of a
+    connection of `session.at_once`; returns False, with nothing stored, for what is more than that, and where something
+    is in the way: an edit, another model, a lease that was lost. Raises psycopg2's errors, of which IntegrityError says
+    that a vector is there already."""
+    ids = vectors.message_ids
+    if job.deleted or not 0 < len(ids) < FEW or len(set(ids)) != len(job.message_ids):
+        return False
+    values = {
+        "job": job.id,
+        "lease": lease,
+        "model": model,
+        "ids": array(found.hex() for found in ids),
+        "numbers": array(vectors.numbers),
+        "starts": array(start for start, _ in vectors.spans),
+        "ends": array(end for _, end in vectors.spans),
+        "hashes": array(found.hex() for found in vectors.content_hashes),
+        "embeddings": [
+            orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY).decode() for vector in vectors.embeddings
+        ],
+    }
+    return len(ask_driver(connection, STORE_FEW, values)) == len(ids)
+
+
+def settle(
+    connection: Connection,
+    jobs: Sequence[Job],
+    model: str,
+    vectors: Vectors,
+    failures: Sequence[tuple[str, str, str]],
+    *,
+    requeues: bool,
+) -> Vectors:
+    """Compares the texts that were embedded with those that are there now; returns the vectors that may be stored.
+
+    Vectors of older texts go, those that are stored already too. With `requeues` their messages are queued again unless
+    that was done; for a model that is not the active one they follow when the active one's vector is stored.
+    """
+    ids = {message_id for job in jobs for message_id in job.message_ids}
+    current = current_hashes(connection, ids)
+    keep = [
+        place
+        for place, message_id in enumerate(vectors.message_ids)
+        if current.get(message_id) == vectors.content_hashes[place]
+    ]
+    outdated = set(vectors.message_ids) & current.keys()
+    if len(keep) != len(vectors.message_ids):
+        vectors = vectors.only(keep)
+    written = set(vectors.message_ids)
+    others = [message_id for message_id in ids if id_bytes(message_id) not in written]
+    if others:
+        delete_outdated(connection, model, others, [])
+    if requeues:
+        requeue_outdated(connection, model, outdated - written)
+    for message_id, content_hash, reason in failures:
+        if current.get(uuid.UUID(message_id).bytes) == uuid.UUID(content_hash).bytes:
+            record_failure(connection, message_id, content_hash, model, reason, max(job.attempts for job in jobs))
+    return vectors
+
+
+def lock_active(connection: Connection) -> Active | None:
+    """The active model, which stays what it is until the transaction ends. For when `finish_jobs` has found none: the
+    model was switched while that waited for its row, which is the active one no more."""
+    row = connection.execute(text(f"{ACTIVE} FOR SHARE")).one_or_none()
+    return None if row is None else Active(*row)
+
+
+def texts(connection: Connection, ids: Collection[str]) -> dict[str, str]:
+    """The texts of those of the messages that exist, by id."""
+    rows = connection.execute(
+        text(f"SELECT m.id::text, m.message FROM {each_message('id, message')}"), {"ids": array(ids)}
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def current_hashes(connection: Connection, ids: Collection[str]) -> dict[bytes, bytes]:
+    """The content hash of each message that is there, by id, both of 16 bytes."""
+    rows = connection.execute(
+        text(f"SELECT m.id::text, m.content_hash::text FROM {each_message('id, content_hash')}"), {"ids": array(ids)}
+    ).all()
+    if not rows:
+        return {}
+    found, hashes = (ids_array(column).tolist() for column in zip(*rows, strict=True))
+    return dict(zip(found, hashes, strict=True))
+
+
+def delete_outdated(connection: Connection, model: str, ids: Iterable[object], replaced: Iterable[object]) -> None:
+    """Deletes vectors of these messages that are not of their present text, whatever model's, or whose message is to be
+    replaced.
+
+    A message that was edited meanwhile may have the vector of its new text already: that one stays.
+    """
+    connection.execute(
+        text("""
+            DELETE FROM message_embeddings e
+            WHERE e.message_id = ANY (:ids ::uuid[]) AND (
+                e.model = :model AND e.message_id = ANY (:replaced ::uuid[])
+                OR NOT EXISTS (SELECT FROM text_messages m
+                               WHERE m.id = e.message_id AND m.content_hash = e.content_hash))
+        """),
+        {"ids": array(ids), "model": model, "replaced": array(replaced)},
+    )
+
+
+def copy(connection: Connection, model: str, vectors: Vectors) -> None:
+    copy_pieces(
+        connection.connection.cursor(),
+        """COPY message_embeddings
+           (message_id, passage_number, passage_start, passage_end, content_hash, model, embedding)
+           FROM STDIN WITH (FORMAT binary)""",
+        vector_rows(vectors, model),
+    )
+
+
+ACTIVE = "SELECT name, followed_by, follow_now FROM embedding_models WHERE active"
+
+# A crash of the server takes the vectors back together with the end of their jobs: it may be waited for less. And no
+# plan reads whole tables, which it would take for small ones until they have been analysed. All in one round trip.
+FINISH = text(f"""
+    SELECT set_config('synchronous_commit', 'off', true), set_config('enable_hashjoin', 'off', true),
+        set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true);
+    WITH finished AS (
+        DELETE FROM embedding_jobs WHERE id = ANY (:jobs ::bigint[]) AND lease = :lease ::uuid
+        RETURNING id, message_ids, edits
+    ), forgotten AS (
+        DELETE FROM embedding_failures
+        WHERE EXISTS (SELECT FROM embedding_failures)  -- mostly there is none, and a thousand look-ups are spared
+            AND message_id IN (SELECT unnest(message_ids) FROM finished) AND model = :model
+    )
+    SELECT (SELECT array_agg(id) FROM finished), (
+        SELECT bool_and(edits IS NOT DISTINCT FROM edits_until_now()) FROM finished), active.*
+    FROM (SELECT) AS one LEFT JOIN ({ACTIVE} FOR SHARE) AS active ON TRUE
+""")
+
+
+class Finished(NamedTuple):
+    """The jobs that were still ours; whether no message at all was edited or deleted since they were queued; and the
+    active model, which stays what it is until the transaction ends, or None where it has to be asked for again."""
+
+    jobs: list[Job]
+    unedited: bool
+    active: Active | None
+
+
+def finish_jobs(connection: Connection, jobs: Sequence[Job], lease: str, model: str, left: Left) -> Finished:
+    """Removes jobs, but for those of their messages that are left to be done, and the failures of those that are
+    done."""
+    whole = [job for job in jobs if left.message_ids.isdisjoint(job.message_ids)]
+    finished, unedited, name, *follow = connection.execute(
+        FINISH, {"jobs": array(job.id for job in whole), "lease": lease, "model": model}
+    ).one()
+    ours = set(finished or [])
+    for job in jobs:
+        if job not in whole:
+            unedited = False  # that is not asked here
+            found = connection.execute(
+                text("""
+                    UPDATE embedding_jobs SET message_ids = :left ::uuid[], lease = NULL,
+                        attempts = greatest(attempts - 1, 0),
+                        available_at = clock_timestamp() + make_interval(secs => :seconds)
+                    WHERE id = :id AND lease = :lease ::uuid
+                """),
+                {
+                    "left": array(message_id for message_id in job.message_ids if message_id in left.message_ids),
+                    "seconds": left.seconds,
+                    "id": job.id,
+                    "lease": lease,
+                },
+            )
+            if found.rowcount:
+                ours.add(job.id)
+                connection.execute(
+                    text("DELETE FROM embedding_failures WHERE message_id = ANY (:done ::uuid[]) AND model = :model"),
+                    {"done": array(set(job.message_ids) - left.message_ids), "model": model},
+                )
+    active = None if name is None else Active(name, *follow)
+    return Finished([job for job in jobs if job.id in ours], bool(unedited), active)
+
+
+def record_failure(
+    connection: Connection, message_id: str, content_hash: str, model: str, reason: str, attempts: int
+) -> None:
+    connection.execute(
+        text("""
+            INSERT INTO embedding_failures (message_id, content_hash, model, reason, attempts)
+            VALUES (:id ::uuid, :hash ::uuid, :model, :reason, :attempts)
+            ON CONFLICT (message_id, model) DO UPDATE SET content_hash = excluded.content_hash,
+                reason = excluded.reason, attempts = excluded.attempts, failed_at = clock_timestamp()
+        """),
+        {"id": message_id, "hash": content_hash, "model": model, "reason": reason[:1000], "attempts": attempts},
+    )
+
+
+def register_model(
+    connection: Connection, name: str, dimensions: int, settings: Mapping[str, str] | None = None
+) -> str:
+    """Makes a model the active one if there is none yet; returns the name of the active one. Where that is this one,
+    `settings` are recorded as those that make its provider."""
+    connection.execute(
+        text("""
+            INSERT INTO embedding_models (name, dimensions, active)
+            SELECT :name, :dimensions, TRUE WHERE NOT EXISTS (SELECT FROM embedding_models WHERE active)
+            ON CONFLICT DO NOTHING
+        """),
+        {"name": name, "dimensions": dimensions},
+    )
+    if settings is not None:
+        connection.execute(
+            text("""
+                UPDATE embedding_models SET settings = :settings ::jsonb
+                WHERE active AND name = :name AND settings IS DISTINCT FROM :settings ::jsonb
+            """),
+            {"name": name, "settings": json.dumps(settings)},
+        )
+    return str(connection.execute(text("SELECT name FROM embedding_models WHERE active")).scalar_one())
