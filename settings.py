@@ -33,6 +33,9 @@ PROVIDERS = ("minilm", "hashing", "openai", "fastembed")
 QUOTED = re.compile(r"""\s*(["'])(.*?)\1\s*(?:\s#.*)?""")
 COMMENT = re.compile(r"\s#.*")
 
+# Of Kafka's 249 characters the name of the dead letters' topic takes 13 more; "." and ".." Kafka refuses.
+TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,236}")
+
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -277,6 +280,8 @@ def check(settings: Settings) -> None:
         raise InvalidSetting(f"HASHING_MICROSECONDS={settings.hashing_microseconds}: takes 0 to a million")
     if settings.embed_lease_seconds > 600:
         raise InvalidSetting(f"EMBED_LEASE_SECONDS={settings.embed_lease_seconds:g}: takes 600 at most")
+    if not TOPIC.fullmatch(settings.kafka_topic):
+        raise InvalidSetting(f"KAFKA_TOPIC={settings.kafka_topic!r}: takes 1 to 236 of a-z A-Z 0-9 . _ -")
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", settings.keyword_language):
         raise InvalidSetting(f"KEYWORD_LANGUAGE={settings.keyword_language!r}: takes a name that \\dF in psql lists")
     for name in ("vector_index", "keyword_index", "metadata_index"):

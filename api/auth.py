@@ -62,11 +62,16 @@ def refusal() -> Response:
     """401: for a browser the page that asks for the key, for everybody else a problem document."""
     wanted = request.accept_mimetypes.best_match(["application/json", "text/html"])
     if request.method == "GET" and wanted == "text/html":
-        page = Response(render_template("sign_in.html", then=request.path, wrong=False), 401, content_type="text/html")
+        page = Response(render_template("sign_in.html", then=wanted_page(), wrong=False), 401, content_type="text/html")
         page.headers["WWW-Authenticate"] = "Bearer"
         return page
     detail = "send a key of API_KEYS as `Authorization: Bearer KEY` or as `X-API-Key: KEY`"
     return Problem(401, detail, headers={"WWW-Authenticate": "Bearer"}).answer()
+
+
+def wanted_page() -> str:
+    """The path that was asked for, with its query."""
+    return request.full_path if request.query_string else request.path
 
 
 def register(app: Flask, settings: Settings) -> None:

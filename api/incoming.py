@@ -70,7 +70,10 @@ def content(request: Request, limit: int) -> bytes:
 
 def whole(request: Request, limit: int) -> bytes:
     if request.content_length is not None:
-        return request.get_data(cache=False)
+        body = request.get_data(cache=False)
+        if len(body) < request.content_length:
+            raise Problem(400, f"the body ends early: {len(body)} bytes of {request.content_length}")
+        return body
     taken = bytearray()
     if request.environ.get("wsgi.input_terminated"):
         stream = request.environ["wsgi.input"]

@@ -62,6 +62,13 @@ def check(connection: Connection) -> None:
         connection.execute(text("ALTER EXTENSION vector UPDATE"))
 
 
+def check_language(connection: Connection, language: str) -> None:
+    """Raises UnusableDatabase for a KEYWORD_LANGUAGE that this PostgreSQL does not have: each search by words would."""
+    known = connection.execute(text("SELECT cfgname FROM pg_ts_config ORDER BY cfgname")).scalars().all()
+    if language not in known:
+        raise UnusableDatabase(f"KEYWORD_LANGUAGE={language!r}: this PostgreSQL has {', '.join(known)}")
+
+
 def parse(number: str) -> tuple[int, ...]:
     return tuple(int(part) for part in number.split(".")[:2])
 
@@ -84,6 +91,7 @@ def migrate(settings: Settings, revision: str, direction: object) -> str:
             wait_for_turn(connection)
             try:
                 check(connection)
+                check_language(connection, settings.keyword_language)
                 connection.commit()
                 while not migrated(connection, revision, direction):
                     time.sleep(LOCK_PAUSE_SECONDS)

@@ -70,6 +70,11 @@ def kafka_addresses(settings: Settings) -> list[tuple[str, int]]:
     return addresses
 
 
+OTHER_PASSWORD = (
+    "; the data keep the DATABASE_PASSWORD with which they were made: set that one, or change it by psql's \\password"
+)
+
+
 def database(settings: Settings, *, create: bool = False) -> str | None:
     """Logs in and asks `SELECT 1`; with `create`, a database that is missing is created on the way."""
     import psycopg2
@@ -82,7 +87,9 @@ def database(settings: Settings, *, create: bool = False) -> str | None:
             cursor.execute("SELECT 1")
     except psycopg2.Error as error:
         if not create or f'database "{settings.database_name}" does not exist' not in str(error):
-            return f"PostgreSQL at {settings.database_address}:{settings.database_port}: {_one_line(error)}"
+            problem = f"PostgreSQL at {settings.database_address}:{settings.database_port}: {_one_line(error)}"
+            is_ours = not settings.database_host
+            return problem + (OTHER_PASSWORD if is_ours and "password authentication failed" in problem else "")
         return _create_database(settings)
     return None
 

@@ -10,6 +10,9 @@ from celery.signals import celeryd_init, worker_process_init
 import settings
 from tasks import celery_logs, garbage, tracing, transport
 
+# `celery -A tasks.app` has the folder that it is called in in its path until this module is found. What is loaded later,
+# such as beat's scheduler, lies there too.
+sys.path.append(str(settings.ROOT))
 transport.install()
 # A process of a worker that ends waits so long (30 s by default) until its last result has been read, which a main
 # process that is ending itself does no more. The task was done, and may be done again.

@@ -8,15 +8,22 @@ JSON is written and read by orjson, five times as fast, for a text passes throug
 does not know is left to kombu's own, which marks a date by its type. What orjson writes differently is never sent: it
 makes a UUID its text and NaN null, and its numbers have 64 bits.
 
-And a channel keeps its client, of which kombu would make a new one for each message.
+And a channel keeps its client, of which kombu would make a new one for each message. What a channel had in hand and
+cannot give back, as Redis is away, kombu would write to a file in the temporary folder that nobody reads or removes:
+somebody's texts. The leases bring it back.
 """
 
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 from kombu import serialization
 from kombu.transport import redis, virtual
+from kombu.transport.virtual import base
 from kombu.utils import json
+
+log = logging.getLogger(__name__)
 
 UTF_8 = "utf-8"
 
@@ -66,9 +73,15 @@ def create_client(channel: Any, asynchronous: bool = False) -> Any:
 make_client = redis.Channel._create_client
 
 
+def leave_to_leases(messages: Sequence[Any], **_: object) -> None:
+    """What takes the place of kombu's dump (utils/div.py)."""
+    log.warning("Redis is away, and %d tasks could not be given back: they will be sent again", len(messages))
+
+
 def install() -> None:
     """Makes every Redis connection of this process work like this."""
     redis.Channel.encode_body = encode_body
     redis.dumps, redis.loads = dumps, loads
     serialization.register("json", dumps, loads, content_type="application/json", content_encoding="utf-8")
     redis.Channel._create_client = create_client
+    base.emergency_dump_state = leave_to_leases

@@ -2,11 +2,16 @@
 
 import re
 import signal
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import requests
 
+from benchmarks.servers import free_ports
 from settings import ROOT
 from tests.e2e.conftest import Checkout
 from tests.parts import eventually
@@ -23,6 +28,24 @@ def commands(page: Path) -> list[str]:
     return [line for block in blocks for line in re.sub(r"\\\n\s*", "", block).splitlines() if line.strip()]
 
 
+@contextmanager
+def by_hand(checkout: Checkout, line: str, ready: str, **variables: str) -> Iterator[None]:
+    """Runs what lasts until it is stopped, from when it has said that it is ready."""
+    process = checkout.start(line, **variables)
+    assert process.stdout is not None
+    watchdog = threading.Timer(60, process.kill)
+    watchdog.start()
+    said = ""
+    while ready not in said:
+        read = process.stdout.readline()
+        assert read, f"{line} ended:\n{said}"
+        said += read
+    watchdog.cancel()
+    yield
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+
+
 @pytest.mark.timeout(600)
 def test_the_commands_of_the_readme(checkout: Checkout) -> None:
     typed = commands(ROOT / "README.md")
@@ -30,19 +53,8 @@ def test_the_commands_of_the_readme(checkout: Checkout) -> None:
     outputs: dict[str, str] = {}
     for line in typed:
         if line in LASTING:
-            ready = LASTING[line]
-            process = checkout.start(f"source .venv/bin/activate && exec {line}")
-            assert process.stdout is not None
-            watchdog = threading.Timer(60, process.kill)
-            watchdog.start()
-            said = ""
-            while ready not in said:
-                read = process.stdout.readline()
-                assert read, f"{line} ended:\n{said}"
-                said += read
-            watchdog.cancel()
-            process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=30)
+            with by_hand(checkout, f"source .venv/bin/activate && exec {line}", LASTING[line]):
+                pass
         elif line not in LEFT_OUT:
             outputs[line] = checkout.run(line)
     # Each e2e_test.sh has shown its seven checks, the second one after a migration was added.
@@ -79,3 +91,23 @@ def test_a_supervised_part_that_is_killed_comes_back(checkout: Checkout) -> None
 
     eventually(back, timeout=30, interval=0.5)
     assert checkout.run("./e2e_test.sh").count("✓") == 7
+
+    check_the_parts_by_hand(checkout)
+
+
+def check_the_parts_by_hand(checkout: Checkout) -> None:
+    """Beside the running system, in the environment that a user has activated; the bridge in any Python."""
+    (port,) = free_ports(1)
+    activated = "source .venv/bin/activate && exec "
+    for line in ("celery -A tasks.app worker -Q persist", "celery -A tasks.app worker -Q embed"):
+        with by_hand(checkout, activated + line, f".> {line.split()[-1]}"):
+            pass
+    with by_hand(checkout, f"{activated}celery -A tasks.app beat --pidfile=", "maxinterval"):
+        pass
+    with by_hand(checkout, f"{sys.base_prefix}/bin/python3 -m bridge", "reading text-messages"):
+        pass
+    flower = f"{activated}celery -A tasks.app flower"
+    with by_hand(checkout, flower, "Visit me", FLOWER_PORT=str(port), FLOWER_BASIC_AUTH="somebody:secret"):
+        assert eventually(lambda: requests.get(f"http://127.0.0.1:{port}/").status_code, timeout=10) == 401
+        with pytest.raises(requests.ConnectionError):  # it listens at one address, not at all of them
+            requests.get(f"http://127.0.0.2:{port}/")

@@ -246,14 +246,20 @@ def test_a_client_that_sends_far_too_much_gets_its_answer(pipeline: Pipeline, si
             b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
             400,
         ),
+        (
+            b"POST /messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b'Content-Length: 100\r\n\r\n{"message": "cut, but JSON"}',
+            400,
+        ),
     ],
-    ids=["long address", "many headers", "no length", "no request", "no chunk"],
+    ids=["long address", "many headers", "no length", "no request", "no chunk", "cut"],
 )
 def test_a_request_that_the_server_cannot_read_is_a_problem_too(
     pipeline: Pipeline, request_: bytes, status: int
 ) -> None:
     with socket.create_connection(("127.0.0.1", pipeline.settings.text_api_port), timeout=10) as client:
         client.sendall(request_)
+        client.shutdown(socket.SHUT_WR)
         with HTTPResponse(client) as answer:
             answer.begin()
             assert answer.status == status

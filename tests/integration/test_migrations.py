@@ -256,6 +256,14 @@ def test_a_pgvector_that_is_too_old_is_refused(empty_database: Settings) -> None
         schema.upgrade(empty_database)
 
 
+def test_a_language_that_the_server_does_not_have_is_refused(empty_database: Settings) -> None:
+    with pytest.raises(
+        schema.UnusableDatabase, match=r"KEYWORD_LANGUAGE='klingon': this PostgreSQL has arabic, .*yiddish"
+    ):
+        schema.upgrade(replace(empty_database, keyword_language="klingon"))
+    schema.upgrade(replace(empty_database, keyword_language="german"))
+
+
 def hide_extensions(connection: Connection, where: str, version: str = "default_version") -> None:
     """Makes the server seem to have other extensions: lays a schema over this database's pg_catalog in which
     pg_available_extensions says something else."""

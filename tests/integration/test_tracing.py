@@ -191,7 +191,7 @@ sys.meta_path.insert(0, Missing())
 @pytest.mark.parametrize("part", ["bridge", "worker", "api"])
 def test_without_the_packages_a_part_says_what_to_install(part: str) -> None:
     starts = {
-        "bridge": "from bridge.__main__ import main; sys.exit(main())",
+        "bridge": "from bridge.command_line import main; sys.exit(main([]))",
         "worker": "sys.argv = 'celery -A tasks.app worker -Q persist --pool solo'.split();"
         "from tasks.celery import celery; celery()",
         "api": "sys.argv = 'gunicorn --bind 127.0.0.1:0 api.wsgi:text_api'.split();"

@@ -1,13 +1,16 @@
 """What of a task lies in Redis, and whether any Celery can read it."""
 
 import json
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import redis
 from celery import Celery
 from sqlalchemy import Engine
 
+import celeryconfig
 from settings import Settings
 from tasks import transport
 from tests.parts import Running, eventually
@@ -22,7 +25,8 @@ TEXT = 'Grüße, "quoted" \\ \U0001f600'
 def sender(settings: Settings, broker: redis.Redis) -> Iterator[Celery]:
     """Sends as the bridge does."""
     transport.install()
-    app = Celery(broker=settings.redis_address, broker_transport_options={"body_encoding": transport.UTF_8})
+    options = {name: celeryconfig.broker_transport_options[name] for name in ("body_encoding", "ack_emulation")}
+    app = Celery(broker=settings.redis_address, broker_transport_options=options)
     yield app
     app.close()
 
@@ -53,6 +57,22 @@ def test_nothing_is_kept_in_redis_of_a_task_that_is_done(
         sender.send_task("tasks.sweep", queue="persist")
     eventually(lambda: broker.llen("persist") == 0)
     assert not broker.keys("unacked*")
+
+
+def test_what_cannot_be_given_back_is_written_nowhere(
+    sender: Celery, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def away(*_: object) -> None:
+        raise redis.ConnectionError("away")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    sender.send_task("tasks.persist_text", args=[[TEXT]], queue="persist")
+    with sender.connection_for_read() as connection:
+        channel = connection.default_channel
+        assert channel.basic_get("persist") is not None
+        monkeypatch.setattr(channel, "_restore", away)
+        channel.qos.restore_unacked_once()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_channel_keeps_its_client_as_long_as_its_pool_lives(sender: Celery, broker: redis.Redis) -> None:

@@ -93,6 +93,8 @@ def test_a_browser_is_asked_once_and_keeps_a_cookie() -> None:
     assert 'name="key"' in page.text
     assert 'value="/docs"' in page.text
 
+    assert 'value="/docs?q=a%20b&amp;c=1"' in browser.get("/docs?q=a%20b&c=1", headers=BROWSER).text
+
     wrong = browser.post("/session", data={"key": "gamma", "then": "/docs"})
     assert wrong.status_code == 401
     assert "not one of the keys" in wrong.text

@@ -79,6 +79,9 @@ def test_a_number_out_of_range_names_its_variable(name: str, value: str) -> None
         ({"EMBED_LEASE_SECONDS": "601"}, "EMBED_LEASE_SECONDS=601: takes 600 at most"),
         ({"HASHING_MICROSECONDS": "-1"}, "HASHING_MICROSECONDS=-1.0: takes 0 to a million"),
         ({"HASHING_MICROSECONDS": "nan"}, "HASHING_MICROSECONDS"),
+        ({"KAFKA_TOPIC": "a b"}, "KAFKA_TOPIC='a b': takes 1 to 236 of a-z A-Z 0-9 . _ -"),
+        ({"KAFKA_TOPIC": ".."}, "KAFKA_TOPIC='..'"),
+        ({"KAFKA_TOPIC": "x" * 237}, "KAFKA_TOPIC='xxx"),
         ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL='LOUD': takes DEBUG, INFO, WARNING, ERROR, CRITICAL"),
         ({"LOG_LEVEL": "10"}, "LOG_LEVEL='10': takes DEBUG, INFO, WARNING, ERROR, CRITICAL"),
     ],
@@ -86,6 +89,11 @@ def test_a_number_out_of_range_names_its_variable(name: str, value: str) -> None
 def test_what_is_out_of_range_names_its_variable(variables: Mapping[str, str], message: str) -> None:
     with pytest.raises(InvalidSetting, match=re.escape(message)):
         from_environment(variables)
+
+
+@pytest.mark.parametrize("topic", ["..a", ".a", "texts_1.v-2", "x" * 236])
+def test_a_topic_may_be_called_as_kafka_has_it(topic: str) -> None:
+    assert from_environment({"KAFKA_TOPIC": topic}).kafka_topic == topic
 
 
 @pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])
