@@ -10,8 +10,8 @@ from celery.signals import celeryd_init, worker_process_init
 import settings
 from tasks import celery_logs, garbage, tracing, transport
 
-# `celery -A tasks.app` has the folder that it is called in in its path until this module is found. What is loaded later,
-# such as beat's scheduler, lies there too.
+# `celery -A tasks.app` has the folder that it is called in in its path until this module is found. What is loaded
+# later, such as beat's scheduler, lies there too.
 sys.path.append(str(settings.ROOT))
 transport.install()
 # A process of a worker that ends waits so long (30 s by default) until its last result has been read, which a main
