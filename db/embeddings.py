@@ -129,8 +129,8 @@ def store(
     return Following(active.followed_by, following) if active.follow_now and following else None
 
 
-# All that `store` does for a few vectors where nothing stands in the way, as one transaction of one round
-# trip. Where something does, no job is found, and nothing done.
+# All that `store` does for a few vectors where nothing stands in the way, as one transaction of one round trip. Where
+# something does, no job is found, and nothing done.
 STORE_FEW = for_driver("""
     SELECT set_config('synchronous_commit', 'off', true), set_config('enable_seqscan', 'off', true);
     WITH active AS (

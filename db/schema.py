@@ -63,8 +63,9 @@ def check(connection: Connection) -> None:
 
 
 def check_language(connection: Connection, language: str) -> None:
-    """Raises UnusableDatabase for a KEYWORD_LANGUAGE that this PostgreSQL does not have: each search by words would."""
-    known = connection.execute(text("SELECT cfgname FROM pg_ts_config ORDER BY cfgname")).scalars().all()
+    """Raises UnusableDatabase for a KEYWORD_LANGUAGE that is none here: no words could be searched for."""
+    visible = text("SELECT cfgname FROM pg_ts_config WHERE pg_ts_config_is_visible(oid) ORDER BY cfgname")
+    known = connection.execute(visible).scalars().all()
     if language not in known:
         raise UnusableDatabase(f"KEYWORD_LANGUAGE={language!r}: this PostgreSQL has {', '.join(known)}")
 

@@ -75,7 +75,7 @@ make_client = redis.Channel._create_client
 
 def leave_to_leases(messages: Sequence[Any], **_: object) -> None:
     """What takes the place of kombu's dump (utils/div.py)."""
-    log.warning("Redis is away, and %d tasks could not be given back: they will be sent again", len(messages))
+    log.warning("Redis is away, and %d tasks could not be given back: their leases bring them back", len(messages))
 
 
 def install() -> None:

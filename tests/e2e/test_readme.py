@@ -30,20 +30,26 @@ def commands(page: Path) -> list[str]:
 
 @contextmanager
 def by_hand(checkout: Checkout, line: str, ready: str, **variables: str) -> Iterator[None]:
-    """Runs what lasts until it is stopped, from when it has said that it is ready."""
+    """Runs what lasts until it is stopped, from when it has said that it is ready. It leaves nothing behind, whatever
+    becomes of the test."""
     process = checkout.start(line, **variables)
     assert process.stdout is not None
     watchdog = threading.Timer(60, process.kill)
     watchdog.start()
-    said = ""
-    while ready not in said:
-        read = process.stdout.readline()
-        assert read, f"{line} ended:\n{said}"
-        said += read
-    watchdog.cancel()
-    yield
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    try:
+        said = ""
+        while ready not in said:
+            read = process.stdout.readline()
+            assert read, f"{line} ended:\n{said}"
+            said += read
+        watchdog.cancel()
+        yield
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    finally:
+        watchdog.cancel()
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.timeout(600)
@@ -104,7 +110,7 @@ def check_the_parts_by_hand(checkout: Checkout) -> None:
             pass
     with by_hand(checkout, f"{activated}celery -A tasks.app beat --pidfile=", "maxinterval"):
         pass
-    with by_hand(checkout, f"{sys.base_prefix}/bin/python3 -m bridge", "reading text-messages"):
+    with by_hand(checkout, f"exec {sys.base_prefix}/bin/python3 -m bridge", "reading text-messages"):
         pass
     flower = f"{activated}celery -A tasks.app flower"
     with by_hand(checkout, flower, "Visit me", FLOWER_PORT=str(port), FLOWER_BASIC_AUTH="somebody:secret"):
