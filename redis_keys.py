@@ -8,7 +8,8 @@ TOTALS = "text-pipeline:numbers"
 HISTORY = "text-pipeline:history"
 PROCESSES = "text-pipeline:processes"
 
-# A field of the hash at `steering_key`: there while the intake is paused by command (bridge/steering.py).
+# A field of the hash at `steering_key`: the name of the pause by which the intake is held, empty once it was resumed
+# (bridge/steering.py).
 PAUSED = "paused"
 
 # Celery's priorities, most urgent first; kombu keeps a list of its own for each.

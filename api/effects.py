@@ -6,6 +6,7 @@ The database is asked again and again, for at most POST_WAIT_SECONDS. What Kafka
 import time
 from collections.abc import Callable
 
+import psycopg2
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -18,37 +19,58 @@ FIRST_PAUSE, LAST_PAUSE = 0.002, 0.05
 USUAL_SECONDS = 0.1  # a wait beyond this has a reason, which may be a deletion
 LONG_WAIT_SECONDS = 2.0
 
-# Given a connection and the seconds waited: whether it took effect, or None where that is still open.
-Look = Callable[[Connection, float], bool | None]
+# What a database that is away raises; psycopg2's own where a connection breaks on its way back to the pool.
+DATABASE_ERRORS = (SQLAlchemyError, psycopg2.Error)
+
+# Given a connection and the seconds waited: what became of the record ({} where there is nothing to show of it), or
+# None where that is still open.
+Look = Callable[[Connection, float], queries.Row | None]
+NOTHING: queries.Row = {}
 
 
-def wait_until_stored(parts: Parts, message_id: str, appended: Appended) -> bool:
-    """Whether the record, or a later version of its message, is stored. A later deletion ends the wait."""
+class Rejected(Exception):
+    """The record became a dead letter, for the reason and with the detail that are given."""
 
-    def look(connection: Connection, waited: float) -> bool | None:
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def wait_until_stored(parts: Parts, message_id: str, appended: Appended) -> queries.Row | None:
+    """The message, once the record or a later version is stored; None where that takes longer, or where it was deleted
+    again. Raises Rejected."""
+    topic = parts.settings.kafka_topic
+
+    def look(connection: Connection, waited: float) -> queries.Row | None:
         version = queries.version(connection, message_id)
         if version is not None and version >= appended:
-            return True
-        deletion = queries.deletion(connection, message_id) if waited > USUAL_SECONDS else None
-        return False if deletion is not None and deletion >= appended else None
+            return queries.message(connection, message_id) or NOTHING
+        if waited <= USUAL_SECONDS:
+            return None
+        deletion = queries.deletion(connection, message_id)
+        if deletion is not None and deletion >= appended:
+            return NOTHING
+        letter = queries.dead_letter_reason(connection, topic, *appended)
+        if letter is not None:
+            raise Rejected(*letter)
+        return None
 
-    return wait(parts, look)
+    return wait(parts, look) or None
 
 
-def wait_until_deleted(parts: Parts, message_id: str, appended: Appended) -> bool:
-    """Whether the message is gone. A later version of it ends the wait."""
+def wait_until_deleted(parts: Parts, message_id: str, appended: Appended) -> None:
+    """Returns when the message is gone, when a later version of it has come, or when the time is over."""
 
-    def look(connection: Connection, waited: float) -> bool | None:
+    def look(connection: Connection, waited: float) -> queries.Row | None:
         version = queries.version(connection, message_id)
-        if version is None:
-            return True
-        return False if version > appended else None
+        return NOTHING if version is None or version > appended else None
 
-    return wait(parts, look)
+    wait(parts, look)
 
 
-def wait(parts: Parts, look: Look) -> bool:
-    """What `look` says once it is not None; False when the time is over.
+def wait(parts: Parts, look: Look) -> queries.Row | None:
+    """What `look` says once it is not None; None when the time is over.
 
     A wait that has become long also ends when too many others are long as well: nothing is being stored then, and the
     threads are needed for other calls. A database that is away says nothing about the record, and is asked again.
@@ -67,13 +89,13 @@ def wait(parts: Parts, look: Look) -> bool:
             try:
                 with parts.reader.connect() as connection:
                     found = look(connection, waited)
-            except SQLAlchemyError as error:
+            except DATABASE_ERRORS as error:
                 if not session.is_outage(error):
                     raise
                 continue
             if found is not None:
                 return found
-        return False
+        return None
     finally:
         if slot:
             parts.long_waits.release()

@@ -10,7 +10,7 @@ from kafka.errors import KafkaError
 
 from api import cursor, schemas
 from api.answers import json_answer
-from api.effects import wait_until_deleted, wait_until_stored
+from api.effects import Rejected, wait_until_deleted, wait_until_stored
 from api.kafka_log import MAX_RECORD_BYTES, KafkaAway, RecordTooLarge
 from api.lookup import stored
 from api.openapi import Answer, Operation, problem, unavailable
@@ -35,11 +35,12 @@ def post_message(parts: Parts, body: NewMessage) -> Response:
     except RecordTooLarge as error:
         raise too_large(str(error)) from None
     location = {"Location": f"/messages/{message_id}"}
-    if wait_until_stored(parts, message_id, appended):
-        with parts.reader.connect() as connection:
-            stored = queries.message(connection, message_id)
-        if stored is not None:
-            return json_answer(stored, 201, headers=location)
+    try:
+        stored = wait_until_stored(parts, message_id, appended)
+    except Rejected as error:
+        raise Problem(400, error.detail, reason=error.reason, id=message_id) from None
+    if stored is not None:
+        return json_answer(stored, 201, headers=location)
     return json_answer({"id": message_id, "status": "accepted"}, 202, headers=location)
 
 

@@ -20,7 +20,7 @@ from kafka.errors import KafkaError
 from kafka.producer.future import FutureRecordMetadata
 
 import tasks
-from bridge import dead_letters
+from bridge import dead_letters, topics
 from bridge.message import BadRecord, Row, decode, decode_plain
 from records import Record
 from settings import Settings
@@ -187,9 +187,19 @@ class HandOvers:
             letter.future = dead_letters.send(
                 self.producer, self.settings.dead_letter_topic, letter.record, letter.error
             )
-        except KafkaError as problem:
+        except (KafkaError, ValueError) as problem:  # ValueError: the topic's partitions went away meanwhile
             log.warning("dead letters not taken by Kafka, will be sent again: %s", problem)
+            self.make_topic()
             self.kafka_away_until = letter.next_try = time.monotonic() + LETTER_SECONDS
+
+    def make_topic(self) -> None:
+        """Creates the dead-letter topic again, in case somebody has deleted it: the window would fill with hand-overs
+        that wait for it."""
+        try:
+            if topics.create(self.settings, only=self.settings.dead_letter_topic):
+                log.warning("%s was gone, and is created again", self.settings.dead_letter_topic)
+        except (KafkaError, OSError) as problem:
+            log.warning("whether %s is there is not known: %s", self.settings.dead_letter_topic, problem)
 
     def collect(self) -> None:
         """Looks at the results of all tasks under way, in one read, and finishes the hand-overs that are complete."""

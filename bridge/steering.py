@@ -1,8 +1,9 @@
 """What an operator asks of all running bridges: to pause, to go on, and to read the log again from an earlier place.
 
 The wishes stand in one Redis hash for each consumer group, written by kafka_cli.py (clients/steering.py) and looked at
-twice a second: `paused`, with the name of the pause, and `rewind`, {"id", "offsets": {partition: offset}} as JSON.
-While Redis is away the bridges stay as they are; a Redis that was emptied holds no wishes, so they go on.
+twice a second: `paused`, with the name of the pause or empty once it is over, and `rewind`, {"id", "offsets":
+{partition: offset}} as JSON. While Redis is away the bridges stay as they are, and one that is paused writes that down
+again in a Redis that was emptied.
 """
 
 import json
@@ -41,9 +42,13 @@ class Steering:
         self.client = client
         self.key = steering_key(group)
         self.positions = positions
-        self.paused = False
+        self.pause = ""  # its name
         self.rewound: set[tuple[str, int]] = set()
         self.next_look = 0.0
+
+    @property
+    def paused(self) -> bool:
+        return self.pause != ""
 
     def look(self, at_rest: Callable[[], bool] = lambda: False) -> None:
         """Reads the wishes, every LOOK_SECONDS, and does what is new. `at_rest` says whether nothing is under way."""
@@ -53,10 +58,13 @@ class Steering:
         self.next_look = now + LOOK_SECONDS
         try:
             wishes = {_text(name): _text(value) for name, value in self.client.hgetall(self.key).items()}
+            if self.paused and PAUSED not in wishes:
+                self.client.hsetnx(self.key, PAUSED, self.pause)
+                return
         except (redis.RedisError, OSError):
             return
-        if (PAUSED in wishes) != self.paused:
-            self.paused = PAUSED in wishes
+        was_paused, self.pause = self.paused, wishes.get(PAUSED, "")
+        if self.paused != was_paused:
             log.warning("intake paused by command" if self.paused else "intake goes on")
         if self.paused:
             self.tell_rest(wishes, at_rest())

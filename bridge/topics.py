@@ -7,6 +7,7 @@ import time
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
+import kafka_clients
 import settings as configuration
 from settings import Settings
 
@@ -43,11 +44,13 @@ def wanted(settings: Settings) -> dict[str, dict[str, object]]:
     }
 
 
-def create(settings: Settings) -> list[str]:
-    """Creates what is absent and returns its names. Raises KafkaError when Kafka cannot be reached or refuses."""
+def create(settings: Settings, *, only: str | None = None) -> list[str]:
+    """Creates what is absent, or that one topic only, and returns its names. Raises KafkaError when Kafka cannot be
+    reached or refuses."""
     # The default back-off grows to half a minute, and a bridge that starts during an outage waits in here.
-    admin = KafkaAdminClient(
-        **settings.kafka_client(),
+    admin = kafka_clients.connect(
+        KafkaAdminClient,
+        settings,
         client_id="topics",
         request_timeout_ms=10_000,
         reconnect_backoff_max_ms=500,
@@ -57,7 +60,7 @@ def create(settings: Settings) -> list[str]:
     try:
         present = set(admin.list_topics())
         for name, options in wanted(settings).items():
-            if name not in present:
+            if name not in present and only in (None, name):
                 try:
                     admin.create_topics({name: options}, wait_for_metadata=True)
                     created.append(name)

@@ -125,11 +125,12 @@ def in_hand(
     Raises Resumed where somebody has resumed the intake, and Unreachable where Redis is away.
     """
     try:
+        client.hsetnx(steering_key(settings.kafka_group_id), PAUSED, name)  # Redis may have been emptied
         wishes = client.hgetall(steering_key(settings.kafka_group_id))
         tasks = sum(client.llen(task_list("persist", priority)) for priority in PRIORITIES)
     except (redis.RedisError, OSError) as error:
         raise steering.redis_away(settings, error) from error
-    if wishes.get(PAUSED) != name:
+    if wishes.get(PAUSED, name) != name:
         raise Resumed("the intake was resumed, or paused by somebody else, meanwhile: drain again")
     unrested = [number for number in numbers if wishes.get(rest_field(number)) != name]
     if unrested and not steering.is_running(settings, admin):

@@ -38,10 +38,7 @@ def pause(settings: Settings, *, paused: bool) -> str:
     name = str(uuid.uuid4())
     client = connect(settings)
     try:
-        if paused:
-            client.hset(steering_key(settings.kafka_group_id), PAUSED, name)
-        else:
-            client.hdel(steering_key(settings.kafka_group_id), PAUSED)
+        client.hset(steering_key(settings.kafka_group_id), PAUSED, name if paused else "")
     except (redis.RedisError, OSError) as error:
         raise redis_away(settings, error) from error
     finally:
@@ -53,7 +50,7 @@ def is_paused(settings: Settings) -> bool | None:
     """Whether the intake is paused by command; None where Redis is away."""
     client = connect(settings)
     try:
-        return bool(client.hexists(steering_key(settings.kafka_group_id), PAUSED))
+        return bool(client.hget(steering_key(settings.kafka_group_id), PAUSED))
     except (redis.RedisError, OSError):
         return None
     finally:

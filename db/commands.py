@@ -88,12 +88,16 @@ UPSERT = f"""
     RETURNING id::text, xmax = 0 AS new, coalesce(processed_at = CURRENT_TIMESTAMP, FALSE) AS changed
 """
 
+# By how much a deletion is remembered longer than the log can hold a record: Kafka looks for what is too old every few
+# minutes, and by a clock of its own.
+MARGIN = "INTERVAL '1 day'"
+
 # Whether any message at all was ever deleted. Asking this costs nothing; asking it of a thousand ids has them all read.
 ANY_DELETED = "EXISTS (SELECT FROM deleted_messages)"
 SOME_DELETED = text("SELECT EXISTS (SELECT FROM deleted_messages WHERE id = ANY (:ids ::uuid[]))")
 
-# A deletion by psql that was under way when UPSERT looked: its row was waited for, and is now to be respected. Of what
-# was written alone: a row that was typed after its deletion has that version, too.
+# A deletion by psql that was under way when UPSERT looked: its row was waited for, and is now to be respected. Only
+# rows that this statement wrote are looked at: one that was typed after its deletion has the deletion's version.
 UNDO_DELETED = """
     DELETE FROM text_messages t USING deleted_messages d
     WHERE d.id = ANY ({written} ::uuid[]) AND t.id = d.id
@@ -407,15 +411,21 @@ def record_dead_letters(connection: Connection, letters: Sequence[DeadLetter]) -
         connection.execute(statement, letter._asdict() | {"headers": json.dumps(letter.headers)})
 
 
-def forget_old_deletions(connection: Connection, retention_ms: int) -> int:
-    """Drops remembered deletions that are older than anything the log can hold; returns how many.
+def has_old_deletions(connection: Connection) -> bool:
+    """Whether a deletion is remembered that may be old enough to be forgotten."""
+    return bool(
+        connection.execute(
+            text(f"SELECT EXISTS (SELECT FROM deleted_messages WHERE deleted_at < clock_timestamp() - {MARGIN})")
+        ).scalar_one()
+    )
 
-    Kafka removes whole segments, so a record may outlive its retention by the time a segment takes: 7 days by default.
-    """
+
+def forget_old_deletions(connection: Connection, log_ms: int) -> int:
+    """Drops remembered deletions that are older than the oldest record that the log can hold; returns how many."""
     return connection.execute(
-        text("""
+        text(f"""
             DELETE FROM deleted_messages
-            WHERE deleted_at < clock_timestamp() - make_interval(secs => :seconds) - INTERVAL '8 days'
+            WHERE deleted_at < clock_timestamp() - make_interval(secs => :seconds) - {MARGIN}
         """),
-        {"seconds": retention_ms / 1000},
+        {"seconds": log_ms / 1000},
     ).rowcount

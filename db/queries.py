@@ -97,6 +97,21 @@ def deletion(connection: Connection, message_id: str) -> tuple[int, int, int] | 
     return (row[0], row[1], row[2]) if row else None
 
 
+def dead_letter_reason(
+    connection: Connection, topic: str, timestamp: int, partition: int, offset: int
+) -> tuple[str, str] | None:
+    """Reason and detail of the open dead letter that the record at these coordinates became, or None."""
+    row = connection.execute(
+        text("""
+            SELECT reason, detail FROM dead_letters
+            WHERE topic = :topic AND partition = :partition AND "offset" = :offset AND timestamp = :timestamp
+                AND state = 'open'
+        """),
+        {"topic": topic, "partition": partition, "offset": offset, "timestamp": timestamp},
+    ).one_or_none()
+    return (row[0], row[1]) if row else None
+
+
 # Not as a WHERE: the planner would go through the primary key by its later columns, and for each row to the table.
 EMBEDDED = f"SELECT count(*) FILTER (WHERE passage_number = 0 AND model = {ACTIVE}) FROM message_embeddings"
 PENDING = """SELECT coalesce(sum(cardinality(message_ids)), 0)::bigint FROM embedding_jobs

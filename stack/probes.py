@@ -166,7 +166,7 @@ def intake_paused(settings: Settings) -> bool | None:
         return None
     try:
         with contextlib.closing(_redis(settings)) as connection:
-            return bool(connection.hexists(steering_key(settings.kafka_group_id), PAUSED))
+            return bool(connection.hget(steering_key(settings.kafka_group_id), PAUSED))
     except (client.RedisError, ValueError, OSError):
         return None
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 
+import kafka_clients
 from db.queries import Row
 from replay import record_batches
 from replay.letters import Letter, Original, copies_among, first_found, originals, replay_headers, whole
@@ -121,8 +122,9 @@ def send(producer: KafkaProducer, letter: Letter, original: Original) -> str | N
 
 
 def connect_producer(config: Settings) -> KafkaProducer:
-    return KafkaProducer(
-        **config.kafka_client(),
+    return kafka_clients.connect(
+        KafkaProducer,
+        config,
         client_id="replay",
         acks="all",
         max_block_ms=KAFKA_MS,
@@ -138,8 +140,9 @@ def connect_producer(config: Settings) -> KafkaProducer:
 def connect_consumer(config: Settings) -> KafkaConsumer:
     """Reads by itself, without a group: nobody else is disturbed."""
     record_batches.install()
-    return KafkaConsumer(
-        **config.kafka_client(),
+    return kafka_clients.connect(
+        KafkaConsumer,
+        config,
         client_id="replay",
         enable_auto_commit=False,
         isolation_level="read_committed",

@@ -12,7 +12,7 @@ from tasks import leases, reembedding, resources
 from tasks.app import app
 from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
 from tasks.chain import SMALL, batches, send_jobs
-from tasks.outages import reason
+from tasks.outages import Outage, reason
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ def sweep() -> int:
     reembedding.wake()
     config = settings.load()
     try:
+        forget_deletions(config)
         queued = queue_length("embed") + queue_length("embed", BULK_PRIORITY)
         room = config.embed_queue_max - queued
         if room < config.embed_queue_max / 2:
@@ -55,7 +56,6 @@ def sweep() -> int:
         oldest, *bulk = batches([job for job in waiting if job[1] > SMALL], config.embed_task_messages) or [([], 0)]
         send_jobs(small + ([oldest] if oldest[0] else []), priority=0)
         send_jobs(bulk, priority=BULK_PRIORITY)
-        forget_deletions(config.kafka_retention_ms)
     except SQLAlchemyError as error:
         if not session.is_outage(error):
             raise
@@ -67,11 +67,24 @@ def sweep() -> int:
     return sum(messages for _, messages in waiting)
 
 
-def forget_deletions(retention_ms: int) -> None:
-    """Drops remembered deletions that are older than the log, once an hour; none where it keeps records for ever."""
+def forget_deletions(config: settings.Settings) -> None:
+    """Drops remembered deletions that are older than the log, once an hour; none where it keeps records for ever, or
+    where Kafka does not say how long it does."""
     global _forgotten_at
-    if retention_ms < 0 or time.monotonic() - _forgotten_at < FORGET_EVERY_SECONDS:
+    if time.monotonic() - _forgotten_at < FORGET_EVERY_SECONDS:
         return
     with resources.engine().begin() as connection:
-        commands.forget_old_deletions(connection, retention_ms)
+        is_due = commands.has_old_deletions(connection)
     _forgotten_at = time.monotonic()
+    if not is_due:
+        return
+    from tasks import log_retention
+
+    try:
+        log_ms = log_retention.longest_ms(config)
+    except Outage as outage:
+        log.warning("deletions are all remembered for another hour: %s", outage)
+        return
+    if log_ms is not None:
+        with resources.engine().begin() as connection:
+            commands.forget_old_deletions(connection, log_ms)

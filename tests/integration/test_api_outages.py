@@ -60,6 +60,19 @@ def test_a_deletion_that_came_later_ends_the_wait(settings: Settings, start: Cal
     assert post(settings, "again", id="note-1").status_code == 201
 
 
+def test_what_only_the_database_refuses_is_answered_as_the_dead_letter_that_it_became(
+    settings: Settings, database: Engine, start: Callable[..., Running]
+) -> None:
+    with database.begin() as connection:
+        connection.execute(text("ALTER TABLE text_messages ADD CONSTRAINT no_secrets CHECK (message !~ 'secret')"))
+    for part in ("bridge", "persist-worker", "text-api"):
+        start(part, post_wait_seconds=20.0)
+    answer = post(settings, "a secret", id="note-1")
+    assert (answer.status_code, answer.json()["reason"]) == (400, "rejected")
+    assert "no_secrets" in answer.json()["detail"]
+    assert post(settings, "good", id="note-1").status_code == 201
+
+
 def test_vectors_of_another_model_are_not_searched(
     settings: Settings, database: Engine, start: Callable[..., Running]
 ) -> None:

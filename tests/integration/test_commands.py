@@ -222,7 +222,7 @@ class TestDeletions:
         persist(database, tombstone._replace(offset=THIRD[2] + 1))
         assert row(database, record.id) is None
 
-    def test_a_deletion_is_forgotten_eight_days_after_the_log_has_forgotten_its_record(self, database: Engine) -> None:
+    def test_a_deletion_is_forgotten_a_day_after_the_log_has_forgotten_its_record(self, database: Engine) -> None:
         old, fresh = a_record(None), a_record(None)
         persist(database, old, fresh)
         run(
@@ -236,7 +236,7 @@ class TestDeletions:
             id=fresh.id,
         )
         with database.begin() as connection:
-            assert commands.forget_old_deletions(connection, retention_ms=24 * 3600 * 1000) == 1
+            assert commands.forget_old_deletions(connection, log_ms=8 * 24 * 3600 * 1000) == 1
         assert deletion(database, old.id) is None
         assert deletion(database, fresh.id) is not None
 

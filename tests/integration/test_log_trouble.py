@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 from bridge import steering, topics
 from redis_keys import PAUSED, steering_key
 from settings import ROOT, Settings
-from tests.integration.test_bridge import all_committed, committed, stored
+from tests.integration.test_bridge import all_committed, committed, read_all, stored
 from tests.kafka_cli import COMMAND, Cli
 from tests.parts import Running, eventually
 from tests.samples import ask, run, send_texts
@@ -96,6 +96,22 @@ def test_a_topic_made_again_under_a_running_bridge_is_read_from_its_beginning(
     assert bridge.alive
     assert "it is read from its beginning" in bridge.log_tail()
     eventually(lambda: all_committed(settings))
+
+
+def test_a_dead_letter_topic_that_somebody_has_deleted_is_created_again(
+    settings: Settings, database: Engine, producer: KafkaProducer, admin: KafkaAdminClient, start: Start
+) -> None:
+    start("persist-worker")
+    start("bridge")
+    send_texts(producer, settings, 0, 1, partition=0)
+    eventually(lambda: committed(settings) == {0: 1})
+    admin.delete_topics([settings.dead_letter_topic])
+    eventually(lambda: settings.dead_letter_topic not in admin.list_topics())
+    producer.send(settings.kafka_topic, b"not JSON", partition=0)
+    send_texts(producer, settings, 1, 2, partition=0)
+    eventually(lambda: committed(settings) == {0: 3}, timeout=60)
+    assert [record.value for record in read_all(settings, settings.dead_letter_topic, 1)] == [b"not JSON"]
+    assert numbers(database) == {0, 1}
 
 
 def test_a_bad_record_of_a_topic_made_again_is_another_dead_letter(
@@ -189,7 +205,7 @@ def test_a_rewind_whose_command_died_is_carried_out_once(
     # Two looks at the wishes later.
     broker.hset(wishes, PAUSED, "this")
     eventually(lambda: "intake paused" in bridge.log_tail())
-    broker.hdel(wishes, PAUSED)
+    broker.hset(wishes, PAUSED, "")
     eventually(lambda: "intake goes on" in bridge.log_tail())
     assert "is read again" not in bridge.log_tail()
 
@@ -220,6 +236,25 @@ def test_pause_and_resume(
     assert stored(database) == {}
     cli("resume")
     eventually(lambda: len(stored(database)) == 20)
+
+
+def test_a_pause_outlives_a_redis_that_was_emptied(
+    cli: Cli, settings: Settings, database: Engine, producer: KafkaProducer, start: Start, broker: redis.Redis
+) -> None:
+    """Somebody may be in the middle of a restore."""
+    start("persist-worker")
+    bridge = start("bridge")
+    cli("pause")
+    eventually(lambda: paused_in_log(settings))
+    broker.flushdb()
+    send_texts(producer, settings, 0, 20, partition=0)
+    eventually(lambda: json.loads(cli("lag", "--json"))["paused"])
+    assert stored(database) == {}
+    assert "intake goes on" not in bridge.log_tail()
+    cli("resume")
+    eventually(lambda: len(stored(database)) == 20)
+    broker.flushdb()
+    assert json.loads(cli("lag", "--json"))["paused"] is False
 
 
 def paused_in_log(settings: Settings) -> bool:

@@ -10,7 +10,8 @@ import pytest
 from psycopg2 import extensions
 
 from api import kafka_client, model, waits
-from api.kafka_log import KafkaAway, KafkaLog
+from api.app import create_app
+from api.kafka_log import Appended, KafkaAway, KafkaLog
 from api.model import Model
 from api.probes import NoAnswer, Probe
 from api.problems import Unavailable
@@ -154,3 +155,20 @@ def test_only_vectors_of_the_own_model_can_be_asked_for() -> None:
     assert own.mismatch(None) is None
     assert own.mismatch(name) is None
     assert "some-other" in (own.mismatch("some-other") or "")
+
+
+def test_what_kafka_has_is_accepted_however_the_database_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not 503, on which a client that gave no id would post its text once more, under another one."""
+    app = create_app("text", Settings(database_host="127.0.0.1", database_port=1, post_wait_seconds=0.1))
+    parts = app.extensions["parts"]
+    broken = psycopg2.OperationalError("server closed the connection unexpectedly")
+
+    def connect() -> None:
+        raise broken
+
+    monkeypatch.setattr(parts.log, "append", lambda records, headers: [Appended(1, 0, 0)])
+    monkeypatch.setattr(parts.reader, "connect", connect)
+    answer = app.test_client().post("/messages", json={"message": "a"})
+    assert answer.status_code == 202
+    assert answer.headers["Location"] == f"/messages/{answer.json['id']}"
+    parts.close()

@@ -1,0 +1,37 @@
+"""How long Kafka keeps a record of the topic, as Kafka itself has it: the settings say only how it is created.
+
+Imported where it is asked, like all of kafka-python in the workers.
+"""
+
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from kafka.errors import KafkaError
+
+import kafka_clients
+from settings import Settings
+from tasks.outages import Outage, reason
+
+KAFKA_MS = 5_000
+
+# https://kafka.apache.org/42/configuration/topic-configs/: whole segments are removed, once the newest record in one is
+# older than the retention.
+RETENTION, SEGMENT, POLICY = "retention.ms", "segment.ms", "cleanup.policy"
+
+
+def longest_ms(settings: Settings) -> int | None:
+    """How old a record of the topic can become, in ms; None where it may stay for ever. Raises Outage where Kafka does
+    not say it."""
+    topic = settings.kafka_topic
+    asked = ConfigResource(ConfigResourceType.TOPIC, topic, dict.fromkeys((RETENTION, SEGMENT, POLICY)))
+    try:
+        limits = {"request_timeout_ms": KAFKA_MS, "bootstrap_timeout_ms": KAFKA_MS}
+        admin = kafka_clients.connect(KafkaAdminClient, settings, client_id="retention", **limits)
+        try:
+            found = admin.describe_configs([asked], config_filter="all")["topic"][topic]
+        finally:
+            admin.close()
+        retention, segment, policy = (found[name]["value"] for name in (RETENTION, SEGMENT, POLICY))
+    except KafkaError as error:
+        raise Outage(reason(error)) from error
+    except KeyError as error:
+        raise Outage(f"Kafka says nothing of the topic's {error}") from error
+    return None if int(retention) < 0 or "delete" not in policy else int(retention) + int(segment)
