@@ -17,7 +17,7 @@ from tasks import tracing
 
 worker_class = "gthread"  # a request waits for the database and for Kafka most of its time
 threads = 16
-graceful_timeout = 10  # longer than a POST waits for its record
+graceful_timeout = 10  # what is under way at a stop may go on for so long; a POST waits for POST_WAIT_SECONDS at most
 limit_request_line = 8190  # an id of 255 characters may take 3,060 percent-encoded bytes
 control_socket_disable = True
 logger_class = "api.gunicorn_log.Log"

@@ -287,6 +287,8 @@ def check(settings: Settings) -> None:
     for name in ("vector_index", "keyword_index", "metadata_index"):
         if getattr(settings, name) not in ("on", "off"):
             raise InvalidSetting(f"{name.upper()}={getattr(settings, name)!r}: takes on or off")
+    if not all(key.isascii() and key.isprintable() for key in settings.api_key_set):
+        raise InvalidSetting("API_KEYS: a key has characters that no HTTP header can carry: take printable ASCII")
     for name in ("persist_autoscale", "embed_autoscale"):
         bounds = getattr(settings, name)
         found = re.fullmatch(r"\s*(\d{1,4})\s*,\s*(\d{1,4})\s*", bounds)

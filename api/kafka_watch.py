@@ -68,7 +68,9 @@ class KafkaWatch:
         ends = admin.list_partition_offsets(dict.fromkeys(partitions, latest), isolation_level="read_committed")
         group = self.settings.kafka_group_id
         committed = admin.list_group_offsets({group: partitions}).get(group, {})
-        new = [each for each in partitions if each not in committed or committed[each].offset < 0]
-        starts = admin.list_partition_offsets(dict.fromkeys(new, earliest)) if new else {}
-        done = {each: starts[each].offset if each in starts else committed[each].offset for each in partitions}
+        starts = admin.list_partition_offsets(dict.fromkeys(partitions, earliest))
+        # What retention has removed unread is not still to come.
+        done = {
+            each: max(starts[each].offset, committed[each].offset if each in committed else -1) for each in partitions
+        }
         return {each.partition: Position(done[each], ends[each].offset) for each in sorted(partitions)}

@@ -1,5 +1,6 @@
 """What the views of one application share: the database's read-only side, Kafka, the model, the checks. All lazy."""
 
+import re
 import threading
 from dataclasses import dataclass
 from typing import Literal
@@ -65,12 +66,31 @@ class Parts:
         self.pulse.dispose()
 
 
+# More than these Python does not read as an int (sys.set_int_max_str_digits).
+INTEGER_DIGITS = 4_000
+STRING_OR_NUMBER = re.compile(r'"(?:[^"\\]+|\\.)*"|(\d+)(\.\d+)?')
+
+
 def keep_metadata_as_text(engine: Engine) -> None:
     """JSONB comes as the text that PostgreSQL prints and goes out as that, with every digit, however deep it is."""
 
     @event.listens_for(engine, "connect")
     def prepare(connection: psycopg2.extensions.connection, _record: object) -> None:
-        register_default_jsonb(connection, loads=RawJSON)
+        register_default_jsonb(connection, loads=lambda printed: RawJSON(readable(printed)))
+
+
+def readable(printed: str) -> str:
+    """The JSON that PostgreSQL prints, with very long integers as the same number with an exponent: it has made
+    100,001 digits of 1e100000, over which a Python client would lose the whole page of messages."""
+
+    def shorter(found: re.Match[str]) -> str:
+        digits, fraction = found.groups()
+        if digits is None or fraction or len(digits) <= INTEGER_DIGITS:
+            return found[0]
+        significant = digits[1:].rstrip("0")
+        return f"{digits[0]}{'.' if significant else ''}{significant}E+{len(digits) - 1}"
+
+    return STRING_OR_NUMBER.sub(shorter, printed) if len(printed) > INTEGER_DIGITS else printed
 
 
 def assemble(role: Role, settings: Settings) -> Parts:

@@ -125,7 +125,7 @@ def decode_plain(at: Place, value: bytes, max_text_chars: int) -> Row | None:
         return None
     if type(document) is not dict or document.get("metadata") is not None:
         return None
-    if len(document) > 2 and value.count(b"[") + value.count(b"{") > DEEP:
+    if value.count(b"[") + value.count(b"{") > DEEP:
         return None
     identity, text = document.get("id"), document.get("text")
     if type(identity) is not str or type(text) is not str or not CANONICAL_UUID.fullmatch(identity):

@@ -110,7 +110,7 @@ def dead_letters(commands: Any) -> None:
         "themselves stay in Kafka as long as it keeps them."
     )
     drop = add(actions, "drop", does, "dead-letters drop --reason invalid-json")
-    drop.add_argument("--yes", action="store_true", help="do not ask; without a terminal it wants this")
+    drop.add_argument("--yes", action="store_true", help="skip the question; needed where there is no terminal")
     chosen(drop)
 
 

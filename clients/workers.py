@@ -17,7 +17,7 @@ from settings import Settings
 APPLICATION = "tasks.app"  # by its name, as in `celery -A tasks.app`
 DROP_DEAD_LETTERS = "tasks.drop_dead_letters"
 
-AWAY = (KombuError, redis.RedisError, OSError, RuntimeError)  # Celery's "Retry limit exceeded" is the last
+AWAY = (KombuError, redis.RedisError, OSError)
 LOOK_SECONDS = 0.05
 SILENT_SECONDS = 30.0  # without a word of a worker
 

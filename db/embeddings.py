@@ -211,8 +211,8 @@ def settle(
 
 
 def lock_active(connection: Connection) -> Active | None:
-    """The active model, which stays what it is until the transaction ends. For when `finish_jobs` has found none: the
-    model was switched while that waited for its row, which is the active one no more."""
+    """The active model, which stays the active one until the transaction ends. Needed where `finish_jobs` returns none:
+    it waited for the model's row, and another model became the active one meanwhile."""
     row = connection.execute(text(f"{ACTIVE} FOR SHARE")).one_or_none()
     return None if row is None else Active(*row)
 
@@ -266,8 +266,9 @@ def copy(connection: Connection, model: str, vectors: Vectors) -> None:
 
 ACTIVE = "SELECT name, followed_by, follow_now FROM embedding_models WHERE active"
 
-# A crash of the server takes the vectors back together with the end of their jobs: it may be waited for less. And no
-# plan reads whole tables, which it would take for small ones until they have been analysed. All in one round trip.
+# The commit need not wait for the disk: a crash of the server undoes the vectors and the end of their jobs together, so
+# the jobs are done again. No plan may read a whole table, which the planner takes for a small one until it has been
+# analysed. All in one round trip.
 FINISH = text(f"""
     SELECT set_config('synchronous_commit', 'off', true), set_config('enable_hashjoin', 'off', true),
         set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true);

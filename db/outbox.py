@@ -157,9 +157,9 @@ def queue_for(connection: Connection, model: str, message_ids: Sequence[str]) ->
 
 
 def requeue_outdated(connection: Connection, model: str, message_ids: Iterable[bytes]) -> None:
-    """Queues messages again that were embedded with another text than they have, and have no vector of theirs yet.
+    """Queues messages again of which an outdated text was embedded, and that have no vector for their current one.
 
-    Mostly an edit has queued them already; but the sender of a task may have had the wrong text at hand.
+    Usually the edit has queued them already; but the sender of a task may have had the wrong text at hand.
     """
     ids = array(uuid.UUID(bytes=found) for found in message_ids)
     if ids != "{}":

@@ -29,9 +29,8 @@ _IN_ORDER = "ORDER BY created_at DESC NULLS LAST, id DESC"
 
 
 def hints(settings: Settings) -> str:
-    """To be sent before the statement, for it alone where no transaction is open. PostgreSQL takes each match of an
-    index for one whose text it has to parse, and would parse those of all messages rather than ask the index for a word
-    that most of them have."""
+    """Settings to be sent before the statement; where no transaction is open they hold for it alone. The planner counts
+    a text to parse for each match of the index, and for a word that most messages have would rather parse them all."""
     seqscan = "off" if settings.keyword_index == "on" else "on"
     return f"SELECT set_config('enable_seqscan', '{seqscan}', true), set_config('jit', 'off', true);"
 

@@ -22,6 +22,8 @@ LOOK_SECONDS = 1.0
 UP_SECONDS = 3.0
 # To start a worker costs something: the model is loaded and compiled. So it stays for a while.
 DOWN_SECONDS = 30.0
+# For how long a worker that is to go may be at its task, while no queue is looked at.
+PATIENCE_SECONDS = 30.0
 
 
 @dataclass
@@ -71,7 +73,7 @@ def follow(settings: Settings, wishes: dict[str, Wish], say: Callable[[str], Non
         if wanted != now[queue]:
             say(f"{queue}: {now[queue]} → {wanted} workers, as {found} tasks wait")
             try:
-                scale.scale(settings, queue, wanted)
+                scale.scale(settings, queue, wanted, patience=PATIENCE_SECONDS)
             except StackError as error:
                 failed = error
     if failed is not None:

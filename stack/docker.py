@@ -27,7 +27,7 @@ def up(settings: Settings) -> None:
     _mark(settings).parent.mkdir(parents=True, exist_ok=True)
     _mark(settings).touch()
     wait = ["--wait", "--wait-timeout", str(HEALTHY_SECONDS)]
-    _compose(settings, "up", "-d", "--build", *wait, "--scale", f"bridge={settings.bridges}")
+    _compose(settings, "up", "-d", "--build", *wait)
 
 
 def down(settings: Settings, *, volumes: bool) -> None:

@@ -19,6 +19,10 @@ from stack.processes import MARK
 COORDINATION, SERVICE, PIPELINE = 0, 1, 2
 
 
+class Lasting(str):
+    """A problem that no waiting mends."""
+
+
 @dataclass(frozen=True)
 class Port:
     """An address that a part listens on, and the variable that moves it."""
@@ -66,10 +70,12 @@ class Part:
     def wait_until_healthy(self, timeout: float, gave_up: Callable[[], str | None] = _nothing_to_probe) -> None:
         """Waits until the part is well. Raises Unhealthy with the last reason after `timeout` seconds.
 
-        `gave_up` may end the waiting before that, by returning why there is no point in it any more.
+        A problem that is Lasting ends the waiting, and so may `gave_up`, by returning why there is no point in it.
         """
         deadline = time.monotonic() + timeout
         while (reason := self.problem()) is not None:
+            if isinstance(reason, Lasting):
+                raise Unhealthy(f"{self.name} cannot be used: {reason}")
             if (end := gave_up()) is not None:
                 raise Unhealthy(f"{self.name} did not become healthy: {end}")
             if time.monotonic() >= deadline:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from redis_keys import PAUSED, PRIORITIES, PROCESSES, process_member, steering_key, task_list
 from settings import Settings
+from stack.part import Lasting
 
 _SECONDS = 2.0
 # A process says that it is there once a second.
@@ -89,7 +90,9 @@ def database(settings: Settings, *, create: bool = False) -> str | None:
         if not create or f'database "{settings.database_name}" does not exist' not in str(error):
             problem = f"PostgreSQL at {settings.database_address}:{settings.database_port}: {_one_line(error)}"
             is_ours = not settings.database_host
-            return problem + (OTHER_PASSWORD if is_ours and "password authentication failed" in problem else "")
+            if is_ours and "password authentication failed" in problem:
+                return Lasting(problem + OTHER_PASSWORD)
+            return problem
         return _create_database(settings)
     return None
 

@@ -1,5 +1,7 @@
 """The table of addresses that a start ends with."""
 
+from shlex import quote
+
 from settings import Settings
 from stack import places
 from stack.part import Port
@@ -23,13 +25,16 @@ def rows(settings: Settings, *, docker: bool = False) -> list[tuple[str, str]]:
         ("Kafka UI", url(settings.kafka_ui_port)),
         ("Kafka", ",".join(settings.kafka_servers)),
         ("Redis protocol", settings.redis_address if not settings.redis_url else "as REDIS_URL says"),
-        ("PostgreSQL", f"{psql} -U {settings.database_user} -d {settings.database_name}"),
+        ("PostgreSQL", f"{psql} -U {quote(settings.database_user)} -d {quote(settings.database_name)}"),
     ]
 
 
 def _psql(settings: Settings) -> str:
     host = "localhost" if settings.database_address == "127.0.0.1" else settings.database_address
-    return f"PGPASSWORD={settings.database_password} .local/bin/psql -h {host} -p {settings.database_port}"
+    is_default = settings.database_password == Settings.database_password
+    # Any other is nobody else's business, nor that of a log: psql asks for it.
+    password = f"PGPASSWORD={settings.database_password} " if is_default else ""
+    return f"{password}.local/bin/psql -h {host} -p {settings.database_port}"
 
 
 def show(settings: Settings, *, docker: bool = False) -> None:

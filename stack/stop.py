@@ -3,6 +3,7 @@
 Works on whatever is there: a system that runs, half a start, or processes whose supervisor was killed.
 """
 
+import contextlib
 import shutil
 import signal
 import time
@@ -25,7 +26,8 @@ def stop_all(settings: Settings) -> bool:
     talk = supervisor.talk(settings)
     if talk is not None:
         found = True
-        _stop_parts(settings, talk)
+        with contextlib.suppress(supervisor.Gone):  # what it leaves behind are orphans
+            _stop_parts(settings, talk)
     found = _end_supervisor(settings, talk) or found
     found = end_orphans(settings) or found
     system.forget(settings)
@@ -52,9 +54,11 @@ def _end_supervisor(settings: Settings, talk: Supervisor | None) -> bool:
     process = supervisor.process(settings)
     if process is None:
         return False
-    if talk is not None:
+    try:
+        if talk is None:
+            raise supervisor.Gone("it does not answer")
         talk.shutdown()
-    else:
+    except supervisor.Gone:
         # It stops its parts itself, one after the other.
         processes.send(process.pid, signal.SIGTERM)
     deadline = time.monotonic() + 3 * _STOP_SECONDS

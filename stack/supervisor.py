@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 import xmlrpc.client
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from stack.part import SERVICE, Part, environment
 from stack.processes import Identity, alive, identity
 
 _STOPPED = {"STOPPED", "EXITED", "FATAL"}
-_ALREADY_STARTED = 60  # supervisor.xmlrpc.Faults
+# Of supervisor.xmlrpc.Faults:
+_SHUTDOWN_STATE, _BAD_NAME, _ALREADY_STARTED, _NOT_RUNNING, _ALREADY_ADDED = 6, 10, 60, 70, 90
 
 
 def configuration(settings: Settings, parts: Iterable[Part]) -> str:
@@ -154,61 +155,67 @@ class _Transport(xmlrpc.client.Transport):
         return _Connection(self._path)
 
 
+class Gone(StackError):
+    """The supervisor does not answer any more, or is ending."""
+
+
 class Supervisor:
-    """The conversation with a supervisor. Calls raise OSError where it has died meanwhile."""
+    """The conversation with a supervisor. Calls raise Gone where it has died or is ending meanwhile."""
 
     def __init__(self, settings: Settings) -> None:
         transport = _Transport(places.socket(settings))
-        self._calls: Any = xmlrpc.client.ServerProxy("http://supervisor", transport=transport).supervisor
+        self._server: Any = xmlrpc.client.ServerProxy("http://supervisor", transport=transport).supervisor
+
+    def _call(self, name: str, *arguments: object, ignoring: Collection[int] = ()) -> Any:
+        """What it answers; None where it refuses for one of the reasons that do not matter."""
+        try:
+            return getattr(self._server, name)(*arguments)
+        except PermissionError:
+            raise
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode == _SHUTDOWN_STATE:
+                raise Gone("the system is being stopped") from fault
+            if fault.faultCode not in ignoring:
+                raise StackError(f"the supervisor refuses {name}{arguments}: {fault.faultString}") from fault
+            return None
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
+            raise Gone(f"the supervisor does not answer ({error}): ./status.sh shows what runs") from error
 
     def states(self) -> dict[str, tuple[str, int]]:
         """State and pid (0: none) of every part, by its name."""
-        return {info["name"]: (info["statename"], info["pid"]) for info in self._calls.getAllProcessInfo()}
+        return {info["name"]: (info["statename"], info["pid"]) for info in self._call("getAllProcessInfo")}
 
     def start(self, names: Iterable[str]) -> None:
         for name in names:
-            try:
-                self._calls.startProcess(name, False)
-            except xmlrpc.client.Fault as fault:
-                if fault.faultCode != _ALREADY_STARTED:
-                    raise
+            self._call("startProcess", name, False, ignoring=[_ALREADY_STARTED])
 
     def stop(self, names: Iterable[str]) -> None:
         """Asks parts to stop, all at once; `states` says when they have."""
         for name in names:
-            try:
-                self._calls.stopProcess(name, False)
-            except xmlrpc.client.Fault:
-                pass  # NOT_RUNNING: as was wanted
+            self._call("stopProcess", name, False, ignoring=[_NOT_RUNNING, _BAD_NAME])
 
     def signal(self, name: str, signal: str) -> None:
         """Sends a signal to a part. One that ends because of it is started again, as after any death."""
-        try:
-            self._calls.signalProcess(name, signal)
-        except xmlrpc.client.Fault:
-            pass  # NOT_RUNNING
+        self._call("signalProcess", name, signal, ignoring=[_NOT_RUNNING])
 
     def add(self, names: Iterable[str]) -> None:
         """Takes up parts that are new in the configuration, without starting them."""
-        self._calls.reloadConfig()
-        for name in names:
-            try:
-                self._calls.addProcessGroup(name)
-            except xmlrpc.client.Fault:
-                pass  # ALREADY_ADDED, by one who was killed before he had started it
+        self._call("reloadConfig")
+        for name in names:  # one may be there, by one who was killed before he had started it
+            self._call("addProcessGroup", name, ignoring=[_ALREADY_ADDED])
 
     def remove(self, names: Iterable[str]) -> None:
         """Forgets parts that are stopped, and in the configuration no more."""
-        self._calls.reloadConfig()
+        self._call("reloadConfig")
         for name in names:
-            self._calls.removeProcessGroup(name)
+            self._call("removeProcessGroup", name)
 
     def running(self, names: Iterable[str]) -> list[str]:
         states = self.states()
         return [name for name in names if states.get(name, ("STOPPED", 0))[0] not in _STOPPED]
 
     def shutdown(self) -> None:
-        self._calls.shutdown()
+        self._call("shutdown")
 
 
 def talk(settings: Settings) -> Supervisor | None:
@@ -216,9 +223,7 @@ def talk(settings: Settings) -> Supervisor | None:
     supervisor = Supervisor(settings)
     try:
         supervisor.states()
-    except PermissionError:
-        raise
-    except (OSError, http.client.HTTPException, xmlrpc.client.Error):
+    except StackError:
         return None
     return supervisor
 

@@ -14,8 +14,8 @@ from tasks import celery_logs, garbage, tracing, transport
 # later, such as beat's scheduler, lies there too.
 sys.path.append(str(settings.ROOT))
 transport.install()
-# A process of a worker that ends waits so long (30 s by default) until its last result has been read, which a main
-# process that is ending itself does no more. The task was done, and may be done again.
+# How long a pool process that ends waits until the main process has read its last result (30 s by default). A main
+# process that is ending itself reads none any more. The task was done, and may be done again.
 pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 10  # times 0.1 s
 
 app = celery_logs.Application("text-pipeline")

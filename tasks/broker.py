@@ -6,7 +6,7 @@ from kombu.exceptions import KombuError
 from redis_keys import task_list
 from tasks.app import app
 
-BROKER_ERRORS = (KombuError, redis.RedisError, OSError, RuntimeError)  # Celery's "Retry limit exceeded" is the last
+BROKER_ERRORS = (KombuError, redis.RedisError, OSError)
 
 BULK_PRIORITY = 9  # the last to be served, for work that came in bulk
 

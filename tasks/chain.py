@@ -18,9 +18,9 @@ SENT = "sent"  # the header of an embed_text task that says since when its job m
 
 
 def embed_queue_has_room(messages: int) -> bool:
-    """Whether to chain the tasks of so many messages: a long queue is left alone, the jobs wait in PostgreSQL, and the
-    sweep feeds them in. What came in bulk stands back behind the bulk that waits already; what workers find at the
-    same moment adds up, a batch each at most. An empty queue has room for any batch."""
+    """Whether to chain the tasks of so many messages. Where the queue is long their jobs wait in PostgreSQL, and the
+    sweep feeds them in. For what came in bulk the bulk tasks that wait already count too. Workers that look at the same
+    moment may exceed the limit, by one batch each. An empty queue has room for any batch."""
     config = settings.load()
     try:
         waiting = queue_length("embed", 0, BULK_PRIORITY) if messages > SMALL else queue_length("embed")

@@ -54,9 +54,9 @@ def embed_text(
 
     `texts` are those that the sender had at hand, by message id; the others are read. A text that was edited meanwhile
     is dropped here: the edit has queued a job of its own. `lease` is given only when the task retries itself, `model`
-    for jobs of a model that is not the active one (tasks.reembedding). `held` is the lease with which the one job of
-    these texts was queued: nobody else has it, unless this task has waited for long, when it is claimed like any other;
-    the worker learns that it has lost it at the latest when it stores.
+    for jobs of a model that is not the active one (tasks.reembedding). `held` is the lease with which the job of these
+    texts was created: while that is fresh the job need not be claimed, and later it is claimed like any other. A worker
+    that has lost a lease learns so when it stores, at the latest.
     """
     again = lease is not None
     lease = lease or held or str(uuid.uuid4())

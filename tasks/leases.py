@@ -17,9 +17,9 @@ from tasks.outages import reason
 
 log = logging.getLogger(__name__)
 
-# Shares of a lease's time. While somebody is at a job its lease is renewed each RENEWED of it. A held job may be begun
-# without a claim until FRESH of it is over. So whoever is at work has 1 - FRESH - RENEWED left at least, and a lease
-# with GIVEN_UP or less left is nobody's.
+# Fractions of a lease. A worker renews its leases every RENEWED, and may begin a held job without a claim until FRESH
+# has passed. So a lease that is in use has at least 1 - FRESH - RENEWED left, and one with GIVEN_UP or less has been
+# abandoned.
 RENEWED, FRESH, GIVEN_UP = 1 / 8, 1 / 4, 1 / 2
 
 

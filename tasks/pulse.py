@@ -82,8 +82,8 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             self.hub.call_later(TELL_SECONDS, self.tell)
 
     def tell(self, *, kept: bool = True) -> None:
-        """Tells what has gathered, and first, one by one, the events that could not be told before and were `kept`: of
-        a broker that is silent each costs a time-out."""
+        """Sends the events that have gathered. With `kept` it first tries those once more that failed before, one by
+        one: with a broker that is silent, each costs a time-out."""
         if self.event_dispatcher:
             with contextlib.suppress(*BROKER_ERRORS):
                 self.event_dispatcher.flush(errors=kept)

@@ -50,8 +50,8 @@ def sweep() -> int:
                 # What is in no queue, and is not renewed by a worker, is lost.
                 given_up=0.0 if queued else config.embed_lease_seconds * leases.GIVEN_UP,
             )
-        # What came in bulk stands back behind what somebody may be waiting for; but for the oldest of it, a task each
-        # time, or a steady flow would keep the jobs of a worker that died waiting for ever.
+        # Bulk gives way to what somebody may be waiting for, except for the oldest task of each sweep: a steady flow
+        # would otherwise keep the jobs of a worker that died waiting for ever.
         small = batches([job for job in waiting if job[1] <= SMALL], config.embed_task_messages)
         oldest, *bulk = batches([job for job in waiting if job[1] > SMALL], config.embed_task_messages) or [([], 0)]
         send_jobs(small + ([oldest] if oldest[0] else []), priority=0)

@@ -44,8 +44,9 @@ def content_hash(text: str) -> bytes:
 
 
 class Passages:
-    """Parts of texts, in columns: the content hash of its text, for several messages may have the same, its number
-    there, its span of characters, and what it says. `arrays` are (n, dimensions) vectors of the first of them."""
+    """Passages as parallel columns: the content hash of the text (which several messages may share), the passage's
+    number within it, its span of characters, and its own text. `arrays` are (n, dimensions) vectors, those of the first
+    passages first; the rest have none yet."""
 
     def __init__(self) -> None:
         self.hashes: list[bytes] = []

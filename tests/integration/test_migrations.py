@@ -17,6 +17,8 @@ from sqlalchemy.exc import ProgrammingError
 
 from db import schema, session, text_index
 from settings import Settings
+from stack import plan
+from stack.errors import Unhealthy
 from tests.conftest import administer
 from tests.parts import Running
 
@@ -291,3 +293,9 @@ def test_a_database_in_another_encoding_is_refused(settings: Settings, postgres:
 def test_a_revision_that_is_not_there_is_named(settings: Settings, database: Engine) -> None:
     with pytest.raises(schema.UnusableDatabase, match="9999"):
         schema.upgrade(settings, "9999")
+
+
+def test_a_start_does_not_wait_for_a_password_that_is_wrong(settings: Settings, postgres: Running) -> None:
+    part = plan.local_part(replace(settings, database_password="another one"), "postgres")
+    with pytest.raises(Unhealthy, match=r"cannot be used: .* authentication failed .*keep the DATABASE_PASSWORD"):
+        part.wait_until_healthy(60)

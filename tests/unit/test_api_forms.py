@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from api import cursor, schemas
 from api.answers import json_answer
 from api.app import create_app
-from api.parts import Role
+from api.parts import Role, readable
 from api.search import MAX_WORDS, some_words
 from settings import Settings
 
@@ -48,6 +48,18 @@ def normal(moment: str) -> str:
     clock, zone = moment.split("+")
     whole, _, fraction = clock.partition(".")
     return f"{whole}.{fraction:0<6}+{zone}"
+
+
+@pytest.mark.parametrize("digits", ["1" + "0" * 131_071, "-12" + "0" * 5_000, "7" * 4_001, "9" * 4_000, "1" * 300])
+def test_integers_are_written_so_that_every_client_can_read_them(digits: str) -> None:
+    text = f'{{"a": [{digits}, "{digits}", {digits}.5], "b\\\\": "\\"{digits}"}}'
+    shown = readable(text)
+    json.loads(shown)
+    assert simplejson.loads(shown, use_decimal=True, parse_int=Decimal) == simplejson.loads(
+        text, use_decimal=True, parse_int=Decimal
+    )
+    if len(digits) <= 4_000:
+        assert shown == text
 
 
 def test_times_before_the_year_1_are_one_place() -> None:

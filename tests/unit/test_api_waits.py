@@ -170,5 +170,6 @@ def test_what_kafka_has_is_accepted_however_the_database_breaks(monkeypatch: pyt
     monkeypatch.setattr(parts.reader, "connect", connect)
     answer = app.test_client().post("/messages", json={"message": "a"})
     assert answer.status_code == 202
+    assert answer.json is not None
     assert answer.headers["Location"] == f"/messages/{answer.json['id']}"
     parts.close()

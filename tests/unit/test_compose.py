@@ -29,7 +29,6 @@ LOCAL = {
     "KAFKA_COORDINATION",
     "ZOOKEEPER_PORT",
     "REDIS_PORT",
-    "BRIDGES",
     "BRIDGE_ID",
     # ./start.sh alone has somebody who starts workers.
     "PERSIST_AUTOSCALE",
@@ -124,8 +123,8 @@ def test_workers_and_apis_can_be_scaled() -> None:
 
 
 def test_each_worker_is_one_process_and_the_settings_say_how_many_there_are() -> None:
-    services = composed("docker-compose.yml", EMBED_WORKERS="3")
-    assert (services["persist-worker"]["scale"], services["embed-worker"]["scale"]) == (1, 3)
+    services = composed("docker-compose.yml", EMBED_WORKERS="3", BRIDGES="2")
+    assert [services[name]["scale"] for name in ("bridge", "persist-worker", "embed-worker")] == [2, 1, 3]
     for queue in ("persist", "embed"):
         assert "--pool solo" in SERVICES[f"{queue}-worker"]["command"]
 

@@ -82,6 +82,7 @@ def test_a_number_out_of_range_names_its_variable(name: str, value: str) -> None
         ({"KAFKA_TOPIC": "a b"}, "KAFKA_TOPIC='a b': takes 1 to 236 of a-z A-Z 0-9 . _ -"),
         ({"KAFKA_TOPIC": ".."}, "KAFKA_TOPIC='..'"),
         ({"KAFKA_TOPIC": "x" * 237}, "KAFKA_TOPIC='xxx"),
+        ({"API_KEYS": "good,schl\u00fcssel"}, "API_KEYS: a key has characters that no HTTP header can carry"),
         ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL='LOUD': takes DEBUG, INFO, WARNING, ERROR, CRITICAL"),
         ({"LOG_LEVEL": "10"}, "LOG_LEVEL='10': takes DEBUG, INFO, WARNING, ERROR, CRITICAL"),
     ],

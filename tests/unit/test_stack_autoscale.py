@@ -76,7 +76,7 @@ def test_bounds(tmp_path: Path) -> None:
 def test_a_queue_that_cannot_be_scaled_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     scaled: list[str] = []
 
-    def scale(_settings: Settings, queue: str, _wanted: int) -> None:
+    def scale(_settings: Settings, queue: str, _wanted: int, *, patience: float) -> None:
         scaled.append(queue)
         if queue == "persist":
             raise StackError("no port is free")

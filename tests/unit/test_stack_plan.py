@@ -129,6 +129,8 @@ def test_the_table_shows_the_line_for_psql() -> None:
     found = dict(rows(Settings()))
     line = "PGPASSWORD=postgres .local/bin/psql -h localhost -p 5434 -U postgres -d text_messages_db"
     assert found["PostgreSQL"] == line
+    found = dict(rows(Settings(database_password="it's mine", database_user="a b")))
+    assert found["PostgreSQL"] == ".local/bin/psql -h localhost -p 5434 -U 'a b' -d text_messages_db"
     assert found["Search API"] == "http://localhost:5003/docs"
     assert found["Console"] == "http://localhost:5003/"
 
