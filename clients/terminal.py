@@ -4,13 +4,13 @@ Texts come from anyone, so no control character of theirs reaches the terminal.
 """
 
 import errno
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import BinaryIO
 
+import streams
 from settings import InvalidSetting
 
 
@@ -55,13 +55,13 @@ def run(program: str, command: Callable[[], int]) -> int:
         code = outcome(program, command)
         sys.stdout.flush()
     except BrokenPipeError:  # who read us has enough (`| head`)
-        discard_output()
+        streams.discard_output()
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:
         if error.errno not in FULL and not output_fails():
             raise
-        discard_output()
+        streams.discard_output()
         say(f"{program}: standard output: {error.strerror}")
         return code or CommandFailed.exit_code
     return code
@@ -90,11 +90,6 @@ def output_fails() -> bool:
     except OSError:
         return True
     return False
-
-
-def discard_output() -> None:
-    """What is still buffered must not complain when Python ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(line: str) -> None:

@@ -6,6 +6,7 @@ import sys
 from sqlalchemy.exc import SQLAlchemyError
 
 import settings as configuration
+import streams
 from db import console_commands, output, reembed_command, schema, session
 from settings import Settings
 
@@ -13,7 +14,7 @@ INTERRUPTED = 130
 
 
 def main() -> int:
-    output.prepare()
+    streams.prepare()
     try:
         try:
             given = parse()

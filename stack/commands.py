@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+import streams
 from settings import ROOT, InvalidSetting, Settings, load, misspelt, read_env_file
 from stack import arguments as command_line
-from stack import lock, places, progress, streams
+from stack import lock, places, progress
 from stack.errors import StackError, WrongUsage
 from stack.progress import red, say
 

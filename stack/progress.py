@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import streams
+
 
 def on_terminal() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
@@ -57,14 +59,9 @@ _lost: list[str] = []
 
 
 def _out(text: str) -> None:
-    try:
-        if text:  # no byte at all is too much for a full disk
-            sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError as error:
-        if not isinstance(error, BrokenPipeError):
-            _lost.append(error.strerror or str(error))
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    problem = streams.write(text)
+    if problem is not None:
+        _lost.append(problem)
 
 
 @dataclass

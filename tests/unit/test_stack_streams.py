@@ -69,7 +69,7 @@ def test_a_closed_standard_error_leaves_the_exit_code(tmp_path: Path) -> None:
 
 
 def test_any_locale_will_do() -> None:
-    line = "import sys; from stack import streams; streams.prepare(); print('embed: 2 \\u2192 4')"
+    line = "import sys; import streams; streams.prepare(); print('embed: 2 \\u2192 4')"
     answer = shell(
         f'{sys.executable} -c "{line}"', LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", PYTHONIOENCODING=""
     )

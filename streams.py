@@ -1,4 +1,7 @@
-"""The streams of a command: made usable before it says anything, whatever it was started with."""
+"""A command's standard streams: usable whatever it was started with, and no output that is lost unsaid.
+
+Only the standard library, because the installation uses it before anything is installed.
+"""
 
 import io
 import os
@@ -23,3 +26,23 @@ def prepare() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # PYTHONUNBUFFERED asks for it, but then argparse writes its help itself, and passes over what goes wrong.
         sys.stdout.reconfigure(write_through=False)
+
+
+def write(text: str) -> str | None:
+    """Writes text to standard output at once, "" only what others have printed. Returns why that failed, if it did: a
+    reader that has enough (`| head`) is no failure. After either there is nothing to write to, and nothing fails."""
+    try:
+        if text:  # no byte at all is too much for a full disk
+            sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard_output()
+    except OSError as error:
+        discard_output()
+        return error.strerror or str(error)
+    return None
+
+
+def discard_output() -> None:
+    """What is still buffered must not complain when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
