@@ -11,7 +11,7 @@ from clients import database, json_form
 from clients.connect import NoSuchTopic
 from clients.consume import readable
 from clients.place import Place, dead_letter
-from clients.replay import from_copies, from_log
+from clients.replay import in_copies, in_log
 from clients.terminal import CommandFailed, Unreachable, escaped, one_line, pairs, say
 from db import console_queries
 from replay.letters import Headers, Letter, Original, first_found, whole
@@ -45,7 +45,7 @@ def record_of(row: Row, settings: Settings) -> tuple[Original, str | None]:
     letter = Letter(row["topic"], row["partition"], row["offset"], row["timestamp"])
     problem = "this is what the table kept of it: neither the log nor its copies have it any more"
     try:
-        sources = [lambda wanted: from_log(settings, wanted), lambda wanted: from_copies(settings, wanted)]
+        sources = [lambda wanted: in_log(settings, wanted), lambda wanted: in_copies(settings, wanted)]
         if letter.topic != settings.kafka_topic:
             del sources[0]  # another topic's log was read here once
         for _, original in first_found([letter], sources):

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from kafka.producer import KafkaProducer
 
@@ -12,7 +13,18 @@ from clients.progress import bar
 from clients.show import short_time
 from clients.terminal import confirm, lines, on_terminal, one_line, say, table
 from db import console_queries, queries
-from replay.letters import Letter, Original, copies, first_found, originals, replay_headers, whole
+from replay.letters import (
+    GONE,
+    NOTHING_TO_SEND,
+    Letter,
+    Original,
+    copies,
+    first_found,
+    from_log,
+    from_rows,
+    refusal,
+    replay_headers,
+)
 from settings import Settings
 
 EVERY = 1_000_000_000  # as a limit: all of them
@@ -62,7 +74,7 @@ def replay(given: argparse.Namespace, settings: Settings) -> int:
     with connect.producer(settings, largest) as producer:
         sending, missing = send_again(settings, producer, letters)
     for letter in missing:
-        say(f"kafka_cli.py: {letter.name}: nothing has it whole any more: not the log, not its copies")
+        say(f"kafka_cli.py: {letter.name}: {GONE}")
     for unsent in sending.reasons:
         say(f"kafka_cli.py: {letters[unsent.number].name}: {one_line(unsent.reason)}")
     failed = len(refused) + len(missing) + sending.failed
@@ -76,27 +88,25 @@ def replay(given: argparse.Namespace, settings: Settings) -> int:
 
 def choose(given: argparse.Namespace, settings: Settings) -> tuple[list[Letter], list[str]]:
     """The open dead letters that were asked for, and a line for each that cannot be sent again."""
-    letters: list[Letter] = []
-    refused: list[str] = []
+    asked: list[tuple[Letter, str | None]] = []  # each with its state; None where there is no such letter
     with database.connect(settings) as connection:
         if given.letters:
             for place in dict.fromkeys(map(dead_letter, given.letters)):
                 row = console_queries.dead_letter(connection, *place)
-                letter = Letter(*place, row["timestamp"] if row else 0)
-                if row is None:
-                    refused.append(f"{letter.name}: there is no such dead letter")
-                elif row["state"] != "open":
-                    refused.append(f"{letter.name}: it is {row['state']} already")
-                else:
-                    letters.append(letter)
+                asked.append((Letter(*place, row["timestamp"] if row else 0), row["state"] if row else None))
         else:
-            letters = [
-                Letter(row["topic"], row["partition"], row["offset"], row["timestamp"])
-                for row in queries.dead_letters(connection, state="open", reason=given.reason, limit=EVERY)
-            ]
-    elsewhere = [letter for letter in letters if letter.topic != settings.kafka_topic]
-    refused += [f"{letter.name}: the bridge reads {settings.kafka_topic} (KAFKA_TOPIC)" for letter in elsewhere]
-    return [letter for letter in letters if letter.topic == settings.kafka_topic], refused
+            for row in queries.dead_letters(connection, state="open", reason=given.reason, limit=EVERY):
+                letter = Letter(row["topic"], row["partition"], row["offset"], row["timestamp"])
+                asked.append((letter, row["state"]))
+    letters: list[Letter] = []
+    refused: list[str] = []
+    for letter, state in asked:
+        why = refusal(state, letter.topic, reads=settings.kafka_topic)
+        if why is None:
+            letters.append(letter)
+        else:
+            refused.append(f"{letter.name}: {why}")
+    return letters, refused
 
 
 def send_again(settings: Settings, producer: KafkaProducer, letters: Sequence[Letter]) -> tuple[Sending, list[Letter]]:
@@ -106,7 +116,7 @@ def send_again(settings: Settings, producer: KafkaProducer, letters: Sequence[Le
     with bar("sending again", total=len(letters)) as advance:
         for letter, original in found_originals(settings, letters):
             if original.key is None and original.value is None:
-                sending.fail(numbers[letter], "it has neither key nor value: it can only be dropped")
+                sending.fail(numbers[letter], NOTHING_TO_SEND)
             else:
                 headers = replay_headers(letter, original.headers)
                 sending.send(numbers[letter], original.key, original.value, headers, partition=letter.partition)
@@ -117,33 +127,22 @@ def send_again(settings: Settings, producer: KafkaProducer, letters: Sequence[Le
 
 
 def found_originals(settings: Settings, letters: Sequence[Letter]) -> Iterator[tuple[Letter, Original]]:
-    """Each letter with its record: from the log, else from the table, else from the dead-letter topic."""
-    return first_found(
-        letters,
-        [
-            lambda wanted: from_log(settings, wanted),
-            lambda wanted: from_table(settings, wanted),
-            lambda wanted: from_copies(settings, wanted),
-        ],
-    )
+    """Each letter with its record: from the table, else from the log, else from the dead-letter topic."""
+    sources = [partial(source, settings) for source in (in_table, in_log, in_copies)]
+    return first_found(letters, sources)
 
 
-def from_log(settings: Settings, letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:
-    with connect.consumer(settings) as consumer:
-        known = consumer.partitions_for_topic(settings.kafka_topic)
-        yield from originals(consumer, [letter for letter in letters if letter.partition in known])
-
-
-def from_table(settings: Settings, letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:
+def in_table(settings: Settings, letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:
     with database.connect(settings) as connection:
-        for letter in letters:
-            row = console_queries.dead_letter(connection, letter.topic, letter.partition, letter.offset)
-            original = whole(row) if row else None
-            if original is not None:
-                yield letter, original
+        yield from from_rows(lambda letter: console_queries.dead_letter(connection, *letter[:3]), letters)
 
 
-def from_copies(settings: Settings, letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:
+def in_log(settings: Settings, letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:
+    with connect.consumer(settings) as consumer:
+        yield from from_log(consumer, settings.kafka_topic, letters)
+
+
+def in_copies(settings: Settings, letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:
     try:
         with connect.admin(settings) as admin:
             partitions = connect.partitions(admin, settings.dead_letter_topic)

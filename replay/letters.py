@@ -47,6 +47,20 @@ class Original(NamedTuple):
     headers: Headers
 
 
+NOTHING_TO_SEND = "it has neither key nor value: it can only be dropped"
+GONE = "nothing has it whole any more: not its row, not the log, not its copies"
+
+
+def refusal(state: str | None, topic: str, *, reads: str) -> str | None:
+    """Why a dead letter of that topic cannot be sent again, or None. `state` is None where there is no such letter;
+    `reads` is the topic that the bridge reads."""
+    if state is None:
+        return "there is no such dead letter"
+    if state != "open":
+        return f"it is {state} already"
+    return None if topic == reads else f"the bridge reads {reads} (KAFKA_TOPIC)"
+
+
 def first_found(
     letters: Iterable[Letter], sources: Iterable[Callable[[list[Letter]], Iterator[tuple[Letter, Original]]]]
 ) -> Iterator[tuple[Letter, Original]]:
@@ -58,6 +72,17 @@ def first_found(
             for letter, original in source(sorted(left)):
                 left.discard(letter)
                 yield letter, original
+
+
+def from_rows(
+    row_of: Callable[[Letter], dict[str, Any] | None], letters: Iterable[Letter]
+) -> Iterator[tuple[Letter, Original]]:
+    """Those of the letters that their rows have whole."""
+    for letter in letters:
+        row = row_of(letter)
+        original = whole(row) if row else None
+        if original is not None:
+            yield letter, original
 
 
 def whole(row: dict[str, Any]) -> Original | None:
@@ -80,6 +105,12 @@ def may_be_changed(name: str) -> bool:
 
 def as_bytes(content: Any) -> bytes | None:
     return None if content is None else bytes(content)
+
+
+def from_log(consumer: KafkaConsumer, topic: str, letters: Iterable[Letter]) -> Iterator[tuple[Letter, Original]]:
+    """Those of the letters of a topic that it still holds; it may have been made again with fewer partitions."""
+    known = consumer.partitions_for_topic(topic) or set()
+    return originals(consumer, [letter for letter in letters if letter.partition in known])
 
 
 def originals(consumer: KafkaConsumer, letters: Sequence[Letter]) -> Iterator[tuple[Letter, Original]]:

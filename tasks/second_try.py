@@ -10,7 +10,18 @@ from kafka.errors import KafkaError
 import kafka_clients
 from db.queries import Row
 from replay import record_batches
-from replay.letters import Letter, Original, copies_among, first_found, originals, replay_headers, whole
+from replay.letters import (
+    GONE,
+    NOTHING_TO_SEND,
+    Letter,
+    Original,
+    copies_among,
+    first_found,
+    from_log,
+    from_rows,
+    refusal,
+    replay_headers,
+)
 from replay.reading import Turn, Unread
 from settings import Settings
 from tasks.outages import Outage, reason
@@ -49,16 +60,16 @@ def _send_again(config: Settings, rows: Sequence[Row], unread: Sequence[Unread] 
     by_letter, problems = sendable(config, rows)
     turn = Turn(config.dead_letter_topic, unread, SEARCH_SECONDS)
     sources = [
-        lambda wanted: from_rows(by_letter, wanted),
-        lambda wanted: from_log(config, wanted),
-        lambda wanted: from_copies(config, turn, wanted),
+        lambda wanted: from_rows(by_letter.get, wanted),
+        lambda wanted: in_log(config, wanted),
+        lambda wanted: in_copies(config, turn, wanted),
     ]
     found = first_found(by_letter, sources if unread is None else sources[-1:])
     sent, failed, missing = send_all(config, by_letter, found)
     problems += failed
     if turn.unread:
         return Tried(sent, problems, [letter[:3] for letter in missing], turn.unread)
-    problems += [f"{letter.name}: nothing has it whole any more" for letter in missing]
+    problems += [f"{letter.name}: {GONE}" for letter in missing]
     return Tried(sent, problems, [], [])
 
 
@@ -68,12 +79,11 @@ def sendable(config: Settings, rows: Sequence[Row]) -> tuple[dict[Letter, Row], 
     problems: list[str] = []
     for row in rows:
         letter = Letter(*key_of(row), row["timestamp"])
-        if row["state"] != "open":
-            problems.append(f"{letter.name}: it is {row['state']} already")
-        elif letter.topic != config.kafka_topic:
-            problems.append(f"{letter.name}: the bridge reads {config.kafka_topic}")
-        else:
+        why = refusal(row["state"], letter.topic, reads=config.kafka_topic)
+        if why is None:
             by_letter[letter] = row
+        else:
+            problems.append(f"{letter.name}: {why}")
     return by_letter, problems
 
 
@@ -103,7 +113,7 @@ def send_all(
 def send(producer: KafkaProducer, letter: Letter, original: Original) -> str | None:
     """Sends one record and waits until Kafka has it; else why not. Raises KafkaError where Kafka is away."""
     if original.key is None and original.value is None:
-        return "it has neither key nor value: it can only be dropped"
+        return NOTHING_TO_SEND
     try:
         producer.send(
             letter.topic,
@@ -155,23 +165,15 @@ def connect_consumer(config: Settings) -> KafkaConsumer:
     )
 
 
-def from_rows(rows: dict[Letter, Row], letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:
-    for letter in letters:
-        original = whole(rows[letter])
-        if original is not None:
-            yield letter, original
-
-
-def from_log(config: Settings, letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:
+def in_log(config: Settings, letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:
     consumer = connect_consumer(config)
     try:
-        known = consumer.partitions_for_topic(config.kafka_topic) or set()
-        yield from originals(consumer, [letter for letter in letters if letter.partition in known])
+        yield from from_log(consumer, config.kafka_topic, letters)
     finally:
         consumer.close(timeout_ms=1_000)
 
 
-def from_copies(config: Settings, turn: Turn, letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:
+def in_copies(config: Settings, turn: Turn, letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:
     consumer = connect_consumer(config)
     try:
         yield from copies_among(turn.records(consumer), letters)
