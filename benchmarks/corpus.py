@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks import texts
 from benchmarks.texts import Text
 from db import commands, embeddings, outbox, session
-from db.embeddings import Vectors
+from db.embeddings import Embedded, Vectors
 from embedder import Embedder
 from records import Record
 from settings import Settings
@@ -79,5 +79,5 @@ def store(settings: Settings, embedder: Embedder, held: Sequence[Text], vectors:
             vectors[first : first + len(part)],
         )
         with engine.begin() as connection:
-            embeddings.store(connection, jobs, lease, embedder.model, rows)
+            embeddings.store(connection, jobs, lease, embedder.model, Embedded(rows))
     engine.dispose()

@@ -63,8 +63,24 @@ class Vectors:
         )
 
 
-def no_vectors() -> Vectors:
-    return Vectors([], [], [], [], np.empty((0, 0), dtype=np.float32))
+NO_VECTORS = Vectors([], [], [], [], np.empty((0, 0), dtype=np.float32))
+
+# Message id, content hash, and the reason why this text can have no vector.
+Failure = tuple[str, str, str]
+
+
+class Embedded(NamedTuple):
+    """What came of the messages of some jobs: vectors, failures, and those that are left, as not yet tried."""
+
+    vectors: Vectors
+    failures: Sequence[Failure] = ()
+    left: Left = Left(frozenset(), 0.0)
+
+    def only(self, ids: Collection[str]) -> "Embedded":
+        places = [place for place, found in enumerate(self.vectors.message_ids) if str(uuid.UUID(bytes=found)) in ids]
+        return self._replace(
+            vectors=self.vectors.only(places), failures=[failure for failure in self.failures if failure[0] in ids]
+        )
 
 
 def store(
@@ -72,15 +88,13 @@ def store(
     jobs: Sequence[Job],
     lease: str,
     model: str,
-    vectors: Vectors,
-    failures: Sequence[tuple[str, str, str]] = (),
+    done: Embedded,
     *,
-    left: Left | None = None,
     expect_new: bool = False,
     of_the_jobs: bool = False,
 ) -> Following | None:
     """Finishes jobs: vectors whose message still has the text they were made of replace the older ones; the rest is let
-    go. `failures` are (message id, content hash, reason); `left` are messages that stay queued, as not yet tried.
+    go. Messages that are left stay queued.
 
     Where another model's vectors are made beside those of the active one, jobs for these messages are queued in the
     same transaction, so none is missed; they are returned where they should not wait.
@@ -94,28 +108,26 @@ def store(
     psycopg2's UniqueViolation when the guess was wrong, or when another worker writes vectors of the same message at
     this moment: do it again in a new transaction, without the guess.
     """
-    left = left or Left(frozenset(), 0.0)
-    finished = finish_jobs(connection, jobs, lease, model, left)
-    kept = finished.jobs
-    if not kept and jobs:
+    finished = finish_jobs(connection, jobs, lease, model, done.left)
+    if jobs and not finished.jobs:
         raise LeaseLost
-    if left.message_ids or len(kept) != len(jobs):
-        ours = {message_id for job in kept for message_id in job.message_ids} - left.message_ids
-        vectors = vectors.only(
-            [place for place, found in enumerate(vectors.message_ids) if str(uuid.UUID(bytes=found)) in ours]
-        )
-        failures = [failure for failure in failures if failure[0] in ours]
-        jobs = [replace(job, message_ids=[found for found in job.message_ids if found in ours]) for job in kept]
+    if done.left.message_ids or len(finished.jobs) != len(jobs):
+        ours = {message_id for job in finished.jobs for message_id in job.message_ids} - done.left.message_ids
+        done = done.only(ours)
+        jobs = [
+            replace(job, message_ids=[found for found in job.message_ids if found in ours]) for job in finished.jobs
+        ]
     active = finished.active or lock_active(connection)
-    if active is None and len(vectors.message_ids):  # the tables were made anew under a running worker
-        active = Active(register_model(connection, model, vectors.embeddings.shape[1]), None, False)
+    if active is None and len(done.vectors.message_ids):  # the tables were made anew under a running worker
+        active = Active(register_model(connection, model, done.vectors.embeddings.shape[1]), None, False)
     is_second = active is not None and model == active.followed_by
     if active is not None and model != active.name and not is_second:
         raise ModelSwitched(active.name)
+    vectors = done.vectors
     every = sum(len(job.message_ids) for job in jobs)
     # Some may be edited, deleted or failed.
     if not (of_the_jobs and finished.unedited) or len(set(vectors.message_ids)) != every:
-        vectors = settle(connection, jobs, model, vectors, failures, requeues=not is_second)
+        vectors = settle(connection, jobs, model, done, requeues=not is_second)
     if len(vectors.message_ids):
         if not expect_new:
             replaced = {uuid.UUID(bytes=found) for found in vectors.message_ids}
@@ -178,8 +190,7 @@ def settle(
     connection: Connection,
     jobs: Sequence[Job],
     model: str,
-    vectors: Vectors,
-    failures: Sequence[tuple[str, str, str]],
+    done: Embedded,
     *,
     requeues: bool,
 ) -> Vectors:
@@ -188,6 +199,7 @@ def settle(
     Vectors of older texts go, those that are stored already too. With `requeues` their messages are queued again unless
     that was done; for a model that is not the active one they follow when the active one's vector is stored.
     """
+    vectors = done.vectors
     ids = {message_id for job in jobs for message_id in job.message_ids}
     current = current_hashes(connection, ids)
     keep = [
@@ -204,7 +216,7 @@ def settle(
         delete_outdated(connection, model, others, [])
     if requeues:
         requeue_outdated(connection, model, outdated - written)
-    for message_id, content_hash, reason in failures:
+    for message_id, content_hash, reason in done.failures:
         if current.get(uuid.UUID(message_id).bytes) == uuid.UUID(content_hash).bytes:
             record_failure(connection, message_id, content_hash, model, reason, max(job.attempts for job in jobs))
     return vectors

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 import settings
 import tasks
 from db import embeddings, outbox, session
-from db.embeddings import Following
+from db.embeddings import NO_VECTORS, Embedded, Following
 from db.outbox import Job
 from embedder import EmbedderUnavailable, ModelError
 from settings import LOCAL_PROVIDERS, InvalidSetting
@@ -24,7 +24,7 @@ from tasks import leases, logs, measured, reembedding, resources
 from tasks.app import app
 from tasks.chain import SENT
 from tasks.outages import Outage, reason, retry
-from tasks.vectors import Embedded, content_hash, embed, pause
+from tasks.vectors import content_hash, embed, pause
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ def give_up(connection: Connection, job: Job, lease: str, model: str) -> None:
         (message_id, str(uuid.UUID(bytes=content_hash(text))), said)
         for message_id, text in embeddings.texts(connection, job.message_ids).items()
     ]
-    embeddings.store(connection, [job], lease, model, embeddings.no_vectors(), failures)
+    embeddings.store(connection, [job], lease, model, Embedded(NO_VECTORS, failures))
 
 
 def current_texts(claimed: Sequence[Job], handed: dict[str, str]) -> dict[str, str]:
@@ -179,9 +179,7 @@ def store(
                     claimed,
                     lease,
                     model,
-                    done.vectors,
-                    done.failures,
-                    left=done.left,
+                    done,
                     expect_new=attempt == 0,  # an edit took the old vector with it
                     of_the_jobs=of_the_jobs and attempt == 0,
                 )

@@ -5,7 +5,6 @@ import hashlib
 import logging
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 import settings
 from db import embeddings, reuse
 from db.copy import ids_array
-from db.embeddings import Vectors
+from db.embeddings import Embedded, Vectors
 from db.outbox import Left
 from db.reuse import PassageVector
 from embedder import Embedder, EmbedderUnavailable, ModelError, UnembeddableText
@@ -27,14 +26,6 @@ log = logging.getLogger(__name__)
 PORTION_CHARS = 30_000
 
 LONGEST_PAUSE_SECONDS = 600.0  # whatever a provider asks for
-
-
-class Embedded(NamedTuple):
-    """Vectors; (message id, content hash, reason) of each message that can have none; and what could not be tried."""
-
-    vectors: Vectors
-    failures: list[tuple[str, str, str]]
-    left: Left
 
 
 def content_hash(text: str) -> bytes:
@@ -73,7 +64,7 @@ class Passages:
             places = [place for place in places if hashes[place] not in without]
         ids = [message_id for place in places for message_id in messages[hashes[place]]]
         if not ids:
-            return embeddings.no_vectors()
+            return embeddings.NO_VECTORS
         matrix = self.arrays[0] if len(self.arrays) == 1 else np.concatenate(self.arrays)
         if without or len(ids) != done:
             places = [place for place in places for _ in messages[hashes[place]]]

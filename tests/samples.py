@@ -16,7 +16,7 @@ from sqlalchemy import Engine, text
 from db import commands, embeddings, outbox
 from db.commands import Stored
 from db.deadline import BoundedCursor
-from db.embeddings import Vectors
+from db.embeddings import Embedded, Vectors
 from records import DeadLetter, Record
 from settings import Settings
 from tests.parts import eventually
@@ -109,7 +109,7 @@ def embed(engine: Engine, texts: dict[str, str], lease: str = LEASE) -> None:
     with engine.begin() as connection:
         claimed = outbox.claim_jobs(connection, jobs, lease, 60)
     with engine.begin() as connection:
-        embeddings.store(connection, claimed, lease, MODEL, vectors_of(texts))
+        embeddings.store(connection, claimed, lease, MODEL, Embedded(vectors_of(texts)))
 
 
 def embedded(engine: Engine) -> set[str]:

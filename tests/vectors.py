@@ -8,7 +8,7 @@ import numpy as np
 from sqlalchemy import Engine, text
 
 from db import commands, embeddings, index_catalogue, outbox, vector_index, vector_search
-from db.embeddings import Vectors
+from db.embeddings import Embedded, Vectors
 from db.index_plan import QUIET_SECONDS
 from records import Record
 from settings import Settings
@@ -67,7 +67,7 @@ class Stored:
             points,
         )
         with self.engine.begin() as connection:
-            embeddings.store(connection, jobs, LEASE, MODEL, rows)
+            embeddings.store(connection, jobs, LEASE, MODEL, Embedded(rows))
 
     def delete(self, ids: Sequence[str]) -> None:
         run(self.engine, "DELETE FROM text_messages WHERE id = ANY (CAST(:ids AS uuid[]))", ids=list(ids))

@@ -2,19 +2,18 @@
 are stored; with one, each is, as if there were no count."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from sqlalchemy import Connection, Engine
 
 from db import commands, console_commands, embeddings, outbox
 from db.commands import Stored
-from db.embeddings import Vectors
+from db.embeddings import Embedded, Vectors
 from db.outbox import Job
 from records import Record
 from tasks import embed, persist, resources
 from tasks.embed import store
-from tasks.vectors import Embedded
 from tests.integration.test_embedding_faults import Fickle, fickle  # noqa: F401 - a fixture
 from tests.samples import LEASE, MODEL, OTHER_LEASE, a_record, ask, embedded, meanwhile, run, vectors_of
 
@@ -37,7 +36,7 @@ def store_texts(
 def store_vectors(database: Engine, jobs: list[int], texts: dict[str, str], lease: str = LEASE) -> None:
     held = [Job(jobs[0], list(texts), deleted=False, attempts=1)]
     with database.begin() as connection:
-        embeddings.store(connection, held, lease, MODEL, vectors_of(texts), expect_new=True, of_the_jobs=True)
+        embeddings.store(connection, held, lease, MODEL, Embedded(vectors_of(texts)), expect_new=True, of_the_jobs=True)
 
 
 @pytest.fixture
@@ -46,9 +45,9 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     settle = embeddings.settle
 
-    def counted(connection: object, jobs: object, model: str, vectors: Vectors, *more: object, **others: object):  # type: ignore[no-untyped-def]
-        found.append(len(vectors.message_ids))
-        return settle(connection, jobs, model, vectors, *more, **others)  # type: ignore[arg-type]
+    def counted(connection: Connection, jobs: Sequence[Job], model: str, done: Embedded, *, requeues: bool) -> Vectors:
+        found.append(len(done.vectors.message_ids))
+        return settle(connection, jobs, model, done, requeues=requeues)
 
     monkeypatch.setattr(embeddings, "settle", counted)
     return found
@@ -120,7 +119,13 @@ def test_a_numbered_job_does_not_speak_for_one_without(
     held = [Job(each.jobs[0], list(each.texts), deleted=False, attempts=1) for each in (stored, more)]
     with database.begin() as connection:
         embeddings.store(
-            connection, held, LEASE, MODEL, vectors_of(stored.texts | more.texts), expect_new=True, of_the_jobs=True
+            connection,
+            held,
+            LEASE,
+            MODEL,
+            Embedded(vectors_of(stored.texts | more.texts)),
+            expect_new=True,
+            of_the_jobs=True,
         )
     assert compared == [21]
 
@@ -134,9 +139,9 @@ def test_what_collides_with_a_vector_is_compared_when_it_is_done_again(
     (other,) = {each["id"] for each in ask(database, "SELECT id FROM embedding_jobs")} - set(stored.jobs)
     with database.begin() as connection:
         (claimed,) = outbox.claim_jobs(connection, [other], OTHER_LEASE, 60)
-        embeddings.store(connection, [claimed], OTHER_LEASE, MODEL, vectors_of(stored.texts))
+        embeddings.store(connection, [claimed], OTHER_LEASE, MODEL, Embedded(vectors_of(stored.texts)))
     held = [Job(stored.jobs[0], list(stored.texts), deleted=False, attempts=1)]
-    done = Embedded(vectors_of(stored.texts), [], outbox.Left(frozenset(), 0.0))
+    done = Embedded(vectors_of(stored.texts))
     compared.clear()
     store(held, LEASE, MODEL, done, counted=False, of_the_jobs=True)
     assert compared == [20]

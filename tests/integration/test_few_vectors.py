@@ -7,6 +7,7 @@ from sqlalchemy import Engine
 
 from db import commands, embeddings, outbox, session
 from db.commands import Stored
+from db.embeddings import Embedded
 from db.outbox import Job
 from tests.samples import LEASE, MODEL, OTHER_LEASE, a_record, ask, embedded, run, statements_seen, vectors_of
 
@@ -39,7 +40,7 @@ def jobs(database: Engine) -> int:
 
 def test_both_ways_leave_the_same_vectors(database: Engine, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
     with database.connect() as connection:
-        embeddings.store(connection, [job_of(stored)], LEASE, MODEL, vectors_of(stored.texts))
+        embeddings.store(connection, [job_of(stored)], LEASE, MODEL, Embedded(vectors_of(stored.texts)))
         slowly = [dict(row) for row in connection.exec_driver_sql(VECTORS).mappings()]
         connection.rollback()
     statements = statements_seen(monkeypatch)
@@ -81,7 +82,7 @@ def test_a_vector_that_is_there_already_is_told_and_nothing_is_changed(database:
     run(database, "SELECT queue_embedding(array_agg(id)) FROM text_messages")
     with database.begin() as connection:
         (claimed,) = outbox.claim_jobs(connection, [stored.jobs[0] + 1], OTHER_LEASE, 60)
-        embeddings.store(connection, [claimed], OTHER_LEASE, MODEL, vectors_of(stored.texts))
+        embeddings.store(connection, [claimed], OTHER_LEASE, MODEL, Embedded(vectors_of(stored.texts)))
     before = ask(database, VECTORS)
     with pytest.raises(psycopg2.IntegrityError):
         few(database, stored)
