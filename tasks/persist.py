@@ -90,63 +90,73 @@ def persist_text(
 
 
 def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None, row_lock_ms: int) -> None:
-    """Stores records, by their place in the batch, or halves of them where they cannot pass as a whole.
+    """Stores records, by their place in the batch: all at once, without those whose rows somebody holds, or half by
+    half where one is refused.
 
     Raises Outage, with some of them perhaps stored.
     """
-    records = list(batch.values())
-    job_messages = settings.load().embed_task_messages
-    lease = None if reserved is None else str(uuid.uuid4())
-    several: dict[int, tuple[list[str], bool]] = {}
     try:
-        with session.at_once(resources.engine()) as connection:
-            stored = commands.persist_few(
-                connection, records, reserved_seconds=reserved, job_messages=job_messages, lease=lease
-            )
-        if stored is None:
-            stored = persist(
-                records,
-                expect_new=expecting.new,
-                reserved_seconds=reserved,
-                row_lock_ms=row_lock_ms,
-                job_messages=job_messages,
-                lease=lease,
-            )
-        if len(stored.jobs) > 1:
-            with resources.engine().begin() as connection:
-                several = outbox.messages_of(connection, stored.jobs, lease)
+        store_at_once(batch, outcome, reserved, row_lock_ms)
     except commands.RowsLocked:
         locked = set_aside(batch, outcome)
-        batch = {place: record for place, record in batch.items() if place not in locked}
-        if not batch:
-            return
-        row_lock_ms = ROW_LOCK_AGAIN_MS
-        if locked:
-            store(batch, outcome, reserved, row_lock_ms)
-            return
+        if not locked:
+            store_halves(batch, outcome, reserved, ROW_LOCK_AGAIN_MS)
+        elif rest := {place: record for place, record in batch.items() if place not in locked}:
+            store(rest, outcome, reserved, ROW_LOCK_AGAIN_MS)
     except (SQLAlchemyError, psycopg2.Error, ValueError) as error:
         if session.is_outage(error):
             raise Outage(reason(error)) from error
-        if len(batch) == 1:
-            ((place, record),) = batch.items()
-            at = {"partition": record.partition, "offset": record.offset, "id": record.id}
-            log.warning("rejected by the database: partition %(partition)d offset %(offset)d", at, extra=at)
-            outcome.rejected.append((place, reason(error)))
-            outcome.done.add(place)
-            return
-    else:
-        expecting.new = stored.all_new
-        for job in stored.jobs:
-            outcome.jobs[job], is_held = several.get(job, (stored.queued, stored.held))
-            if is_held:
-                outcome.held[job] = str(lease)
-        outcome.texts |= stored.texts
-        outcome.done.update(batch)
-        return
+        if len(batch) > 1:
+            store_halves(batch, outcome, reserved, row_lock_ms)
+        else:
+            reject(batch, outcome, error)
+
+
+def store_at_once(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None, row_lock_ms: int) -> None:
+    """Stores all of the records or none. Raises what the database raises, and RowsLocked."""
+    records = list(batch.values())
+    job_messages = settings.load().embed_task_messages
+    lease = None if reserved is None else str(uuid.uuid4())
+    with session.at_once(resources.engine()) as connection:
+        stored = commands.persist_few(
+            connection, records, reserved_seconds=reserved, job_messages=job_messages, lease=lease
+        )
+    if stored is None:
+        stored = persist(
+            records,
+            expect_new=expecting.new,
+            reserved_seconds=reserved,
+            row_lock_ms=row_lock_ms,
+            job_messages=job_messages,
+            lease=lease,
+        )
+    several: dict[int, tuple[list[str], bool]] = {}
+    if len(stored.jobs) > 1:
+        with resources.engine().begin() as connection:
+            several = outbox.messages_of(connection, stored.jobs, lease)
+    expecting.new = stored.all_new
+    for job in stored.jobs:
+        outcome.jobs[job], is_held = several.get(job, (stored.queued, stored.held))
+        if is_held:
+            outcome.held[job] = str(lease)
+    outcome.texts |= stored.texts
+    outcome.done.update(batch)
+
+
+def store_halves(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None, row_lock_ms: int) -> None:
     places = sorted(batch)
     middle = len(places) // 2
     for half in (places[:middle], places[middle:]):
         store({place: batch[place] for place in half}, outcome, reserved, row_lock_ms)
+
+
+def reject(batch: Mapping[int, Record], outcome: Outcome, error: Exception) -> None:
+    """Notes that the database refuses the one record of a batch."""
+    ((place, record),) = batch.items()
+    at = {"partition": record.partition, "offset": record.offset, "id": record.id}
+    log.warning("rejected by the database: partition %(partition)d offset %(offset)d", at, extra=at)
+    outcome.rejected.append((place, reason(error)))
+    outcome.done.add(place)
 
 
 def set_aside(batch: Mapping[int, Record], outcome: Outcome) -> set[int]:
