@@ -98,18 +98,26 @@ def test_a_topic_made_again_under_a_running_bridge_is_read_from_its_beginning(
     eventually(lambda: all_committed(settings))
 
 
+@pytest.mark.parametrize("before", [0, 1], ids=["before it was used", "after"])
 def test_a_dead_letter_topic_that_somebody_has_deleted_is_created_again(
-    settings: Settings, database: Engine, producer: KafkaProducer, admin: KafkaAdminClient, start: Start
+    settings: Settings,
+    database: Engine,
+    producer: KafkaProducer,
+    admin: KafkaAdminClient,
+    start: Start,
+    before: int,
 ) -> None:
     start("persist-worker")
     start("bridge")
     send_texts(producer, settings, 0, 1, partition=0)
-    eventually(lambda: committed(settings) == {0: 1})
+    for _ in range(before):
+        producer.send(settings.kafka_topic, b"lost with the topic", partition=0)
+    eventually(lambda: committed(settings) == {0: 1 + before})
     admin.delete_topics([settings.dead_letter_topic])
     eventually(lambda: settings.dead_letter_topic not in admin.list_topics())
     producer.send(settings.kafka_topic, b"not JSON", partition=0)
     send_texts(producer, settings, 1, 2, partition=0)
-    eventually(lambda: committed(settings) == {0: 3}, timeout=60)
+    eventually(lambda: committed(settings) == {0: 3 + before}, timeout=100)
     assert [record.value for record in read_all(settings, settings.dead_letter_topic, 1)] == [b"not JSON"]
     assert numbers(database) == {0, 1}
 
