@@ -5,6 +5,7 @@ counts as not set. `.env.example` lists them all, and a test keeps the two lists
 from here. Only the standard library is used, because the installation reads settings before anything is installed.
 """
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -35,6 +36,11 @@ COMMENT = re.compile(r"\s#.*")
 
 # Of Kafka's 249 characters the name of the dead letters' topic takes 13 more; "." and ".." Kafka refuses.
 TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,236}")
+
+# Of PostgreSQL: https://www.postgresql.org/docs/18/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS
+NAME_BYTES = 63
+
+URL = re.compile(r"https?://[^/\s]", re.IGNORECASE)
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -213,11 +219,12 @@ def unknown_provider(name: str) -> InvalidSetting:
     return InvalidSetting(f"EMBEDDING_PROVIDER={name!r}: takes {', '.join(PROVIDERS[:-1])} or {PROVIDERS[-1]}")
 
 
-def read_env_file(path: Path) -> dict[str, str]:
+def read_env_file(path: Path, *, skip_wrong: bool = False) -> dict[str, str]:
     """The KEY=VALUE lines of a `.env` file; `#` starts a comment, at the beginning of a line or behind a space; quotes
     around a value are taken off.
 
-    A missing file is an empty one. Raises InvalidSetting for a line of another form, and for another encoding.
+    A missing file is an empty one. Raises InvalidSetting for a line of another form, unless such are to be skipped,
+    and for another encoding.
     """
     values: dict[str, str] = {}
     if not path.is_file():
@@ -231,6 +238,8 @@ def read_env_file(path: Path) -> dict[str, str]:
         if not line or line.startswith("#"):
             continue
         name, equals, value = line.partition("=")
+        if not equals and skip_wrong:
+            continue
         if not equals:
             raise InvalidSetting(f"{path}, line {number}: expected NAME=VALUE, found {line!r}")
         quoted = QUOTED.fullmatch(value)
@@ -280,6 +289,13 @@ def check(settings: Settings) -> None:
         raise InvalidSetting(f"HASHING_MICROSECONDS={settings.hashing_microseconds}: takes 0 to a million")
     if settings.embed_lease_seconds > 600:
         raise InvalidSetting(f"EMBED_LEASE_SECONDS={settings.embed_lease_seconds:g}: takes 600 at most")
+    for name in ("database_name", "database_user", "database_reader_user"):
+        if len(getattr(settings, name).encode()) > NAME_BYTES:
+            raise InvalidSetting(f"{name.upper()}: PostgreSQL's names have {NAME_BYTES} bytes at most")
+    if settings.embedding_provider in REMOTE_PROVIDERS and not URL.match(settings.openai_base_url):
+        raise InvalidSetting(
+            f"OPENAI_BASE_URL={settings.openai_base_url!r}: takes http(s)://HOST[:PORT]/PATH, often with /v1 at its end"
+        )
     if not TOPIC.fullmatch(settings.kafka_topic):
         raise InvalidSetting(f"KAFKA_TOPIC={settings.kafka_topic!r}: takes 1 to 236 of a-z A-Z 0-9 . _ -")
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", settings.keyword_language):
@@ -304,6 +320,16 @@ def check(settings: Settings) -> None:
         raise InvalidSetting(f"INDEX_EF_SEARCH={settings.index_ef_search}: takes 10 to 1000")
     if settings.kafka_coordination not in ("kraft", "zookeeper"):
         raise InvalidSetting(f"KAFKA_COORDINATION={settings.kafka_coordination!r}: takes kraft or zookeeper")
+
+
+def load_data_dir() -> Settings:
+    """Settings of which only DATA_DIR is what was chosen, and nothing is checked: for what has to find a system that
+    runs whatever has been written into `.env` since."""
+    data_dir = os.environ.get("DATA_DIR", "")
+    if not data_dir.strip():
+        with contextlib.suppress(InvalidSetting):
+            data_dir = read_env_file(ROOT / ".env", skip_wrong=True).get("DATA_DIR", "")
+    return Settings(data_dir=data_dir) if data_dir.strip() else Settings()
 
 
 @cache

@@ -46,6 +46,8 @@ def dispatch(given: argparse.Namespace) -> int:
 def produce_records(given: argparse.Namespace, settings: Settings) -> int:
     if (given.value is None) == (given.tombstone is None):
         raise WrongUsage("give a JSON value, - for standard input, or --tombstone KEY")
+    if given.tombstone == "" and not given.raw:
+        raise WrongUsage("--tombstone: a key of no characters is nobody's id; --raw sends it all the same")
     lines = standard_input() if given.value == "-" else None
     with connect.admin(settings) as admin:
         connect.partitions(admin, given.topic)
@@ -189,6 +191,8 @@ def show_lag(given: argparse.Namespace, settings: Settings) -> int:
 
 
 def dead_letters(given: argparse.Namespace, settings: Settings) -> int:
+    if given.action in ("replay", "drop"):
+        kafka_options.check_choice(given)
     from clients import drop, letter, replay  # they bring SQLAlchemy, which would make every other command wait
 
     actions = {"list": replay.list_letters, "show": letter.show, "replay": replay.replay, "drop": drop.drop}

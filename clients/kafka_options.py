@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from clients.command_line import Parser
+from clients.terminal import WrongUsage
 
 DESCRIPTION = (
     "Kafka client of the text pipeline: send records, read them, see what is behind, give dead letters a second try."
@@ -115,10 +116,17 @@ def dead_letters(commands: Any) -> None:
 
 
 def chosen(made: argparse.ArgumentParser) -> None:
-    which = made.add_mutually_exclusive_group(required=True)
+    which = made.add_mutually_exclusive_group()
     which.add_argument("--all", action="store_true", help="every open one")
     which.add_argument("--reason", help="every open one with this reason, such as rejected")
-    which.add_argument("letters", nargs="*", default=[], metavar="TOPIC:PARTITION:OFFSET", help="these")
+    # Not one of the group: argparse does not take those from among options.
+    made.add_argument("letters", nargs="*", default=[], metavar="TOPIC:PARTITION:OFFSET", help="these")
+
+
+def check_choice(given: argparse.Namespace) -> None:
+    """Raises WrongUsage where not exactly one of what `chosen` adds was given."""
+    if sum((given.all, given.reason is not None, bool(given.letters))) != 1:
+        raise WrongUsage("which dead letters? Give --all, --reason REASON, or TOPIC:PARTITION:OFFSET, and one of these")
 
 
 def steering(commands: Any) -> None:

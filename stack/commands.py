@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 import streams
-from settings import ROOT, InvalidSetting, Settings, load, misspelt, read_env_file
+from settings import ROOT, InvalidSetting, Settings, load, load_data_dir, misspelt, read_env_file
 from stack import arguments as command_line
 from stack import lock, places, progress
 from stack.errors import StackError, WrongUsage
@@ -50,7 +50,7 @@ def _carry_out(given: list[str]) -> tuple[bool, int]:
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _as_interrupt)
     try:
-        return shows, COMMANDS[arguments.command](load(), arguments)
+        return shows, COMMANDS[arguments.command](_settings(arguments), arguments)
     except KeyboardInterrupt:
         if not shows:
             say("Interrupted.")
@@ -63,6 +63,17 @@ def _carry_out(given: list[str]) -> tuple[bool, int]:
         return shows, _fail(str(error), error.detail)
     except PermissionError as error:
         return shows, _fail(_explain_permission(error))
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    """The settings; to stop a system, and to look at it, where they are wrong, what finds it. Raises InvalidSetting."""
+    try:
+        return load()
+    except InvalidSetting as error:
+        if not (arguments.command in ("stop", "status") or (arguments.command == "start" and arguments.status)):
+            raise
+        print(red(str(error)), file=sys.stderr)
+        return load_data_dir()
 
 
 def _install(settings: Settings, arguments: argparse.Namespace) -> int:

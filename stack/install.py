@@ -43,9 +43,12 @@ def install(settings: Settings, *, dev: bool = False, ui: bool = True, local: bo
         jars.check_tools()  # before minutes of downloading something else
     hold = _wait_for_lock()
     try:
+        works = _missing(settings, dev=dev, ui=ui, local=local)
+        if not works:  # who had the lock has installed it
+            return
         say(bold("Installing"))
         with Progress() as progress:
-            _together([partial(work, progress) for work in _missing(settings, dev=dev, ui=ui, local=local)])
+            _together([partial(work, progress) for work in works])
     finally:
         hold.release()
 

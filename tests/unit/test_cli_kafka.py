@@ -16,7 +16,7 @@ from kafka.partitioner import murmur2 as library_murmur2
 from clients import consume, drain, kafka_commands, kafka_options, produce
 from clients.partitioner import murmur2
 from clients.produce import Line, NotJson, Sending, Unsent, key_in, records
-from clients.terminal import CommandFailed, Unreachable
+from clients.terminal import CommandFailed, Unreachable, WrongUsage
 
 
 @pytest.mark.parametrize(
@@ -336,3 +336,39 @@ def test_a_record_is_shown_without_what_a_terminal_obeys(mark: str) -> None:
     shown = consume.as_json(record)
     assert mark not in shown
     assert json.loads(shown)["value"] == f"größer{mark}"
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("produce t {} --key a", ("t", "{}", "a")),
+        ("produce t --key a {}", ("t", "{}", "a")),
+        ("produce --key a t {}", ("t", "{}", "a")),
+        ("produce t --raw -", ("t", "-", None)),
+        ("produce t --key a -- -5", ("t", "-5", "a")),
+        ("produce t --tombstone a --json", ("t", None, None)),
+    ],
+)
+def test_options_stand_anywhere(words: str, found: tuple[str | None, ...]) -> None:
+    given = kafka_options.parser().parse_args(words.split())
+    assert (given.topic, given.value, given.key) == found
+
+
+@pytest.mark.parametrize("words", ["t:0:1 t:0:2 --yes", "t:0:1 --yes t:0:2", "--yes t:0:1 t:0:2"])
+def test_options_stand_anywhere_among_dead_letters(words: str) -> None:
+    given = kafka_options.parser().parse_args(["dead-letters", "drop", *words.split()])
+    assert (given.letters, given.yes) == (["t:0:1", "t:0:2"], True)
+    kafka_options.check_choice(given)
+
+
+@pytest.mark.parametrize("words", ["", "--all t:0:1", "--reason x t:0:1", "t:0:1 --reason x"])
+def test_dead_letters_are_chosen_in_one_way(words: str) -> None:
+    for action in ("replay", "drop"):
+        given = kafka_options.parser().parse_args(["dead-letters", action, *words.split()])
+        with pytest.raises(WrongUsage, match="which dead letters"):
+            kafka_options.check_choice(given)
+
+
+def test_a_tombstone_of_nobody_is_not_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    assert kafka_commands.main(["produce", "t", "--tombstone", ""]) == 2
+    assert "nobody's id" in capsys.readouterr().err

@@ -83,6 +83,12 @@ def test_a_number_out_of_range_names_its_variable(name: str, value: str) -> None
         ({"KAFKA_TOPIC": ".."}, "KAFKA_TOPIC='..'"),
         ({"KAFKA_TOPIC": "x" * 237}, "KAFKA_TOPIC='xxx"),
         ({"API_KEYS": "good,schl\u00fcssel"}, "API_KEYS: a key has characters that no HTTP header can carry"),
+        ({"DATABASE_NAME": "x" * 64}, "DATABASE_NAME: PostgreSQL's names have 63 bytes at most"),
+        ({"DATABASE_READER_USER": "ü" * 32}, "DATABASE_READER_USER: PostgreSQL's names"),
+        (
+            {"EMBEDDING_PROVIDER": "openai", "OPENAI_BASE_URL": "localhost:9777/v1"},
+            "OPENAI_BASE_URL='localhost:9777/v1': takes http(s)://HOST[:PORT]/PATH",
+        ),
         ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL='LOUD': takes DEBUG, INFO, WARNING, ERROR, CRITICAL"),
         ({"LOG_LEVEL": "10"}, "LOG_LEVEL='10': takes DEBUG, INFO, WARNING, ERROR, CRITICAL"),
     ],

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from settings import ROOT
+import settings
+from settings import ROOT, Settings
 from stack import commands
 
 
@@ -102,6 +103,34 @@ def test_a_setting_that_cannot_be_used_is_named_in_one_line(tmp_path: Path) -> N
     answer = script("status.sh", data_dir=tmp_path, KAFKA_PORT="many")
     assert answer.returncode == 1
     assert answer.stderr == "KAFKA_PORT='many': KAFKA_PORT takes a whole number\n"
+
+
+@pytest.mark.parametrize(
+    "content", [b"EMBED_WORKERS=two\nDATA_DIR=%s\n", b"DATA_DIR=%s\nnonsense\n", b"DATA_DIR=%s\n\xff\n"]
+)
+def test_a_system_is_found_and_stopped_whatever_has_been_written_into_env_since(
+    content: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    (tmp_path / ".env").write_bytes(content.replace(b"%s", str(data).encode()))
+    monkeypatch.setattr("settings.ROOT", tmp_path)
+    monkeypatch.delenv("DATA_DIR", raising=False)
+    settings.load.cache_clear()
+    stopped: list[str] = []
+
+    def note(chosen: Settings, _arguments: object) -> int:
+        stopped.append(chosen.data_dir)
+        return 0
+
+    for name in ("stop", "scale"):
+        monkeypatch.setitem(commands.COMMANDS, name, note)
+    try:
+        assert commands.main(["stop"], interruptible=False) == 0
+        assert commands.main(["scale"], interruptible=False) == 1
+    finally:
+        settings.load.cache_clear()
+    assert stopped == [str(data) if b"\xff" not in content else ".local/data"]
+    assert capsys.readouterr().err
 
 
 def test_a_line_of_env_that_sets_nothing_is_told(

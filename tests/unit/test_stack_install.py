@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from settings import Settings
+from stack import install as installation
 from stack import jars, java, places
 from stack.errors import StackError
 from stack.packages import READY, REBUILD, UPDATE, Packages
@@ -133,3 +135,14 @@ def test_maven_needs_no_home_to_write_into(name: str, monkeypatch: pytest.Monkey
     assert jars._repository() == apart
     monkeypatch.setenv("MAVEN_OPTS", "-Dmaven.repo.local=/elsewhere")
     assert jars._repository() == []
+
+
+def test_what_another_installation_has_installed_meanwhile_is_not_missed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(places, "LOCAL", tmp_path)
+    looks = iter([[lambda _progress: None], []])
+    monkeypatch.setattr(installation, "_missing", lambda *_, **__: next(looks))
+    installation.install(Settings(), local=False)
+    assert next(looks, None) is None
+    assert "Installing" not in capsys.readouterr().out
