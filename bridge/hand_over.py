@@ -7,6 +7,7 @@ message was lost, or its worker died), and the same tasks are sent again. Memory
 
 import logging
 import random
+import threading
 import time
 import uuid
 from collections import deque
@@ -100,6 +101,7 @@ class HandOvers:
         self.under_way: list[HandOver] = []
         self.broker_away_until = 0.0
         self.kafka_away_until = 0.0
+        self.topic_maker: threading.Thread | None = None
         self.published = 0
         self.looked = float("-inf")  # when the queue was last asked whether it is empty
         self.taken: list[str] = []  # tasks whose final results were read and are still there
@@ -189,12 +191,17 @@ class HandOvers:
             )
         except (KafkaError, ValueError) as problem:  # ValueError: the topic's partitions went away meanwhile
             log.warning("dead letters not taken by Kafka, will be sent again: %s", problem)
-            self.make_topic()
+            self.make_topic_meanwhile()
             self.kafka_away_until = letter.next_try = time.monotonic() + LETTER_SECONDS
 
-    def make_topic(self) -> None:
+    def make_topic_meanwhile(self) -> None:
         """Creates the dead-letter topic again, in case somebody has deleted it: the window would fill with hand-overs
-        that wait for it."""
+        that wait for it. In a thread, for a Kafka that is silent would hold the loop for many seconds."""
+        if self.topic_maker is None or not self.topic_maker.is_alive():
+            self.topic_maker = threading.Thread(target=self.make_topic, name="make topic", daemon=True)
+            self.topic_maker.start()
+
+    def make_topic(self) -> None:
         try:
             if topics.create(self.settings, only=self.settings.dead_letter_topic):
                 log.warning("%s was gone, and is created again", self.settings.dead_letter_topic)

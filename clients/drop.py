@@ -9,6 +9,7 @@ from clients import database, json_form
 from clients.place import counted, dead_letter
 from clients.terminal import confirm, say
 from db import console_queries
+from replay.letters import refusal
 from settings import Settings
 
 
@@ -37,12 +38,11 @@ def choose(given: argparse.Namespace, settings: Settings) -> tuple[dict[str, Any
             keys, refused = [], []
             for place in dict.fromkeys(map(dead_letter, given.letters)):
                 row = console_queries.dead_letter(connection, *place)
-                if row is None:
-                    refused.append(f"{place}: there is no such dead letter")
-                elif row["state"] != "open":
-                    refused.append(f"{place}: it is {row['state']} already")
-                else:
+                why = refusal(row["state"] if row else None, place.topic, reads=place.topic)
+                if why is None:
                     keys.append(place)
+                else:
+                    refused.append(f"{place}: {why}")
             return {"keys": keys}, len(keys), refused
         found = [
             row for row in console_queries.dead_letter_counts(connection) if given.all or row["reason"] == given.reason

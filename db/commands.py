@@ -421,11 +421,14 @@ def has_old_deletions(connection: Connection) -> bool:
 
 
 def forget_old_deletions(connection: Connection, log_ms: int) -> int:
-    """Drops remembered deletions that are older than the oldest record that the log can hold; returns how many."""
+    """Drops remembered deletions that are older than the oldest record that the log can hold, and than the oldest dead
+    letter that may be sent again; returns how many."""
     return connection.execute(
         text(f"""
             DELETE FROM deleted_messages
             WHERE deleted_at < clock_timestamp() - make_interval(secs => :seconds) - {MARGIN}
+                AND version_timestamp
+                    < (SELECT coalesce(min(timestamp), {2**63 - 1}) FROM dead_letters WHERE state = 'open')
         """),
         {"seconds": log_ms / 1000},
     ).rowcount

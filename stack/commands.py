@@ -72,7 +72,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     except InvalidSetting as error:
         if not (arguments.command in ("stop", "status") or (arguments.command == "start" and arguments.status)):
             raise
-        print(red(str(error)), file=sys.stderr)
+        _fail(str(error))
         return load_data_dir()
 
 

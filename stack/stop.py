@@ -11,6 +11,7 @@ from pathlib import Path
 
 from settings import Settings
 from stack import places, postgres_place, processes, record, supervisor, system
+from stack.errors import StackError
 from stack.part import PIPELINE
 from stack.processes import Identity, identity
 from stack.supervisor import Supervisor
@@ -26,7 +27,7 @@ def stop_all(settings: Settings) -> bool:
     talk = supervisor.talk(settings)
     if talk is not None:
         found = True
-        with contextlib.suppress(supervisor.Gone):  # what it leaves behind are orphans
+        with contextlib.suppress(StackError):  # what is left then are orphans
             _stop_parts(settings, talk)
     found = _end_supervisor(settings, talk) or found
     found = end_orphans(settings) or found
@@ -55,10 +56,10 @@ def _end_supervisor(settings: Settings, talk: Supervisor | None) -> bool:
     if process is None:
         return False
     try:
-        if talk is None:
-            raise supervisor.Gone("it does not answer")
-        talk.shutdown()
-    except supervisor.Gone:
+        asked = talk is not None and talk.shutdown()
+    except StackError:
+        asked = False
+    if not asked:
         # It stops its parts itself, one after the other.
         processes.send(process.pid, signal.SIGTERM)
     deadline = time.monotonic() + 3 * _STOP_SECONDS

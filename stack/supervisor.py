@@ -23,7 +23,9 @@ from stack.processes import Identity, alive, identity
 
 _STOPPED = {"STOPPED", "EXITED", "FATAL"}
 # Of supervisor.xmlrpc.Faults:
-_SHUTDOWN_STATE, _BAD_NAME, _ALREADY_STARTED, _NOT_RUNNING, _ALREADY_ADDED = 6, 10, 60, 70, 90
+_SHUTDOWN_STATE, _BAD_NAME, _FAILED, _ALREADY_STARTED, _NOT_RUNNING, _ALREADY_ADDED = 6, 10, 30, 60, 70, 90
+# Why a part gets no signal. One that cannot be ended so is ended as an orphan, when the supervisor is gone.
+_NOT_SIGNALLED = (_BAD_NAME, _FAILED, _NOT_RUNNING)
 
 
 def configuration(settings: Settings, parts: Iterable[Part]) -> str:
@@ -192,11 +194,11 @@ class Supervisor:
     def stop(self, names: Iterable[str]) -> None:
         """Asks parts to stop, all at once; `states` says when they have."""
         for name in names:
-            self._call("stopProcess", name, False, ignoring=[_NOT_RUNNING, _BAD_NAME])
+            self._call("stopProcess", name, False, ignoring=_NOT_SIGNALLED)
 
     def signal(self, name: str, signal: str) -> None:
         """Sends a signal to a part. One that ends because of it is started again, as after any death."""
-        self._call("signalProcess", name, signal, ignoring=[_NOT_RUNNING])
+        self._call("signalProcess", name, signal, ignoring=_NOT_SIGNALLED)
 
     def add(self, names: Iterable[str]) -> None:
         """Takes up parts that are new in the configuration, without starting them."""
@@ -214,8 +216,9 @@ class Supervisor:
         states = self.states()
         return [name for name in names if states.get(name, ("STOPPED", 0))[0] not in _STOPPED]
 
-    def shutdown(self) -> None:
-        self._call("shutdown")
+    def shutdown(self) -> bool:
+        """Asks it to end with all its parts; says whether it will."""
+        return bool(self._call("shutdown"))
 
 
 def talk(settings: Settings) -> Supervisor | None:

@@ -30,8 +30,8 @@ def longest_ms(settings: Settings) -> int | None:
         finally:
             admin.close()
         retention, segment, policy = (found[name]["value"] for name in (RETENTION, SEGMENT, POLICY))
+        return None if int(retention) < 0 or "delete" not in policy else int(retention) + int(segment)
     except KafkaError as error:
         raise Outage(reason(error)) from error
-    except KeyError as error:
-        raise Outage(f"Kafka says nothing of the topic's {error}") from error
-    return None if int(retention) < 0 or "delete" not in policy else int(retention) + int(segment)
+    except (KeyError, TypeError, ValueError) as error:  # nothing, or what is no number
+        raise Outage(f"Kafka does not say how long it keeps {topic}: {error!r}") from error

@@ -36,34 +36,39 @@ def sweep() -> int:
     reembedding.wake()
     config = settings.load()
     try:
+        fed = feed(config)
         forget_deletions(config)
-        queued = queue_length("embed") + queue_length("embed", BULK_PRIORITY)
-        room = config.embed_queue_max - queued
-        if room < config.embed_queue_max / 2:
-            return 0
-        with resources.engine().begin() as connection:
-            waiting = outbox.take_waiting_jobs(
-                connection,
-                messages=room * config.embed_task_messages,
-                seconds=config.embed_lease_seconds,
-                small=SMALL,
-                # What is in no queue, and is not renewed by a worker, is lost.
-                given_up=0.0 if queued else config.embed_lease_seconds * leases.GIVEN_UP,
-            )
-        # Bulk gives way to what somebody may be waiting for, except for the oldest task of each sweep: a steady flow
-        # would otherwise keep the jobs of a worker that died waiting for ever.
-        small = batches([job for job in waiting if job[1] <= SMALL], config.embed_task_messages)
-        oldest, *bulk = batches([job for job in waiting if job[1] > SMALL], config.embed_task_messages) or [([], 0)]
-        send_jobs(small + ([oldest] if oldest[0] else []), priority=0)
-        send_jobs(bulk, priority=BULK_PRIORITY)
+        return fed
     except SQLAlchemyError as error:
         if not session.is_outage(error):
             raise
         log.warning("no sweep, database away: %s", reason(error))
-        return 0
     except BROKER_ERRORS as error:
         log.warning("no sweep, broker away: %s", error)
+    return 0
+
+
+def feed(config: settings.Settings) -> int:
+    """Sends the waiting jobs for which the queue has room; returns how many messages these are."""
+    queued = queue_length("embed") + queue_length("embed", BULK_PRIORITY)
+    room = config.embed_queue_max - queued
+    if room < config.embed_queue_max / 2:
         return 0
+    with resources.engine().begin() as connection:
+        waiting = outbox.take_waiting_jobs(
+            connection,
+            messages=room * config.embed_task_messages,
+            seconds=config.embed_lease_seconds,
+            small=SMALL,
+            # What is in no queue, and is not renewed by a worker, is lost.
+            given_up=0.0 if queued else config.embed_lease_seconds * leases.GIVEN_UP,
+        )
+    # Bulk gives way to what somebody may be waiting for, except for the oldest task of each sweep: a steady flow
+    # would otherwise keep the jobs of a worker that died waiting for ever.
+    small = batches([job for job in waiting if job[1] <= SMALL], config.embed_task_messages)
+    oldest, *bulk = batches([job for job in waiting if job[1] > SMALL], config.embed_task_messages) or [([], 0)]
+    send_jobs(small + ([oldest] if oldest[0] else []), priority=0)
+    send_jobs(bulk, priority=BULK_PRIORITY)
     return sum(messages for _, messages in waiting)
 
 

@@ -54,4 +54,8 @@ def test_deletions_outlive_what_the_log_may_hold(
     assert left() == 2, "7 hours and a day"
     keep_in_log(settings, retention_ms=str(3 * HOUR_MS), segment_ms=str(2 * HOUR_MS))
     assert left(kafka_bootstrap_servers="127.0.0.1:1") == 2
+    note = 'INSERT INTO dead_letters (topic, partition, "offset", timestamp, reason, detail, headers) VALUES'
+    run(database, f"{note} ('t', 0, 0, 0, 'rejected', 'why', '[]')")
+    assert left() == 2, "a dead letter that is older may be sent again"
+    run(database, "UPDATE dead_letters SET state = 'dropped'")
     assert left() == 0

@@ -7,8 +7,12 @@ from collections.abc import Iterator
 
 import psycopg2
 import pytest
+from kafka import KafkaConsumer, KafkaProducer
+from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaError
 from psycopg2 import extensions
 
+import kafka_clients
 from api import kafka_client, model, waits
 from api.app import create_app
 from api.kafka_log import Appended, KafkaAway, KafkaLog
@@ -173,3 +177,14 @@ def test_what_kafka_has_is_accepted_however_the_database_breaks(monkeypatch: pyt
     assert answer.json is not None
     assert answer.headers["Location"] == f"/messages/{answer.json['id']}"
     parts.close()
+
+
+@pytest.mark.parametrize("client", [KafkaAdminClient, KafkaConsumer, KafkaProducer])
+def test_a_client_that_does_not_reach_kafka_leaves_no_thread_behind(silent_port: int, client: type) -> None:
+    before = set(threading.enumerate())
+    with pytest.raises(KafkaError):
+        kafka_clients.connect(client, Settings(kafka_port=silent_port), bootstrap_timeout_ms=200)
+    left = set(threading.enumerate()) - before
+    for thread in left:
+        thread.join(5)
+    assert not [thread for thread in left if thread.is_alive()]

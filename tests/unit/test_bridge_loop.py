@@ -1,5 +1,6 @@
 """The bridge's loop where Kafka or Redis would have to misbehave at one exact moment: with stand-ins for both."""
 
+import threading
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -8,10 +9,12 @@ from typing import Any
 import pytest
 from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import KafkaTimeoutError
 
-from bridge import consumer, hand_over
+from bridge import consumer, hand_over, topics
 from bridge.consumer import Bridge
 from bridge.hand_over import HandOver, HandOvers, SentTask
+from bridge.message import BadRecord
 from settings import Settings
 from tasks.app import app
 from tasks.results import PolledRedisBackend
@@ -249,3 +252,27 @@ def test_a_task_that_tries_again_was_not_overtaken(hand_overs: HandOvers, sent: 
     hand_overs.finished.extend(range(1, 100))
     hand_overs.renew()
     assert sent == []
+
+
+def test_a_bad_record_whose_topic_is_not_there_does_not_hold_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kafka may be silent: to ask it for the topic takes many seconds then, and the bridge has to end within ten."""
+    asked, answer = threading.Semaphore(0), threading.Event()
+
+    def create(_settings: Settings, *, only: str) -> list[str]:
+        asked.release()
+        answer.wait(10)
+        return [only]
+
+    def refuse(*_: object, **__: object) -> None:
+        raise KafkaTimeoutError("no metadata of it")
+
+    monkeypatch.setattr(topics, "create", create)
+    hand_overs = HandOvers(Settings(), app, SimpleNamespace(send=refuse))
+    letter = hand_over.SentLetter(a_record(0), BadRecord("invalid-json", "why"))
+    for _ in range(3):
+        hand_overs.kafka_away_until = 0.0
+        hand_overs.produce(letter)
+    assert letter.future is None
+    assert asked.acquire(timeout=5)
+    assert not asked.acquire(timeout=0.2), "once, while it has not answered"
+    answer.set()

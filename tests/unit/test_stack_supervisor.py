@@ -1,15 +1,21 @@
-"""The supervisor's configuration holds for any path, and the supervisor's own parser reads what is meant."""
+"""The supervisor's configuration holds for any path, and the supervisor's own parser reads what is meant. And what is
+said, and done, where a supervisor refuses or goes."""
 
 import io
+from http.client import HTTPException
 from pathlib import Path
+from types import SimpleNamespace
+from xmlrpc.client import Fault
 
 import pytest
 from supervisor.options import UnhosedConfigParser
+from supervisor.xmlrpc import Faults
 
 from settings import Settings
-from stack import kafka, parts, places
+from stack import kafka, parts, places, processes, stop, supervisor
 from stack.part import SERVICE
-from stack.supervisor import configuration
+from stack.processes import Identity
+from stack.supervisor import Gone, Supervisor, configuration
 
 ODD_NAMES = ["plain", "with a space", "100%", "%(here)s", "a #1 b", "a ;x", 'it\'s "quoted"', "größe"]
 
@@ -76,3 +82,47 @@ def test_a_path_that_is_too_long_for_a_socket_gets_a_short_one(letter: str) -> N
     assert len(bytes(socket)) < 90
     assert socket != places.socket(Settings(data_dir="/srv/" + letter * 98))
     assert f"file={socket}\n" in configuration(settings, [])
+
+
+def refusing(fault: Exception) -> Supervisor:
+    def refuse(*_: object) -> None:
+        raise fault
+
+    talk = Supervisor(Settings())
+    names = ("getAllProcessInfo", "startProcess", "stopProcess", "signalProcess", "reloadConfig", "shutdown")
+    talk._server = SimpleNamespace(**dict.fromkeys(names, refuse))
+    return talk
+
+
+@pytest.mark.parametrize(
+    "fault", [Faults.BAD_NAME, Faults.FAILED, Faults.NOT_RUNNING], ids=["unknown", "cannot be killed", "does not run"]
+)
+def test_a_part_that_gets_no_signal_keeps_no_other_from_it(fault: int) -> None:
+    talk = refusing(Fault(fault, "why"))
+    talk.stop(["a", "b"])
+    talk.signal("a", "TERM")
+
+
+@pytest.mark.parametrize("fault", [Fault(Faults.SHUTDOWN_STATE, "why"), ConnectionRefusedError(), HTTPException()])
+def test_a_supervisor_that_goes_meanwhile_is_said_in_a_line(fault: Exception) -> None:
+    talk = refusing(fault)
+    for call in (talk.states, lambda: talk.start(["a"]), lambda: talk.stop(["a"]), lambda: talk.add(["a"])):
+        with pytest.raises(Gone):
+            call()
+
+
+def test_a_stop_ends_what_a_supervisor_that_refuses_leaves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr(supervisor, "talk", lambda _settings: refusing(Fault(Faults.INCORRECT_PARAMETERS, "why")))
+    monkeypatch.setattr(supervisor, "process", lambda _settings: Identity(1, "", 0))
+    monkeypatch.setattr(processes, "send", lambda _pid, _signal: ended.append("the supervisor"))
+    monkeypatch.setattr(processes, "alive", lambda _process: False)
+    monkeypatch.setattr(processes, "end", lambda *_: None)
+
+    def end_orphans(_settings: Settings) -> bool:
+        ended.append("orphans")
+        return True
+
+    monkeypatch.setattr(stop, "end_orphans", end_orphans)
+    assert stop.stop_all(Settings(data_dir=str(tmp_path)))
+    assert ended == ["the supervisor", "orphans"]
