@@ -17,8 +17,10 @@ LISTENS_SECONDS = 1.0
 def connect(client: Callable[..., Client], settings: Settings, **options: Any) -> Client:
     """A client with the addresses and the security of the settings. Raises KafkaError, at once where nobody listens.
 
-    One whose first connection fails leaves neither sockets nor a thread behind, as kafka-python 3.0 itself would: each
-    try during an outage would cost a long-lived process one more.
+    It has no topic created in passing, which would have the broker's defaults instead of what bridge.topics gives it:
+    kafka-python 3.0 takes `allow_auto_create_topics` and loses it (net/manager.py makes a ClusterMetadata without). And
+    one whose first connection fails leaves neither sockets nor a thread behind, as it would by itself: each try during
+    an outage would cost a long-lived process one more.
     """
     if not any(listens(server) for server in settings.kafka_servers):
         raise KafkaConnectionError(f"nobody listens at {', '.join(settings.kafka_servers)}")
@@ -26,6 +28,7 @@ def connect(client: Callable[..., Client], settings: Settings, **options: Any) -
 
     def remember(**configuration: Any) -> KafkaNetClient:
         made.append(KafkaNetClient(**configuration))
+        made[-1].cluster.config["allow_auto_create_topics"] = False
         return made[-1]
 
     try:

@@ -116,7 +116,6 @@ class KafkaLog:
             max_block_ms=BLOCK_MS,
             delivery_timeout_ms=DELIVERY_MS,
             reconnect_backoff_max_ms=1_000,
-            allow_auto_create_topics=False,  # made in passing, it would have the wrong settings
             metrics_enabled=False,
         )
         try:

@@ -35,7 +35,6 @@ def read(settings: Settings, partition: int, offset: int) -> ConsumerRecord | No
             enable_auto_commit=False,
             isolation_level="read_committed",
             auto_offset_reset="earliest",
-            allow_auto_create_topics=False,
             fetch_max_wait_ms=POLL_MS,
             metrics_enabled=False,
         )

@@ -19,6 +19,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.errors import KafkaError, RetriableError
 from kafka.structs import OffsetAndMetadata
 
+import kafka_clients
 from bridge.hand_over import HandOvers
 from bridge.offsets import Offsets
 from bridge.positions import OUT_OF_PLACE, Positions
@@ -56,8 +57,9 @@ LAST_POLLS_SECONDS = 0.005  # of a pause are spent polling: the first poll after
 def connect_consumer(settings: Settings) -> KafkaConsumer:
     """A consumer of the bridge's group. With a BRIDGE_ID it is a static member: after a crash it gets its partitions
     back at once, instead of after the session's time-out."""
-    return KafkaConsumer(
-        **settings.kafka_client(),
+    return kafka_clients.connect(
+        KafkaConsumer,
+        settings,
         client_id=f"bridge-{settings.bridge_id or 'dynamic'}",
         group_id=settings.kafka_group_id,
         group_instance_id=f"{settings.kafka_group_id}-{settings.bridge_id}" if settings.bridge_id else None,
@@ -74,7 +76,6 @@ def connect_consumer(settings: Settings) -> KafkaConsumer:
         reconnect_backoff_max_ms=1_000,
         metadata_max_age_ms=30_000,
         metrics_enabled=False,  # nobody reads them, and each fetch and each answer costs for them
-        allow_auto_create_topics=False,  # it would come with the broker's defaults, not with those of bridge.topics
     )
 
 

@@ -10,6 +10,7 @@ from kafka import KafkaProducer
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.producer.future import FutureRecordMetadata
 
+import kafka_clients
 from bridge.message import BadRecord, Coordinates, first_coming
 from records import DeadLetter
 from settings import Settings
@@ -24,8 +25,9 @@ NULL_NAMES_BYTES = 10_000
 
 def connect_producer(settings: Settings) -> KafkaProducer:
     """A producer that keeps trying for a minute, and whose waits are all bounded."""
-    return KafkaProducer(
-        **settings.kafka_client(),
+    return kafka_clients.connect(
+        KafkaProducer,
+        settings,
         client_id="bridge-dead-letters",
         acks="all",
         linger_ms=5,
@@ -34,7 +36,6 @@ def connect_producer(settings: Settings) -> KafkaProducer:
         delivery_timeout_ms=60_000,
         max_request_size=RECORD_BYTES + 40_000,
         reconnect_backoff_max_ms=1_000,
-        allow_auto_create_topics=False,
         metrics_enabled=False,
     )
 

@@ -35,6 +35,7 @@ LEASE_GROWTH = 2.0
 LEASE_MOST_SECONDS = 60.0
 QUEUE_FACTOR = 4
 LETTER_SECONDS = 1.0
+LETTER_LATE_SECONDS = 5.0
 OVERTAKEN_SECONDS = 2.0
 OVERTAKEN_BY = 4  # later tasks for each persist worker, and for two more
 LOST_SECONDS = 6.0  # a task takes a tenth of that, and where the queue is empty it does not wait either
@@ -67,6 +68,7 @@ class SentLetter:
         self.error = error
         self.future: FutureRecordMetadata | None = None
         self.next_try = 0.0
+        self.late = 0.0  # when to look whether its topic is there
 
 
 class HandOver:
@@ -183,6 +185,7 @@ class HandOvers:
         now = time.monotonic()
         letter.future = None
         letter.next_try = max(self.kafka_away_until, now + LETTER_SECONDS)
+        letter.late = now + LETTER_LATE_SECONDS
         if now < self.kafka_away_until:  # one try for all: each may block as long as a time-out
             return
         try:
@@ -256,9 +259,13 @@ class HandOvers:
     def check_letters(self, hand_over: HandOver) -> None:
         """Keeps the letters that Kafka has not confirmed; those that it has refused are sent again."""
         hand_over.letters = [letter for letter in hand_over.letters if not arrived(letter.future)]
+        now = time.monotonic()
         for letter in hand_over.letters:
             refused = letter.future is None or letter.future.failed()
-            if refused and time.monotonic() >= letter.next_try:
+            if not refused and now >= letter.late:  # a producer that knew the topic tries for a minute
+                letter.late = now + LETTER_LATE_SECONDS
+                self.make_topic_meanwhile()
+            if refused and now >= letter.next_try:
                 if letter.future is not None:
                     log.warning("dead letter not taken by Kafka, sent again: %s", letter.future.exception)
                 self.produce(letter)

@@ -18,6 +18,7 @@ from kafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
+import kafka_clients
 from clients.partitioner import KeyPartitioner
 from clients.terminal import CommandFailed, Unreachable
 from replay import record_batches
@@ -38,11 +39,10 @@ class NoSuchTopic(CommandFailed):
     """Kafka has no topic of that name."""
 
 
-def common(settings: Settings) -> dict[str, object]:
+def common() -> dict[str, object]:
     # kafka-python logs each attempt; the command says it once.
     logging.getLogger("kafka").setLevel(logging.CRITICAL + 1)
     return {
-        **settings.kafka_client(),
         "client_id": "kafka-cli",
         "bootstrap_timeout_ms": ANSWER_MS,
         "request_timeout_ms": ANSWER_MS,
@@ -92,7 +92,7 @@ def away(settings: Settings) -> str:
 def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
     knock(settings)
     with kafka_errors(settings):
-        client = KafkaAdminClient(**common(settings))
+        client = kafka_clients.connect(KafkaAdminClient, settings, **common())
         try:
             yield client
         finally:
@@ -103,18 +103,17 @@ def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
 def consumer(settings: Settings, **options: object) -> Iterator[KafkaConsumer]:
     """A consumer without a group, unless one is given, which sees committed records only and commits nothing itself."""
     given: dict[str, object] = {
-        **common(settings),
+        **common(),
         "enable_auto_commit": False,
         "isolation_level": "read_committed",
         "auto_offset_reset": "earliest",
-        "allow_auto_create_topics": False,
         "fetch_max_wait_ms": 100,
         **options,
     }
     knock(settings)
     record_batches.install()
     with kafka_errors(settings):
-        client = KafkaConsumer(**given)
+        client = kafka_clients.connect(KafkaConsumer, settings, **given)
         try:
             yield client
         finally:
@@ -129,15 +128,16 @@ def producer(settings: Settings, largest: int, *, patience_ms: int = ANSWER_MS) 
     """
     knock(settings)
     with kafka_errors(settings):
-        client = KafkaProducer(
-            **{**common(settings), "request_timeout_ms": min(ANSWER_MS, patience_ms) - LINGER_MS},
+        client = kafka_clients.connect(
+            KafkaProducer,
+            settings,
+            **{**common(), "request_timeout_ms": min(ANSWER_MS, patience_ms) - LINGER_MS},
             acks="all",
             batch_size=min(BATCH_BYTES, largest),
             linger_ms=LINGER_MS,
             delivery_timeout_ms=patience_ms,
             max_block_ms=ANSWER_MS,
             max_request_size=largest,
-            allow_auto_create_topics=False,
             partitioner=KeyPartitioner(),
             metrics_enabled=False,
         )

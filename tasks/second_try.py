@@ -142,7 +142,6 @@ def connect_producer(config: Settings) -> KafkaProducer:
         delivery_timeout_ms=KAFKA_MS,
         bootstrap_timeout_ms=KAFKA_MS // 2,
         max_request_size=LARGEST_RECORD,
-        allow_auto_create_topics=False,
         metrics_enabled=False,
     )
 
@@ -157,7 +156,6 @@ def connect_consumer(config: Settings) -> KafkaConsumer:
         enable_auto_commit=False,
         isolation_level="read_committed",
         auto_offset_reset="earliest",
-        allow_auto_create_topics=False,
         request_timeout_ms=KAFKA_MS // 2,
         bootstrap_timeout_ms=KAFKA_MS // 2,
         fetch_max_wait_ms=100,

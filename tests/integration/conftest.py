@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from kafka import KafkaProducer
 
+import kafka_clients
 from settings import Settings
 from tests.embedder_parts import Gate, a_gate
 from tests.kafka_cli import Cli
@@ -12,7 +13,7 @@ from tests.kafka_cli import Cli
 
 @pytest.fixture
 def producer(settings: Settings, topic: str) -> Iterator[KafkaProducer]:
-    client = KafkaProducer(**settings.kafka_client(), acks="all", allow_auto_create_topics=False)
+    client = kafka_clients.connect(KafkaProducer, settings, acks="all")
     yield client
     client.close(timeout=5)
 

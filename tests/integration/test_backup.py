@@ -14,6 +14,7 @@ import redis
 from kafka import KafkaProducer
 from sqlalchemy import Engine
 
+import kafka_clients
 from db import schema, session
 from settings import Settings
 from stack import postgres_place
@@ -38,7 +39,7 @@ class Stream(threading.Thread):
         self.ended = threading.Event()
 
     def run(self) -> None:
-        producer = KafkaProducer(**self.settings.kafka_client(), acks="all", allow_auto_create_topics=False)
+        producer = kafka_clients.connect(KafkaProducer, self.settings, acks="all")
         for number in itertools.count():
             for key, value in records(number):
                 producer.send(self.settings.kafka_topic, value, key=key)

@@ -10,11 +10,13 @@ from datetime import UTC, datetime
 
 import pytest
 import redis
+import requests
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 from sqlalchemy import Engine
 
+import kafka_clients
 from bridge import steering, topics
 from redis_keys import PAUSED, steering_key
 from settings import ROOT, Settings
@@ -96,6 +98,23 @@ def test_a_topic_made_again_under_a_running_bridge_is_read_from_its_beginning(
     assert bridge.alive
     assert "it is read from its beginning" in bridge.log_tail()
     eventually(lambda: all_committed(settings))
+
+
+def test_nobody_creates_a_topic_that_was_deleted_in_passing(
+    settings: Settings, database: Engine, producer: KafkaProducer, admin: KafkaAdminClient, start: Start, cli: Cli
+) -> None:
+    """It would have the broker's defaults: another number of partitions, the producers' clocks, a week's retention."""
+    for part in ("persist-worker", "bridge", "text-api"):
+        start(part, post_wait_seconds=5.0)
+    url = f"http://127.0.0.1:{settings.text_api_port}/messages"
+    assert requests.post(url, json={"message": "a"}, timeout=20).status_code == 201
+    admin.delete_topics([settings.kafka_topic])
+    eventually(lambda: settings.kafka_topic not in admin.list_topics())
+    assert requests.post(url, json={"message": "b"}, timeout=20).status_code == 503
+    cli("produce", settings.kafka_topic, '{"text": "c"}', code=1)
+    with pytest.raises(KafkaTimeoutError):
+        kafka_clients.connect(KafkaProducer, settings, max_block_ms=2_000).partitions_for(settings.kafka_topic)
+    assert topics.create(settings) == [settings.kafka_topic], "it was there"
 
 
 @pytest.mark.parametrize("before", [0, 1], ids=["before it was used", "after"])
