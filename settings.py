@@ -298,6 +298,8 @@ def check(settings: Settings) -> None:
         )
     if not TOPIC.fullmatch(settings.kafka_topic):
         raise InvalidSetting(f"KAFKA_TOPIC={settings.kafka_topic!r}: takes 1 to 236 of a-z A-Z 0-9 . _ -")
+    if settings.kafka_retention_ms == 0:
+        raise InvalidSetting("KAFKA_RETENTION_MS=0: Kafka would drop what was not read yet; -1 keeps it for ever")
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", settings.keyword_language):
         raise InvalidSetting(f"KEYWORD_LANGUAGE={settings.keyword_language!r}: takes a name that \\dF in psql lists")
     for name in ("vector_index", "keyword_index", "metadata_index"):

@@ -1,6 +1,7 @@
 """What `python -m bridge` takes, what it does, and how it ends."""
 
 import argparse
+import contextlib
 import logging
 import signal
 import sys
@@ -66,5 +67,6 @@ def run(settings: Settings) -> None:
     garbage.look_seldom()
     started = time.monotonic()
     bridge.run()
-    producer.close(timeout=2)
+    with contextlib.suppress(KafkaError):  # what it has not sent is sent by the next start
+        producer.close(timeout=2)
     log.info("ran for %.0f s", time.monotonic() - started)

@@ -8,6 +8,7 @@ an outage does: hand-overs stay under way, the window fills, and no more is read
 
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
@@ -62,7 +63,7 @@ def connect_consumer(settings: Settings) -> KafkaConsumer:
         settings,
         client_id=f"bridge-{settings.bridge_id or 'dynamic'}",
         group_id=settings.kafka_group_id,
-        group_instance_id=f"{settings.kafka_group_id}-{settings.bridge_id}" if settings.bridge_id else None,
+        group_instance_id=member_name(settings) if settings.bridge_id else None,
         auto_offset_reset="none",  # bridge.positions finds the place, and says so
         enable_auto_commit=False,
         isolation_level="read_committed",
@@ -77,6 +78,11 @@ def connect_consumer(settings: Settings) -> KafkaConsumer:
         metadata_max_age_ms=30_000,
         metrics_enabled=False,  # nobody reads them, and each fetch and each answer costs for them
     )
+
+
+def member_name(settings: Settings) -> str:
+    """The bridge's name in its group, which takes the characters of a topic's name alone; a group's has any."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", f"{settings.kafka_group_id}-{settings.bridge_id}")[-249:]
 
 
 def rejoining(consumer: KafkaConsumer) -> bool:
@@ -154,7 +160,7 @@ class Bridge:
         if rejoining(self.consumer):
             timeout = REJOIN_POLL_MS
         # One poll may fill several hand-overs: each costs the client more than the records that it brings.
-        free = self.settings.bridge_window - self.hand_overs.count
+        free = self.settings.bridge_window - self.hand_overs.in_the_way()
         self.gather(self.poll(timeout, max(1, free * self.settings.bridge_batch_max - len(self.gathered))))
 
     def is_at_rest(self) -> bool:
@@ -164,7 +170,7 @@ class Bridge:
     def has_no_room(self) -> bool:
         return (
             self.steering.paused
-            or self.hand_overs.count >= self.settings.bridge_window
+            or self.hand_overs.in_the_way() >= self.settings.bridge_window
             or self.gathered_bytes >= self.settings.bridge_batch_bytes
             or self.offsets.uncommitted >= UNCOMMITTED_MOST
         )
@@ -229,18 +235,22 @@ class Bridge:
             or self.gathered_bytes >= self.settings.bridge_batch_bytes
         )
         eager = max(EAGER, self.settings.persist_workers + 1)
+        under_way = self.hand_overs.in_the_way()
         now = time.monotonic()
-        if not self.gathered or not (full or (self.hand_overs.count < eager and now >= self.pause_ends)):
+        if not self.gathered or not (full or (under_way < eager and now >= self.pause_ends)):
             return
         if not full:
             self.pause_ends = now + min(PAUSE_SECONDS * math.sqrt(len(self.gathered)), PAUSE_MOST_SECONDS)
         cut = batches(self.gathered, self.settings.bridge_batch_max, self.settings.bridge_batch_bytes)
-        room = max(1, self.settings.bridge_window - self.hand_overs.count)  # one poll may bring more than the window
-        if len(cut) > 1 and self.hand_overs.count + len(cut) > eager:
+        room = max(1, self.settings.bridge_window - under_way)  # one poll may bring more than the window
+        if len(cut) > 1 and under_way + len(cut) > eager:
             room = min(room, len(cut) - 1)  # the last one may still grow
         for batch in cut[:room]:
-            last = {(record.topic, record.partition): record.offset for record in batch}
-            runs = [self.offsets.begin(TopicPartition(*part), offset + 1) for part, offset in last.items()]
+            last = {(record.topic, record.partition): record for record in batch}
+            runs = [
+                self.offsets.begin(TopicPartition(*part), record.offset + 1, record.leader_epoch)
+                for part, record in last.items()
+            ]
             self.hand_overs.begin(batch, on_finished(self.offsets, runs))
         self.gathered = [record for batch in cut[room:] for record in batch]
         self.gathered_bytes = sum(sizes(self.gathered))
@@ -279,14 +289,21 @@ class Bridge:
         for part in self.consumer.assignment():
             try:
                 position = self.consumer.position(part, timeout_ms=100)
+            except OUT_OF_PLACE as error:  # said once: the next poll would not say it again
+                self.positions.mend(error)
+                return
             except (KafkaError, KeyError):  # the partition may go meanwhile
                 continue
             if position is not None:
                 self.offsets.skip_to(part, position)
 
     def as_kafka(self, offsets: dict[TopicPartition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
-        """Offsets as they are committed: with the id of the topic that they belong to."""
-        return {part: OffsetAndMetadata(offset, self.positions.topic_id, -1) for part, offset in offsets.items()}
+        """Offsets as they are committed: with the id of the topic that they belong to, and the epoch that tells whether
+        their record was lost since."""
+        return {
+            part: OffsetAndMetadata(offset, self.positions.topic_id, self.offsets.epoch(part))
+            for part, offset in offsets.items()
+        }
 
     def owned(self, offsets: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
         assigned = self.consumer.assignment()
@@ -318,7 +335,7 @@ def sizes(records: Sequence[ConsumerRecord]) -> list[int]:
 
 
 def headers_size(headers: Sequence[tuple[str, bytes | None]]) -> int:
-    return sum(len(name) + len(value or b"") for name, value in headers)
+    return sum(len(name.encode()) + len(value or b"") for name, value in headers)
 
 
 def batches(records: Sequence[ConsumerRecord], most: int, most_bytes: int) -> list[list[ConsumerRecord]]:

@@ -103,8 +103,11 @@ def fit(
     def size(part: bytes | None) -> int:
         return len(part or b"")
 
+    def sizes(headers: list[tuple[str, Any]]) -> int:
+        return sum(len(name.encode()) + size(content) + 10 for name, content in headers)
+
     own = [header for header in headers if header[0].startswith("dead-letter-")]
-    header_bytes = sum(len(name) + size(content) + 10 for name, content in headers)
+    header_bytes = sizes(headers)
     if size(key) + size(value) + header_bytes <= RECORD_BYTES:
         return key, value, headers
     cut = (
@@ -113,7 +116,7 @@ def fit(
     )
     if header_bytes > RECORD_BYTES // 4:
         headers = own
-        header_bytes = sum(len(name) + size(content) + 10 for name, content in own)
+        header_bytes = sizes(own)
     if size(key) > RECORD_BYTES // 4:
         key = (key or b"")[: RECORD_BYTES // 4]
     room = RECORD_BYTES - header_bytes - size(key) - 200

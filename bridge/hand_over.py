@@ -10,8 +10,10 @@ import random
 import threading
 import time
 import uuid
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 from celery import Celery, states
@@ -42,6 +44,7 @@ LOST_SECONDS = 6.0  # a task takes a tenth of that, and where the queue is empty
 LOOK_SECONDS = 0.5
 DROP_SECONDS = 0.5
 FINISHED_KEPT = 256
+PUT_OFF_MOST = 100  # of these none counts against the window; each costs a worker some 5 ms every two seconds
 
 
 class SentTask:
@@ -81,6 +84,11 @@ class HandOver:
         self.sent: list[SentTask] = []
         self.letters: list[SentLetter] = []
 
+    @property
+    def is_put_off(self) -> bool:
+        """Whether a worker has tried all that is left of it and will try again, such as for a row that is locked."""
+        return bool(self.sent) and not self.letters and all(task.seen is not None for task in self.sent)
+
 
 def is_late(task: SentTask, now: float, seconds: float) -> bool:
     """Whether a task was sent at least so long ago, only once, and no worker has reported a try since."""
@@ -113,6 +121,14 @@ class HandOvers:
     @property
     def count(self) -> int:
         return len(self.under_way)
+
+    def in_the_way(self) -> int:
+        """How many hand-overs count against the window: not those put off, as long as they have no more records
+        than a hand-over may have. Somebody's locked rows would stop all texts otherwise, and an outage would stop none.
+        """
+        put_off = [hand_over for hand_over in self.under_way if hand_over.is_put_off]
+        records = list(accumulate(len(hand_over.records) for hand_over in put_off[:PUT_OFF_MOST]))
+        return self.count - bisect_right(records, self.settings.bridge_batch_max)
 
     def begin(self, records: Sequence[ConsumerRecord], finished: Callable[[], None]) -> None:
         """Decodes records and hands them over; `finished` is called once, when all of them are durable."""

@@ -97,6 +97,10 @@ class Coordinates(NamedTuple):
     offset: int
     timestamp: int
 
+    @property
+    def version(self) -> tuple[int, int, int]:
+        return self.timestamp, self.partition, self.offset
+
 
 def decode(at: Coordinates, key: bytes | None, value: bytes | None, headers: Headers, max_text_chars: int) -> Record:
     """The record as persist_text takes it. Raises BadRecord and nothing else, whatever the bytes.
@@ -105,7 +109,7 @@ def decode(at: Coordinates, key: bytes | None, value: bytes | None, headers: Hea
     """
     first = first_coming(at, headers)
     replayed = None if first is at else (first.topic, first.partition, first.offset)
-    place = (first.timestamp, first.partition, first.offset, replayed)
+    place = (*min(first.version, at.version), replayed)
     if value is None:
         identity, source_id = message_id(key_text(key))
         return Record(identity, source_id, None, None, *place)
@@ -138,7 +142,8 @@ def decode_plain(at: Place, value: bytes, max_text_chars: int) -> Row | None:
 def first_coming(at: Coordinates, headers: Headers) -> Coordinates:
     """The coordinates of the dead letter that this record repeats, or its own.
 
-    They can only make a record older than it is, so a made-up header never wins over a newer text.
+    A made-up header never wins over a newer text: a version can only be made older by it (`decode`). And a first coming
+    lies before its repetition, by the clock or in the log, where the clock was set back meanwhile.
     """
     if not headers or not any(name == "dead-letter-topic" for name, _ in headers):
         return at
@@ -152,9 +157,9 @@ def first_coming(at: Coordinates, headers: Headers) -> Coordinates:
         )
     except (KeyError, ValueError):
         return at
-    plausible = 0 <= first.partition < 2**31 and 0 <= first.offset < 2**63 and first.timestamp >= -(2**63)
-    earlier = (first.timestamp, first.partition, first.offset) < (at.timestamp, at.partition, at.offset)
-    return first if plausible and earlier and first.topic == at.topic else at
+    plausible = 0 <= first.partition < 2**31 and 0 <= first.offset < 2**63 and -(2**63) <= first.timestamp < 2**63
+    before = first.partition == at.partition and first.offset < at.offset
+    return first if plausible and (before or first.version < at.version) and first.topic == at.topic else at
 
 
 def parse(value: bytes, levels: int = DEEP) -> object:

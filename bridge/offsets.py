@@ -14,10 +14,12 @@ from kafka import TopicPartition
 
 @dataclass(eq=False)
 class Run:
-    """A run of records of one partition that were handed over together; `next_offset` is the one after its last."""
+    """A run of records of one partition that were handed over together; `next_offset` is the one after its last, whose
+    leader epoch is `epoch`, or -1 where that is not known."""
 
     partition: TopicPartition
     next_offset: int
+    epoch: int = -1
     finished: bool = False
 
 
@@ -27,11 +29,12 @@ class Offsets:
     def __init__(self) -> None:
         self._runs: dict[TopicPartition, deque[Run]] = {}
         self._reached: dict[TopicPartition, int] = {}
+        self._epochs: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
 
-    def begin(self, partition: TopicPartition, next_offset: int) -> Run:
+    def begin(self, partition: TopicPartition, next_offset: int, epoch: int = -1) -> Run:
         """Notes that the records before `next_offset` were handed over; in the order of the log."""
-        run = Run(partition, next_offset)
+        run = Run(partition, next_offset, epoch)
         runs = self._runs.setdefault(partition, deque())
         if runs and runs[-1].next_offset >= next_offset:
             raise ValueError(f"{partition}: offset {next_offset} handed over after {runs[-1].next_offset}")
@@ -43,19 +46,24 @@ class Offsets:
         run.finished = True
         runs = self._runs.get(run.partition)
         while runs and runs[0].finished:
-            self._reached[run.partition] = runs.popleft().next_offset
+            last = runs.popleft()
+            self._reached[run.partition], self._epochs[run.partition] = last.next_offset, last.epoch
 
     def skip_to(self, partition: TopicPartition, offset: int) -> None:
         """Lets a position be committed that no record reaches (behind a transaction marker), when nothing is under
         way."""
-        if not self._runs.get(partition):
-            self._reached[partition] = max(offset, self._reached.get(partition, offset))
+        if not self._runs.get(partition) and offset > self._reached.get(partition, -1):
+            self._reached[partition], self._epochs[partition] = offset, -1
 
     def committable(self) -> dict[TopicPartition, int]:
         """Of each partition the next offset to be read, where it has moved since the last commit."""
         return {
             partition: offset for partition, offset in self._reached.items() if self._committed.get(partition) != offset
         }
+
+    def epoch(self, partition: TopicPartition) -> int:
+        """The leader epoch of the record before the offset that may be committed; -1 where it is not known."""
+        return self._epochs.get(partition, -1)
 
     def committed(self, offsets: dict[TopicPartition, int]) -> None:
         """Notes a commit that the broker has confirmed."""
@@ -68,6 +76,7 @@ class Offsets:
         for partition in partitions:
             self._runs.pop(partition, None)
             self._reached.pop(partition, None)
+            self._epochs.pop(partition, None)
             self._committed.pop(partition, None)
 
     @property

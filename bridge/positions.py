@@ -49,8 +49,9 @@ class Positions:
     def check(self) -> None:
         """Compares the topic with the one that the offsets of new partitions were committed for.
 
-        Until that is known nothing of ours may be committed, which would say that they are of the topic of today.
-        Raises KafkaError.
+        Until that is known nothing of ours may be committed, which would say that they are of the topic of today. And
+        where the partition has had another leader since, has Kafka asked whether the record before the offset is still
+        the one that was read. Raises KafkaError.
         """
         self.unchecked &= self.consumer.assignment()
         for part in list(self.unchecked):
@@ -67,6 +68,10 @@ class Positions:
                     self.topic_id,
                 )
                 self.restart({part})
+            elif committed is not None and 0 <= committed.leader_epoch < leader_epoch(self.consumer, part):
+                # As the client would by itself, but it starts at the offset without its epoch, and so asks nobody.
+                self.consumer._subscription.seek(part, committed)
+                self.forget({part})
             self.unchecked.discard(part)
 
     def mend(self, error: Exception) -> None:
@@ -123,12 +128,13 @@ class Positions:
         lies between may be under way here and nowhere else. Returns where it goes on, None for the beginning. Raises
         KafkaError."""
         committed = self.consumer.committed(part, timeout_ms=ASK_MS)
-        self.forget({part})
         if committed is None:
-            self.consumer.seek_to_beginning(part)
+            self.restart({part})
             return None
-        self.consumer.seek(part, min(wished, committed))
-        return min(wished, int(committed))
+        offset = max(0, min(wished, int(committed)))
+        self.consumer.seek(part, offset)
+        self.forget({part})  # last: what was forgotten without a seek would be committed over
+        return offset
 
     def restart(self, parts: set[TopicPartition]) -> None:
         """Reads partitions from their beginning; that makes no row twice, and no newer row older."""
@@ -138,3 +144,9 @@ class Positions:
     def mine(self, parts: Iterable[TopicPartition]) -> set[TopicPartition]:
         assigned: set[TopicPartition] = self.consumer.assignment()
         return assigned & set(parts)
+
+
+def leader_epoch(consumer: KafkaConsumer, part: TopicPartition) -> int:
+    """How often the partition has had a new leader, as far as the client knows; -1 where it does not."""
+    epoch = consumer._cluster.leader_epoch_for_partition(part)
+    return -1 if epoch is None else int(epoch)

@@ -71,7 +71,7 @@ class Steering:
         if REWIND in wishes:
             try:
                 self.rewind(json.loads(wishes[REWIND]), wishes)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
                 log.error("the rewind that was asked for in Redis cannot be read, and is ignored: %s", error)
             except (KafkaError, redis.RedisError, OSError) as error:
                 log.warning("not rewound yet: %s", error)

@@ -394,7 +394,7 @@ def record_dead_letters(connection: Connection, letters: Sequence[DeadLetter]) -
     """Notes dead letters, each once for its coordinates; one whose replay has failed is open again, and noted anew.
     Idempotent.
 
-    A later timestamp at the same coordinates is another record: the topic was made again.
+    Another timestamp at the same coordinates is another record: the topic was made again.
     """
     statement = text("""
         INSERT INTO dead_letters AS t
@@ -405,7 +405,7 @@ def record_dead_letters(connection: Connection, letters: Sequence[DeadLetter]) -
             timestamp = excluded.timestamp, reason = excluded.reason, detail = excluded.detail, key = excluded.key,
             value = excluded.value, value_bytes = excluded.value_bytes, headers = excluded.headers, state = 'open',
             created_at = clock_timestamp(), state_changed_at = clock_timestamp()
-        WHERE (:again AND t.state = 'replayed') OR excluded.timestamp > t.timestamp
+        WHERE (:again AND t.state = 'replayed') OR excluded.timestamp <> t.timestamp
     """)
     for letter in sorted(letters, key=lambda letter: letter[:3]):
         connection.execute(statement, letter._asdict() | {"headers": json.dumps(letter.headers)})
@@ -422,13 +422,15 @@ def has_old_deletions(connection: Connection) -> bool:
 
 def forget_old_deletions(connection: Connection, log_ms: int) -> int:
     """Drops remembered deletions that are older than the oldest record that the log can hold, and than the oldest dead
-    letter that may be sent again; returns how many."""
+    letter that may be sent again, or was, so that the log holds it once more; returns how many."""
     return connection.execute(
         text(f"""
             DELETE FROM deleted_messages
             WHERE deleted_at < clock_timestamp() - make_interval(secs => :seconds) - {MARGIN}
-                AND version_timestamp
-                    < (SELECT coalesce(min(timestamp), {2**63 - 1}) FROM dead_letters WHERE state = 'open')
+                AND version_timestamp < (
+                    SELECT coalesce(min(timestamp), {2**63 - 1}) FROM dead_letters
+                    WHERE state = 'open' OR state = 'replayed'
+                        AND state_changed_at >= clock_timestamp() - make_interval(secs => :seconds) - {MARGIN})
         """),
         {"seconds": log_ms / 1000},
     ).rowcount

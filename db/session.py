@@ -176,7 +176,8 @@ def first_line(error: BaseException) -> str:
 
 def took_too_long(error: BaseException) -> bool:
     """Whether the server has canceled a statement for its time alone: it is there, and asking for less can help."""
-    return isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) == errorcodes.QUERY_CANCELED
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return isinstance(cause, psycopg2.Error) and cause.pgcode == errorcodes.QUERY_CANCELED
 
 
 def in_time(connection: Connection, read: Callable[[Connection], T], otherwise: Callable[[Connection], T]) -> T:

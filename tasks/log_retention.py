@@ -15,6 +15,7 @@ KAFKA_MS = 5_000
 # https://kafka.apache.org/42/configuration/topic-configs/: whole segments are removed, once the newest record in one is
 # older than the retention.
 RETENTION, SEGMENT, POLICY = "retention.ms", "segment.ms", "cleanup.policy"
+FOR_EVER_MS = 1000 * 366 * 24 * 3_600_000  # longer than PostgreSQL can count back
 
 
 def longest_ms(settings: Settings) -> int | None:
@@ -30,7 +31,10 @@ def longest_ms(settings: Settings) -> int | None:
         finally:
             admin.close()
         retention, segment, policy = (found[name]["value"] for name in (RETENTION, SEGMENT, POLICY))
-        return None if int(retention) < 0 or "delete" not in policy else int(retention) + int(segment)
+        if int(retention) < 0 or "delete" not in policy:
+            return None
+        longest = int(retention) + int(segment)
+        return longest if longest < FOR_EVER_MS else None
     except KafkaError as error:
         raise Outage(reason(error)) from error
     except (KeyError, TypeError, ValueError) as error:  # nothing, or what is no number

@@ -72,7 +72,10 @@ def persist_text(
     reserved = settings.load().embed_lease_seconds if chained else None
     outcome = Outcome(rejected=list(rejected or []))
     try:
-        store(batch, outcome, reserved, commands.ROW_LOCK_MS if waiting is None else ROW_LOCK_AGAIN_MS)
+        if waiting is not None:  # most likely for rows that are locked: that is asked, so that nobody waits here again
+            outcome.locked = sorted(locked_places(batch))
+        if free := {place: record for place, record in batch.items() if place not in outcome.locked}:
+            store(free, outcome, reserved, commands.ROW_LOCK_MS if waiting is None else ROW_LOCK_AGAIN_MS)
         if outcome.locked:
             raise Outage(f"{len(outcome.locked)} rows are locked by somebody's transaction")
     except Outage as outage:
@@ -91,7 +94,7 @@ def persist_text(
 
 def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None, row_lock_ms: int) -> None:
     """Stores records, by their place in the batch: all at once, without those whose rows somebody holds, or half by
-    half where one is refused.
+    half where one is refused, or all together take longer than a statement may.
 
     Raises Outage, with some of them perhaps stored.
     """
@@ -104,7 +107,8 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
         elif rest := {place: record for place, record in batch.items() if place not in locked}:
             store(rest, outcome, reserved, ROW_LOCK_AGAIN_MS)
     except (SQLAlchemyError, psycopg2.Error, ValueError) as error:
-        if session.is_outage(error):
+        is_outage = session.is_outage(error)
+        if is_outage and not (session.took_too_long(error) and len(batch) > 1):  # fewer may be in time
             raise Outage(reason(error)) from error
         if len(batch) > 1:
             store_halves(batch, outcome, reserved, row_lock_ms)
@@ -167,17 +171,20 @@ def set_aside(batch: Mapping[int, Record], outcome: Outcome) -> set[int]:
     Raises Outage.
     """
     outcome.lock_waits += 1
-    if len(batch) == 1 or outcome.lock_waits >= LOCK_WAITS:
-        locked = set(batch)
-    else:
-        try:
-            with resources.engine().begin() as connection:
-                held = commands.locked_messages(connection, [record.id for record in batch.values()])
-        except SQLAlchemyError as error:
-            raise Outage(reason(error)) from error
-        locked = {place for place, record in batch.items() if record.id in held}
+    waited_enough = len(batch) == 1 or outcome.lock_waits >= LOCK_WAITS
+    locked = set(batch) if waited_enough else locked_places(batch)
     outcome.locked += sorted(locked)
     return locked
+
+
+def locked_places(batch: Mapping[int, Record]) -> set[int]:
+    """The places of the records whose rows another transaction holds. Raises Outage."""
+    try:
+        with resources.engine().begin() as connection:
+            held = commands.locked_messages(connection, [record.id for record in batch.values()])
+    except SQLAlchemyError as error:
+        raise Outage(reason(error)) from error
+    return {place for place, record in batch.items() if record.id in held}
 
 
 def persist(records: Sequence[Record], *, expect_new: bool, **options: Any) -> commands.Stored:

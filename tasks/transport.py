@@ -11,6 +11,9 @@ makes a UUID its text and NaN null, and its numbers have 64 bits.
 And a channel keeps its client, of which kombu would make a new one for each message. What a channel had in hand and
 cannot give back, as Redis is away, kombu would write to a file in the temporary folder that nobody reads or removes:
 somebody's texts. The leases bring it back.
+
+What lies in a queue and is no message, since somebody else uses the list, would end the worker, one after the other. It
+is dropped, and that is said.
 """
 
 import logging
@@ -60,6 +63,29 @@ def loads(text: str | bytes | bytearray | memoryview) -> Any:
     return json.loads(given)
 
 
+def loads_item(text: str) -> Any:
+    """What an item of a queue holds; None where it is no JSON."""
+    try:
+        return loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def deliver(transport: Any, message: Any, queue: str) -> None:
+    """As kombu's own (transport/virtual/base.py), for what is a message."""
+    try:
+        headers = virtual.Message(message, channel=transport.channels[0]).headers
+        if "task" in headers:
+            headers["id"]  # of a task that is not known Celery says it, too
+    except (TypeError, LookupError, ValueError, AttributeError) as error:
+        log.error("an item of the queue %s is no message, and is dropped: %r", queue, error)
+    else:
+        deliver_message(transport, message, queue)
+
+
+deliver_message = redis.Transport._deliver
+
+
 def create_client(channel: Any, asynchronous: bool = False) -> Any:
     """As kombu's own (transport/redis.py), but the client that sends is always the same, as long as its pool lives."""
     if asynchronous:
@@ -81,7 +107,8 @@ def leave_to_leases(messages: Sequence[Any], **_: object) -> None:
 def install() -> None:
     """Makes every Redis connection of this process work like this."""
     redis.Channel.encode_body = encode_body
-    redis.dumps, redis.loads = dumps, loads
+    redis.dumps, redis.loads = dumps, loads_item
+    redis.Transport._deliver = deliver
     serialization.register("json", dumps, loads, content_type="application/json", content_encoding="utf-8")
     redis.Channel._create_client = create_client
     base.emergency_dump_state = leave_to_leases

@@ -3,6 +3,7 @@ crash."""
 
 import base64
 import json
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,7 @@ from sqlalchemy import Engine
 from bridge.message import message_id
 from settings import Settings
 from tests.parts import Running, eventually
-from tests.samples import ask, run
+from tests.samples import ask, run, send_texts
 
 Start = Callable[..., Running]
 
@@ -324,3 +325,52 @@ def test_of_two_records_of_one_id_in_one_batch_the_later_version_is_embedded(
 class Nothing(Serializer):  # type: ignore[misc]
     def serialize(self, topic: str, headers: object, data: object) -> None:
         return None
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"rubbish",
+        b"\xff\xfe",
+        b"[]",
+        b"[" * 100_000,
+        b"{}",
+        b'{"properties": {"delivery_tag": "t", "body_encoding": "rot13"}, "body": "x"}',
+        b'{"properties": {"delivery_tag": "t", "delivery_info": {}}, "body": "x", "headers": {"task": "none"}}',
+        b'{"properties": {"delivery_tag": "t", "delivery_info": {}}, "body": "x", "headers": null}',
+    ],
+)
+def test_what_is_no_message_in_a_queue_stops_no_worker(
+    settings: Settings, database: Engine, producer: KafkaProducer, start: Start, broker: redis.Redis, rubbish: bytes
+) -> None:
+    worker = start("persist-worker")
+    start("bridge")
+    broker.lpush("persist", *[rubbish] * 3)
+    send_texts(producer, settings, 0, 5)
+    eventually(lambda: len(stored(database)) == 5)
+    assert worker.alive
+    assert broker.llen("persist") == 0
+
+
+def test_edits_of_rows_that_somebody_holds_keep_no_other_text_waiting(
+    settings: Settings, database: Engine, producer: KafkaProducer, start: Start
+) -> None:
+    start("persist-worker")
+    start("bridge")
+    send_texts(producer, settings, 0, 20, partition=0)
+    eventually(lambda: len(stored(database)) == 20)
+
+    def found(beginning: str) -> int:
+        return sum(message.startswith(beginning) for message in stored(database).values())
+
+    with database.connect() as somebody:
+        somebody.exec_driver_sql("SELECT FROM text_messages FOR UPDATE")
+        for number in range(20):  # each in a hand-over of its own, more than the window has
+            edit = json.dumps({"id": f"n-{number}", "text": f"edited {number}"}).encode()
+            producer.send(settings.kafka_topic, edit, partition=0).get(10)
+            time.sleep(0.1)
+        send_texts(producer, settings, 200, 210, partition=1)
+        eventually(lambda: found("text 20") == 10)
+        assert found("edited") == 0
+    eventually(lambda: found("edited") == 20)
+    eventually(lambda: all_committed(settings))

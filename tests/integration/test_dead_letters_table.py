@@ -4,7 +4,7 @@ from sqlalchemy import Engine
 
 from db import commands, console_commands, console_queries, queries
 from records import DeadLetter
-from tests.samples import a_dead_letter, a_record, ask, persist
+from tests.samples import a_dead_letter, a_record, ask, persist, run
 
 
 def note(engine: Engine, *letters: DeadLetter) -> None:
@@ -85,3 +85,11 @@ def test_a_replayed_letter_keeps_the_version_of_its_first_coming(database: Engin
     persist(database, newer)
     assert persist(database, first).texts == {}
     assert ask(database, "SELECT message FROM text_messages") == [{"message": "newer"}]
+
+
+def test_an_older_record_at_the_same_coordinates_is_another_one(database: Engine) -> None:
+    """The topic was made again, and filled from a backup with the times that its records had."""
+    note(database, a_dead_letter(5))
+    run(database, "UPDATE dead_letters SET state = 'dropped'")
+    note(database, a_dead_letter(5, reason="invalid-id")._replace(timestamp=1_600_000_000_000))
+    assert ask(database, "SELECT reason, state FROM dead_letters") == [{"reason": "invalid-id", "state": "open"}]

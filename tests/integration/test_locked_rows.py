@@ -1,6 +1,6 @@
 """Rows that somebody's open transaction holds: their neighbours are stored, and the worker gets on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import psycopg2
@@ -8,17 +8,37 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
-from db import commands
+from db import commands, session
 from db.commands import Stored
 from records import Record
+from settings import Settings
 from tasks import persist as storing
+from tasks import resources
 from tasks.numbers import PERSISTED, TALLY, field
 from tasks.outages import Outage
 from tests.integration.test_embedding_faults import fickle  # noqa: F401 - a fixture
 from tests.integration.test_few_messages import at
-from tests.samples import a_record, ask, persist
+from tests.samples import a_record, ask, persist, run
 
 pytestmark = pytest.mark.usefixtures("fickle")
+
+
+@pytest.fixture
+def engine_of_a_second(settings: Settings, database: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A statement of the worker may take a second."""
+    engine = session.connect_engine(settings.database_url(), "persist", pool_size=2, timeout_ms=1_000)
+    monkeypatch.setattr(resources, "engine", lambda: engine)
+    yield
+    engine.dispose()
+
+
+def slow_inserts(database: Engine, seconds: float) -> None:
+    run(
+        database,
+        f"""CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NEW; END $$;
+            CREATE TRIGGER slow BEFORE INSERT ON text_messages FOR EACH ROW EXECUTE FUNCTION slow()""",
+    )
 
 
 def test_where_a_row_is_locked_its_neighbours_hardly_wait(
@@ -158,3 +178,20 @@ def test_after_an_outage_only_what_is_left_of_a_batch_is_tried_again(
     counted = {name: int(count) for name, count in TALLY.take().items() if name.startswith("persisted_records")}
     outcomes = {"stored": 34, "unchanged": 5, "rejected": 1}
     assert counted == {field(PERSISTED, [outcome]): count for outcome, count in outcomes.items()}
+
+
+def test_a_batch_that_takes_too_long_is_stored_half_by_half(database: Engine, engine_of_a_second: None) -> None:
+    slow_inserts(database, 0.05)
+    records = [a_record(f"text {number}", at(1, number)) for number in range(32)]
+    outcome = storing.Outcome()
+    storing.store(dict(enumerate(records)), outcome, None, commands.ROW_LOCK_MS)
+    assert len(outcome.texts) == 32
+
+
+def test_a_database_in_which_nothing_is_in_time_is_an_outage(database: Engine, engine_of_a_second: None) -> None:
+    slow_inserts(database, 2.0)
+    records = [a_record(f"text {number}", at(1, number)) for number in range(4)]
+    outcome = storing.Outcome()
+    with pytest.raises(Outage, match="statement timeout"):
+        storing.store(dict(enumerate(records)), outcome, None, commands.ROW_LOCK_MS)
+    assert (outcome.done, outcome.rejected) == (set(), [])

@@ -5,6 +5,7 @@ import contextlib
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
@@ -287,3 +288,24 @@ def test_a_pause_outlives_a_redis_that_was_emptied(
 def paused_in_log(settings: Settings) -> bool:
     logs = (ROOT / settings.data_dir / "logs").glob("bridge-*.log")
     return any("intake paused by command" in log.read_text() for log in logs)
+
+
+@pytest.mark.parametrize(
+    "wish",
+    ['{"id": "x", "offsets": {"0": -1}}', '{"id": "x", "offsets": {"0": Infinity}}', "[" * 100_000, '["0"]'],
+    ids=["before the log", "no number", "deep", "no object"],
+)
+def test_no_wish_in_redis_costs_a_record(
+    settings: Settings, database: Engine, producer: KafkaProducer, start: Start, broker: redis.Redis, wish: str
+) -> None:
+    start("persist-worker")
+    bridge = start("bridge")
+    send_texts(producer, settings, 0, 10, partition=0)
+    eventually(lambda: committed(settings) == {0: 10})
+    broker.hset(steering_key(settings.kafka_group_id), steering.REWIND, wish)
+    for first in range(10, 3000, 130):  # more than a second of them, which has two looks at the wishes
+        send_texts(producer, settings, first, first + 130, partition=0)
+        time.sleep(0.05)
+    eventually(lambda: committed(settings) == {0: 3000}, timeout=40)
+    assert numbers(database) == set(range(3000))
+    assert bridge.alive

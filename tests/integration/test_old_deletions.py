@@ -26,7 +26,9 @@ def test_the_log_s_age_is_what_kafka_says_of_the_topic(settings: Settings, topic
     assert log_retention.longest_ms(settings) is None, "it is created to be kept for ever"
     keep_in_log(settings, retention_ms=str(HOUR_MS), segment_ms=str(2 * HOUR_MS))
     assert log_retention.longest_ms(settings) == 3 * HOUR_MS
-    keep_in_log(settings, cleanup_policy="compact")
+    keep_in_log(settings, retention_ms=str(2**63 - 1))
+    assert log_retention.longest_ms(settings) is None, "longer than PostgreSQL can count"
+    keep_in_log(settings, cleanup_policy="compact", retention_ms=str(HOUR_MS))
     assert log_retention.longest_ms(settings) is None
 
 
@@ -57,5 +59,7 @@ def test_deletions_outlive_what_the_log_may_hold(
     note = 'INSERT INTO dead_letters (topic, partition, "offset", timestamp, reason, detail, headers) VALUES'
     run(database, f"{note} ('t', 0, 0, 0, 'rejected', 'why', '[]')")
     assert left() == 2, "a dead letter that is older may be sent again"
+    run(database, "UPDATE dead_letters SET state = 'replayed', state_changed_at = now() - INTERVAL '28 h'")
+    assert left() == 2, "it was, and the log may hold it once more"
     run(database, "UPDATE dead_letters SET state = 'dropped'")
     assert left() == 0

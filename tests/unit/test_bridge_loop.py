@@ -1,5 +1,6 @@
 """The bridge's loop where Kafka or Redis would have to misbehave at one exact moment: with stand-ins for both."""
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +30,9 @@ def a_record(offset: int) -> Any:
 class FullWindow:
     count = 16
     app = SimpleNamespace(backend=SimpleNamespace(client=None))
+
+    def in_the_way(self) -> int:
+        return self.count
 
 
 class Consumer:
@@ -66,6 +70,7 @@ class Taken:
 
     count = 0
     app = FullWindow.app
+    in_the_way = FullWindow.in_the_way
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -276,3 +281,33 @@ def test_a_bad_record_whose_topic_is_not_there_does_not_hold_the_loop(monkeypatc
     assert asked.acquire(timeout=5)
     assert not asked.acquire(timeout=0.2), "once, while it has not answered"
     answer.set()
+
+
+def put_off(hand_overs: HandOvers, *sizes: int) -> None:
+    for size in sizes:
+        waiting = HandOver([a_record(offset) for offset in range(size)], lambda: None)
+        task = SentTask("persist_text", [], "", 10.0)
+        task.seen = b"a try that failed"
+        waiting.sent.append(task)
+        hand_overs.under_way.append(waiting)
+
+
+def test_what_waits_for_somebodys_rows_takes_no_room_in_the_window(hand_overs: HandOvers) -> None:
+    put_off(hand_overs, *[1] * 40)
+    assert (hand_overs.count, hand_overs.in_the_way()) == (40, 0)
+    overdue(hand_overs, time.monotonic())
+    assert hand_overs.in_the_way() == 1
+    put_off(hand_overs, *[1] * hand_over.PUT_OFF_MOST)
+    assert hand_overs.in_the_way() == 41, "no more than so many"
+
+
+def test_an_outage_fills_the_window(hand_overs: HandOvers) -> None:
+    put_off(hand_overs, *[hand_overs.settings.bridge_batch_max] * 17)
+    assert hand_overs.in_the_way() == 16
+
+
+@pytest.mark.parametrize("group", ["texts", "team search: tickets", "ä" * 300])
+def test_a_bridge_s_name_in_its_group_is_one_that_kafka_takes(group: str) -> None:
+    named = consumer.member_name(Settings(kafka_group_id=group, bridge_id="3"))
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,249}", named)
+    assert named.endswith("-3")

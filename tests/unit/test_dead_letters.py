@@ -22,7 +22,8 @@ class Producer:
         self, topic: str, *, value: bytes | None, key: bytes | None, headers: list[tuple[str, bytes]]
     ) -> "Producer":
         assert all(type(name) is str and type(content) is bytes for name, content in headers)
-        size = len(value or b"") + len(key or b"") + sum(len(name) + len(content) + 10 for name, content in headers)
+        size = len(value or b"") + len(key or b"")
+        size += sum(len(name.encode()) + len(content) + 10 for name, content in headers)
         assert size <= dead_letters.RECORD_BYTES + 1000
         self.value, self.key, self.headers = value, key, dict(headers)
         return self
@@ -68,6 +69,7 @@ def test_null_headers_are_named() -> None:
         a_record(b"x", None, [(f"h{number}", b"v") for number in range(200_000)]),
         a_record(b"x" * 5_000_000, b"k" * 5_000_000, [("h", b"v" * 5_000_000)]),
         a_record(None, b"k" * 5_000_000),
+        a_record(b"x" * 805_000, None, [("\U0001f600" * 60_000, b"")]),
     ],
 )
 def test_a_record_beyond_the_limit_goes_cut_and_says_so(record: Any) -> None:

@@ -184,10 +184,21 @@ def test_a_replay_keeps_the_version_and_the_id_of_its_first_coming() -> None:
     assert record.id == str(uuid.uuid5(NAMESPACE, "text-messages/1/7/1600000000000"))
 
 
+def test_a_replay_under_a_clock_that_was_set_back_closes_its_letter_and_makes_no_second_text() -> None:
+    headers = replay_headers(timestamp=b"1800000000000")
+    here = AT._replace(partition=1)
+    once, again = (decode(at, None, b'{"text": "x"}', headers, 100) for at in (here, here._replace(offset=50)))
+    assert once.replayed == again.replayed == ("text-messages", 1, 7)
+    assert once.id == again.id
+    assert once.version == here.version, "never later than it is"
+
+
 @pytest.mark.parametrize(
     "changes",
     [
-        {"timestamp": b"1800000000000"},
+        {"timestamp": b"1800000000000", "partition": b"0"},
+        {"timestamp": b"1800000000000", "offset": b"1000000"},
+        {"timestamp": b"99999999999999999999"},
         {"topic": b"another"},
         {"topic": b"\xff"},
         {"partition": b"x"},

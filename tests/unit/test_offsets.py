@@ -105,3 +105,19 @@ def test_batches_keep_order_and_bounds(sizes: list[int], most: int, most_bytes: 
     for batch in cut:
         assert 1 <= len(batch) <= most
         assert len(batch) == 1 or sum(len(record.value) for record in batch) <= most_bytes
+
+
+def test_a_commit_has_the_epoch_of_the_record_before_it() -> None:
+    offsets = Offsets()
+    assert offsets.epoch(ONE) == -1
+    first, second = offsets.begin(ONE, 10, 3), offsets.begin(ONE, 20, 4)
+    offsets.finish(second)
+    assert offsets.epoch(ONE) == -1, "nothing may be committed yet"
+    offsets.finish(first)
+    assert (offsets.committable(), offsets.epoch(ONE)) == ({ONE: 20}, 4)
+    offsets.skip_to(ONE, 20)
+    assert offsets.epoch(ONE) == 4
+    offsets.skip_to(ONE, 21)
+    assert (offsets.committable(), offsets.epoch(ONE)) == ({ONE: 21}, -1), "of the marker before it nobody knows it"
+    offsets.forget([ONE])
+    assert offsets.epoch(ONE) == -1

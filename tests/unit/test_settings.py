@@ -81,6 +81,7 @@ def test_a_number_out_of_range_names_its_variable(name: str, value: str) -> None
         ({"HASHING_MICROSECONDS": "nan"}, "HASHING_MICROSECONDS"),
         ({"KAFKA_TOPIC": "a b"}, "KAFKA_TOPIC='a b': takes 1 to 236 of a-z A-Z 0-9 . _ -"),
         ({"KAFKA_TOPIC": ".."}, "KAFKA_TOPIC='..'"),
+        ({"KAFKA_RETENTION_MS": "0"}, "KAFKA_RETENTION_MS=0: Kafka would drop what was not read yet"),
         ({"KAFKA_TOPIC": "x" * 237}, "KAFKA_TOPIC='xxx"),
         ({"API_KEYS": "good,schl\u00fcssel"}, "API_KEYS: a key has characters that no HTTP header can carry"),
         ({"DATABASE_NAME": "x" * 64}, "DATABASE_NAME: PostgreSQL's names have 63 bytes at most"),
