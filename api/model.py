@@ -4,7 +4,8 @@ again when the database's active model is another one (db.reembedding)."""
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,17 @@ from db import providers
 from db.providers import Recorded, StoredModel
 from db.session import first_line
 from embedder import Embedder, ModelError, load_provider
-from settings import Settings
+from settings import REMOTE_PROVIDERS, Settings
 
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 5.0  # a search that comes while the model is loaded waits so long: loading takes a second or two
 AGAIN_SECONDS = 5.0  # after a failure
 BEING_LOADED = "it is being loaded"
+# Searches that may wait at once for a model that answers over the network: the other half of gunicorn's threads answers
+# all that needs no model.
+PLACES = 8
+PLACE_SECONDS = 1.0  # what a search waits for a place; whoever has had one for longer says that the model is slow
 
 
 class Model:
@@ -45,6 +50,32 @@ class Model:
         self._failed_at = 0.0
         self._loaded_at = 0.0
         self._loaded_for: str | None = None
+        self._is_remote = settings.embedding_provider in REMOTE_PROVIDERS  # the model in use, or being loaded
+        self._places = threading.Semaphore(PLACES)
+        self._is_slow = False
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place among those who wait for the model. Raises Unavailable where none gets free in a moment, and at once
+        while the model is slow.
+
+        A model that computes here keeps the processor busy, not the threads: for that there is always one.
+        """
+        if not self._is_remote:
+            yield
+            return
+        if not self._places.acquire(timeout=0 if self._is_slow else PLACE_SECONDS):
+            self._is_slow = True
+            raise Unavailable(
+                "the embedding model answers slowly, and as many searches as may wait for it do; "
+                "mode keyword works meanwhile"
+            )
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._is_slow = time.monotonic() - began > PLACE_SECONDS
+            self._places.release()
 
     def load(self) -> None:
         """Begins to load the model where that is not under way, done, or has only just failed. Returns at once."""
@@ -77,11 +108,12 @@ class Model:
         except SQLAlchemyError as error:
             log.warning("which model is the active one is not known: %s", first_line(error))
             stored = None
+        chosen, said = providers.settings_for(self.settings, stored)
+        self._is_remote = chosen.embedding_provider in REMOTE_PROVIDERS
         if stored is not None and self._next is not None:
             embedder, made_by = self._next
             if embedder.model == stored.name and made_by == stored.settings:
                 return embedder
-        chosen, said = providers.settings_for(self.settings, stored)
         if said is not None:
             log.warning("%s", said)
         provider = load_provider(chosen)
@@ -121,9 +153,16 @@ class Model:
                 self._loaded_for = active
                 self._finished.clear()
                 threading.Thread(target=self._load, name="load the model", daemon=True).start()
-        mismatch = self.mismatch(active) if self._finished.wait(WAIT_SECONDS) else BEING_LOADED
+        mismatch = self.mismatch(active) if self._is_settled() else BEING_LOADED
         if mismatch is not None:
             raise Unavailable(f"{mismatch}; mode keyword works meanwhile")
+
+    def _is_settled(self) -> bool:
+        """Whether nothing is being loaded any more; waits a little for it. Raises Unavailable."""
+        if self._finished.is_set():
+            return True
+        with self.place():
+            return self._finished.wait(WAIT_SECONDS)
 
     def problem(self) -> str | None:
         """Why there is no model yet, or None when there is one."""
@@ -147,7 +186,7 @@ class Model:
     def ready(self) -> Embedder:
         """The provider; waits a little for one that is being loaded. Raises Unavailable."""
         self.load()
-        self._finished.wait(WAIT_SECONDS)
+        self._is_settled()
         if self._embedder is None:
             raise Unavailable(
                 f"the embedding model is not there: {self._failure or BEING_LOADED}; mode keyword works without it"

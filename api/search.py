@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api import schemas
 from api.answers import json_answer
 from api.lookup import stored
-from api.model import query_vector
+from api.model import Model, query_vector
 from api.openapi import Answer, Operation, problem, unavailable
 from api.parts import Parts
 from api.problems import Problem, Unavailable
@@ -67,7 +67,7 @@ def ranked(parts: Parts, asked: SearchRequest, narrowed: dict[str, Any]) -> tupl
     """
     for _ in range(MODEL_TRIES):
         embedder = parts.model.ready() if asked.mode != "keyword" else None
-        vector = embed(embedder, asked.query) if embedder is not None else None
+        vector = embed(parts.model, embedder, asked.query) if embedder is not None else None
         rankings = []
         with parts.reader.connect() as connection:
             if embedder is not None:
@@ -91,10 +91,11 @@ def some_words(query: str) -> str:
     return query if len(words) <= MAX_WORDS else " ".join(list(dict.fromkeys(words))[:MAX_WORDS])
 
 
-def embed(embedder: Embedder, query: str) -> list[float] | None:
+def embed(model: Model, embedder: Embedder, query: str) -> list[float] | None:
     """The query's vector; None for a query without any meaning (all zero), which is near to nothing."""
     try:
-        vector = query_vector(embedder, query)
+        with model.place():
+            vector = query_vector(embedder, query)
     except UnembeddableText as error:
         raise Problem(400, f"query: the model cannot embed this text: {error}") from None
     except (EmbedderUnavailable, ModelError) as error:
@@ -150,7 +151,9 @@ OPERATIONS = [
         "Search the messages",
         {
             200: Answer("the hits", schemas.SearchAnswer),
-            503: unavailable("the database is away, or the model is not loaded or not that of the stored vectors"),
+            503: unavailable(
+                "the database is away, or the model is slow, not loaded, or not that of the stored vectors"
+            ),
         },
         body=SearchRequest,
     ),

@@ -8,7 +8,9 @@ import pytest
 import requests
 from sqlalchemy import Engine, text
 
+from api.model import PLACES
 from settings import Settings
+from tests.embedder_parts import KEY, Gate
 from tests.parts import Running, eventually
 
 HTTP = requests.Session()
@@ -89,6 +91,36 @@ def test_vectors_of_another_model_are_not_searched(
     health = HTTP.get(f"http://127.0.0.1:{settings.search_api_port}/health", timeout=20)
     assert health.status_code == 503
     assert "other" in health.json()["checks"]["model"]
+
+
+def test_searches_that_wait_for_a_remote_model_leave_threads_for_all_else(
+    settings: Settings, start: Callable[..., Running], gate: Gate
+) -> None:
+    start("search-api", embedding_provider="openai", openai_base_url=gate.url, openai_api_key=KEY)
+    api = f"http://127.0.0.1:{settings.search_api_port}"
+
+    def search(mode: str) -> requests.Response:
+        return HTTP.post(f"{api}/embeddings/search", json={"query": "cat", "mode": mode}, timeout=25)
+
+    assert search("semantic").status_code == 200
+    gate.inside.clear()
+    gate.open.clear()
+    with ThreadPoolExecutor(20) as threads:
+        try:
+            sent = [threads.submit(search, ("semantic", "hybrid")[number % 2]) for number in range(20)]
+            eventually(lambda: sum(each.done() for each in sent) == 20 - PLACES)
+            assert len(gate.inside) == PLACES
+            assert search("keyword").status_code == 200
+            assert HTTP.get(f"{api}/metrics", timeout=10).status_code == 200
+            page = HTTP.get(f"{api}/console/search?q=cat", timeout=10)
+            assert (page.status_code, "mode keyword works" in page.text) == (200, True)
+            refused = next(each.result() for each in sent if each.done())
+            assert (refused.status_code, int(refused.headers["Retry-After"]) > 0) == (503, True)
+            assert "mode keyword works" in refused.json()["detail"]
+        finally:
+            gate.open.set()
+        assert sorted(each.result().status_code for each in sent) == [200] * PLACES + [503] * (20 - PLACES)
+    assert search("semantic").status_code == 200
 
 
 def test_a_message_without_vectors_has_no_neighbours(

@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import psycopg2
 import pytest
@@ -151,6 +152,35 @@ def test_a_model_that_cannot_be_loaded_is_told_and_tried_again_later(monkeypatch
     with pytest.raises(Unavailable, match="run make install"):
         loading.ready()
     assert len(tries) == 2
+
+
+@pytest.mark.parametrize(("provider", "has_bound"), [("openai", True), ("minilm", False)])
+def test_only_so_many_wait_for_a_remote_model(provider: str, has_bound: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "PLACE_SECONDS", 0.05)
+    waited_for = Model(Settings(embedding_provider=provider))
+    refused = 0
+    for _ in range(2):  # all are free again afterwards
+        with ExitStack() as places:
+            for _ in range(2 * model.PLACES):
+                try:
+                    places.enter_context(waited_for.place())
+                except Unavailable as error:
+                    assert "mode keyword works" in error.detail
+                    refused += 1
+    assert refused == (2 * model.PLACES if has_bound else 0)
+
+
+def test_a_remote_model_that_is_being_loaded_is_waited_for_by_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = threading.Event()
+    monkeypatch.setattr(model, "PLACE_SECONDS", 0.05)
+    monkeypatch.setattr(model, "load_provider", lambda _settings: silent.wait(30))
+    waited_for = Model(Settings(embedding_provider="openai"))
+    with ExitStack() as places:
+        for _ in range(model.PLACES):
+            places.enter_context(waited_for.place())
+        with pytest.raises(Unavailable, match="as many searches as may wait"):
+            waited_for.ready()
+    silent.set()
 
 
 def test_only_vectors_of_the_own_model_can_be_asked_for() -> None:
