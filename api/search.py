@@ -8,7 +8,7 @@ from typing import Any
 from flask import Response
 from sqlalchemy.exc import SQLAlchemyError
 
-from api import schemas
+from api import schemas, waits
 from api.answers import json_answer
 from api.lookup import stored
 from api.model import Model, query_vector
@@ -66,8 +66,11 @@ def ranked(parts: Parts, asked: SearchRequest, narrowed: dict[str, Any]) -> tupl
     was embedded, it is embedded again.
     """
     for _ in range(MODEL_TRIES):
-        embedder = parts.model.ready() if asked.mode != "keyword" else None
-        vector = embed(parts.model, embedder, asked.query) if embedder is not None else None
+        embedder, vector = None, None
+        if asked.mode != "keyword":
+            with waits.not_counted():
+                embedder = parts.model.ready()
+                vector = embed(parts.model, embedder, asked.query)
         rankings = []
         with parts.reader.connect() as connection:
             if embedder is not None:
@@ -81,7 +84,8 @@ def ranked(parts: Parts, asked: SearchRequest, narrowed: dict[str, Any]) -> tupl
                     found = vector_search.semantic(connection, vector, embedder.model, **narrowed) if vector else []
                     rankings.insert(0, found)
                 return (embedder.model if embedder is not None else None), rankings
-        parts.model.follow(active)
+        with waits.not_counted():
+            parts.model.follow(active)
     raise Unavailable("the model is being changed; mode keyword works meanwhile")
 
 

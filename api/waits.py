@@ -37,6 +37,16 @@ def one_call(more_seconds: float = 0.0) -> Iterator[None]:
         _call.deadline = inf
 
 
+@contextmanager
+def not_counted() -> Iterator[None]:
+    """What is waited for inside is not PostgreSQL, and takes nothing of the time that the call has for it."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        _call.deadline = getattr(_call, "deadline", inf) + time.monotonic() - began
+
+
 def wait(connection: extensions.connection) -> None:
     """Returns when libpq has what it waits for. Raises OperationalError after the time, which closes the connection."""
     connecting = connection.status == extensions.STATUS_SETUP

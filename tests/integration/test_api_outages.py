@@ -3,12 +3,19 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import requests
+from numpy.typing import NDArray
+from psycopg2 import extensions
 from sqlalchemy import Engine, text
 
-from api.model import PLACES
+from api import waits
+from api.app import create_app
+from api.model import PLACES, query_vector
+from embedder import Embedder
 from settings import Settings
 from tests.embedder_parts import KEY, Gate
 from tests.parts import Running, eventually
@@ -99,18 +106,18 @@ def test_searches_that_wait_for_a_remote_model_leave_threads_for_all_else(
     start("search-api", embedding_provider="openai", openai_base_url=gate.url, openai_api_key=KEY)
     api = f"http://127.0.0.1:{settings.search_api_port}"
 
-    def search(mode: str) -> requests.Response:
+    def find(mode: str) -> requests.Response:
         return HTTP.post(f"{api}/embeddings/search", json={"query": "cat", "mode": mode}, timeout=25)
 
-    assert search("semantic").status_code == 200
+    assert find("semantic").status_code == 200
     gate.inside.clear()
     gate.open.clear()
     with ThreadPoolExecutor(20) as threads:
         try:
-            sent = [threads.submit(search, ("semantic", "hybrid")[number % 2]) for number in range(20)]
+            sent = [threads.submit(find, ("semantic", "hybrid")[number % 2]) for number in range(20)]
             eventually(lambda: sum(each.done() for each in sent) == 20 - PLACES)
             assert len(gate.inside) == PLACES
-            assert search("keyword").status_code == 200
+            assert find("keyword").status_code == 200
             assert HTTP.get(f"{api}/metrics", timeout=10).status_code == 200
             page = HTTP.get(f"{api}/console/search?q=cat", timeout=10)
             assert (page.status_code, "mode keyword works" in page.text) == (200, True)
@@ -120,7 +127,29 @@ def test_searches_that_wait_for_a_remote_model_leave_threads_for_all_else(
         finally:
             gate.open.set()
         assert sorted(each.result().status_code for each in sent) == [200] * PLACES + [503] * (20 - PLACES)
-    assert search("semantic").status_code == 200
+    assert find("semantic").status_code == 200
+
+
+def test_a_query_that_took_long_to_embed_is_answered_all_the_same(
+    settings: Settings, database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time that a call has for PostgreSQL goes on when PostgreSQL is asked again."""
+    passed = [0.0]
+
+    def slow(embedder: Embedder, query: str) -> NDArray[np.float32]:
+        passed[0] += 3_600
+        return query_vector(embedder, query)
+
+    monkeypatch.setattr(waits, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0]))
+    monkeypatch.setattr("api.search.query_vector", slow)
+    app = create_app("search", settings)
+    waits.bound()
+    try:
+        answer = app.test_client().post("/embeddings/search", json={"query": "cat", "mode": "hybrid"})
+    finally:
+        app.extensions["parts"].close()
+        extensions.set_wait_callback(None)
+    assert (answer.status_code, passed) == (200, [3_600])
 
 
 def test_a_message_without_vectors_has_no_neighbours(
