@@ -19,8 +19,25 @@ from settings import InvalidSetting, Settings
 
 ACTIONS = ("start", "status", "stop", "resume", "undo", "forget-old")
 WATCH_SECONDS = 1.0
+COUNT_AGAIN_SECONDS = 300.0  # after a count that took too long, which keeps PostgreSQL busy for half a minute
 WRONG_USAGE = 2
 INTERRUPTED = 130
+
+# What Ctrl-C is told, by how far the command has come.
+NOTHING = "nothing was changed"
+IN_DOUBT = "whether it was done, `python -m db reembed status` says"
+GOES_ON = "it goes on all the same; `python -m db reembed stop` stops a change, but no deletion"
+OVER = "there was nothing left to wait for"
+STOPPED = "it is stopped; `python -m db reembed resume` goes on"
+
+UNCOUNTED = "; counting takes too long in so large a table"
+
+ACTS = {
+    "stop": reembedding.stop,
+    "resume": reembedding.resume,
+    "undo": reembedding.undo,
+    "forget-old": reembedding.forget_old,
+}
 
 EPILOG = """\
 actions:
@@ -77,21 +94,26 @@ def run(given: argparse.Namespace, settings: Settings) -> int:
     if given.action != "start" and (given.provider or given.set):
         print("db: --provider and --set are for starting a change", file=sys.stderr)
         return WRONG_USAGE
+    said = NOTHING
     try:
         # What was typed is looked at first: it is as wrong when the database is away.
         new = asked_for(given, settings) if given.action == "start" else None
         with connected(settings) as connection:
-            if new is not None:
-                start(new, settings)
-            else:
-                carry_out(given, settings, connection)
             if given.action == "status":
                 wait = bool(given.wait)
             else:
+                ask_before_deleting(given, connection)
+                with transaction(settings) as changing:
+                    carry_out(given.action, new, changing)
+                    said = IN_DOUBT
+                said = STOPPED if given.action == "stop" else GOES_ON
                 wait = sys.stderr.isatty() if given.wait is None else given.wait
             if wait and given.action != "stop":
+                said = GOES_ON
                 watch(connection)
-            state = reembedding_status.status(connection)
+                said = OVER
+            # What was asked for is done, however long the counting takes.
+            state = session.in_time(connection, reembedding_status.status, reembedding_status.uncounted)
     except InvalidSetting as error:
         print(f"db: {error}", file=sys.stderr)
         return WRONG_USAGE
@@ -99,7 +121,7 @@ def run(given: argparse.Namespace, settings: Settings) -> int:
         print(f"db: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("db: it goes on all the same; `python -m db reembed stop` stops it", file=sys.stderr)
+        print(f"db: {said}", file=sys.stderr)
         return INTERRUPTED
     output.say(json.dumps(state) if given.json else told(state))
     return 0
@@ -116,19 +138,10 @@ def connected(settings: Settings) -> Iterator[Connection]:
         engine.dispose()
 
 
-def carry_out(given: argparse.Namespace, settings: Settings, connection: Connection) -> None:
-    if given.action == "status":
-        return
+def ask_before_deleting(given: argparse.Namespace, connection: Connection) -> None:
     destroys = dropped_by(given.action, reembedding.present(connection))
     if destroys is not None and not given.yes and not confirmed(destroys):
-        raise Failed("nothing was changed")
-    with transaction(settings) as changing:
-        {
-            "stop": reembedding.stop,
-            "resume": reembedding.resume,
-            "undo": reembedding.undo,
-            "forget-old": reembedding.forget_old,
-        }[given.action](changing)
+        raise Failed(NOTHING)
 
 
 @contextmanager
@@ -171,9 +184,12 @@ def asked_for(given: argparse.Namespace, settings: Settings) -> NewModel:
     return NewModel(provider.model, provider.dimensions, providers.recorded(chosen))
 
 
-def start(new: NewModel, settings: Settings) -> None:
-    with transaction(settings) as connection:
+def carry_out(action: str, new: NewModel | None, connection: Connection) -> None:
+    """Raises reembedding.Refused."""
+    if new is not None:
         reembedding.start(connection, new.name, new.dimensions, new.settings)
+    else:
+        ACTS[action](connection)
 
 
 def dropped_by(action: str, change: reembedding.Change | None) -> str | None:
@@ -200,17 +216,23 @@ def watch(connection: Connection) -> None:
     screen = Console(stderr=True)
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     said: str | None = None
+    count_again = 0.0
     with Progress(*columns, console=screen, disable=not screen.is_terminal, transient=True) as progress:
         task = progress.add_task("", total=None)
         while True:
-            state = reembedding_status.status(connection)
+            counts = time.monotonic() >= count_again
+            read = reembedding_status.status if counts else reembedding_status.uncounted
+            state = session.in_time(connection, read, reembedding_status.uncounted)
             if state is None or state["state"] in ("switched", "stopped"):
                 return
+            is_counted = state["done"] is not None
+            if counts and not is_counted:
+                count_again = time.monotonic() + COUNT_AGAIN_SECONDS
             progress.update(
                 task,
-                description=f"{state['state']} {state['model']}",
+                description=f"{state['state']} {state['model']}{'' if is_counted else UNCOUNTED}",
                 completed=state["done"],
-                total=None if state["state"] == "dropping" else max(state["done"], state["total"]),
+                total=max(state["done"], state["total"]) if is_counted and state["state"] != "dropping" else None,
             )
             if state["problem"] not in (None, said):
                 said = state["problem"]
@@ -228,11 +250,11 @@ def told(state: dict[str, Any] | None) -> str:
             "`undo` goes back to them, `forget-old` deletes them"
         )
     if state["state"] == "dropping":
-        return f"the vectors of {state['model']} are being deleted, {state['done']} messages have some left"
+        left = UNCOUNTED if state["done"] is None else f", {state['done']} messages have some left"
+        return f"the vectors of {state['model']} are being deleted{left}"
     back = "back " if state["undoing"] else ""
-    line = (
-        f"{state['state']}: {back}from {state['from_model']} to {state['model']}, {state['done']} of {state['total']}"
-    )
+    line = f"{state['state']}: {back}from {state['from_model']} to {state['model']}"
+    line += UNCOUNTED if state["done"] is None else f", {state['done']} of {state['total']}"
     if state["failed"]:
         line += f", {state['failed']} of them failed"
     return line + (f"\na worker says: {state['problem']}" if state["problem"] else "")

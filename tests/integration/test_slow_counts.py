@@ -1,8 +1,11 @@
 """A table so large that counting takes longer than a statement of the APIs may: the rest is told, nobody is away."""
 
+import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from flask.testing import FlaskClient
@@ -11,7 +14,7 @@ from sqlalchemy import Engine, text
 
 from api import parts
 from api.app import create_app
-from db import embeddings, queries, reembedding, reembedding_status
+from db import embeddings, queries, reembed_command, reembedding, reembedding_status, session
 from settings import Settings
 from tests.parts import eventually
 
@@ -89,3 +92,62 @@ def test_the_console_and_the_metrics_say_that_nobody_is_away(
     assert found["database"] == 1
     assert found["embedding_pending_messages"] == 0
     assert "embedding_searchable_messages" not in found
+
+
+@pytest.fixture
+def reembed(settings: Settings, monkeypatch: pytest.MonkeyPatch, statement_ms: int) -> Callable[..., int]:
+    """`python -m db reembed` with these arguments."""
+
+    def run(*arguments: str) -> int:
+        parser = argparse.ArgumentParser()
+        reembed_command.add_to(parser.add_subparsers())
+        return reembed_command.run(parser.parse_args(["reembed", *arguments]), settings)
+
+    monkeypatch.setattr(session, "connect_engine", partial(session.connect_engine, timeout_ms=statement_ms))
+    monkeypatch.setattr(reembedding_status, "COUNTED", f"({SLOW}) AS embedded, 0 AS failed, 0 AS messages")
+    return run
+
+
+@pytest.fixture
+def change(database: Engine) -> Engine:
+    """The database with a change to another model, under way."""
+    with database.begin() as connection:
+        embeddings.register_model(connection, "a model", 4)
+        reembedding.start(connection, "another", 4, {})
+    return database
+
+
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        ("status", "embedding: from a model to another; counting takes too long"),
+        ("stop", "stopped: from a model to another; counting takes too long"),
+        ("undo", "the vectors of another are being deleted; counting takes too long"),
+        ("forget-old", "the vectors of a model are being deleted; counting takes too long"),
+    ],
+)
+def test_a_command_says_what_it_did_without_numbers(
+    change: Engine, reembed: Callable[..., int], capsys: pytest.CaptureFixture[str], action: str, said: str
+) -> None:
+    if action == "forget-old":
+        with change.begin() as connection:
+            reembedding.set_state(connection, "switched", "another", old="a model", undoing=False)
+    assert reembed(action, "--yes", "--no-wait") == 0
+    assert capsys.readouterr() == (f"{said} in so large a table\n", "")
+
+
+def test_watching_goes_on_without_numbers(
+    change: Engine, reembed: Callable[..., int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = []
+
+    def pause(_seconds: float) -> None:
+        pauses.append(1)
+        if len(pauses) == 3:
+            with change.begin() as connection:
+                reembedding.stop(connection)
+
+    monkeypatch.setattr(reembed_command, "time", SimpleNamespace(sleep=pause, monotonic=time.monotonic))
+    assert reembed("status", "--wait") == 0
+    assert len(pauses) == 3
+    assert capsys.readouterr().out.startswith("stopped: from a model to another; counting takes too long")

@@ -5,6 +5,8 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +31,7 @@ STATE = {
     "started_at": "2026-01-01T00:00:00+00:00",
     "problem": None,
 }
+UNCOUNTED = {"done": None, "failed": None, "total": None}
 
 
 def parse(*arguments: str) -> argparse.Namespace:
@@ -165,6 +168,55 @@ def test_it_asks_before_it_deletes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not confirmed("old")
 
 
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("action", "interrupted", "said"),
+    [
+        ("start", "load_provider", "nothing was changed"),
+        ("forget-old", "confirmed", "nothing was changed"),
+        ("forget-old", "connected", "nothing was changed"),
+        ("forget-old", "carry_out", "nothing was changed"),
+        ("status", "reembedding_status.status", "nothing was changed"),
+        ("stop", "reembedding_status.status", "it is stopped"),
+        ("start", "reembedding_status.status", "it goes on all the same"),
+        ("start", "watch", "it goes on all the same"),
+        ("resume", "watch", "it goes on all the same"),
+    ],
+)
+def test_ctrl_c_is_told_whether_anything_was_begun(
+    action: str, interrupted: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    switched = replace(RUNNING, state="switched", old_model="old")
+    monkeypatch.setattr(reembed_command, "connected", lambda _: nullcontext())
+    monkeypatch.setattr(reembed_command, "transaction", lambda _: nullcontext())
+    monkeypatch.setattr("db.reembedding.present", lambda _: switched)
+    monkeypatch.setattr(reembed_command, "confirmed", lambda _: True)
+    monkeypatch.setattr(reembed_command, "carry_out", lambda *_: None)
+    monkeypatch.setattr(f"db.reembed_command.{interrupted}", interrupt)
+    options = ["--wait"] if interrupted == "watch" else []
+    assert reembed_command.run(parse(action, *options), NOWHERE) == 130
+    assert capsys.readouterr().err.startswith(f"db: {said}")
+
+
+def test_ctrl_c_while_it_is_committed_leaves_open_what_was_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def transaction(_settings: Settings) -> Iterator[None]:
+        yield
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reembed_command, "connected", lambda _: nullcontext())
+    monkeypatch.setattr(reembed_command, "transaction", transaction)
+    monkeypatch.setattr("db.reembedding.present", lambda _: RUNNING)
+    monkeypatch.setattr(reembed_command, "carry_out", lambda *_: None)
+    assert reembed_command.run(parse("stop"), NOWHERE) == 130
+    assert capsys.readouterr().err.startswith("db: whether it was done, `python -m db reembed status` says")
+
+
 def test_where_nobody_can_be_asked_it_wants_to_be_told() -> None:
     with pytest.raises(Failed, match="say --yes"):
         confirmed("old")
@@ -177,7 +229,9 @@ def test_where_nobody_can_be_asked_it_wants_to_be_told() -> None:
         ({"failed": 2, "undoing": True}, "embedding: back from old to new, 3 of 9, 2 of them failed"),
         ({"problem": "no key"}, "a worker says: no key"),
         ({"state": "switched"}, "the active model is new; the vectors of old are kept"),
-        ({"state": "dropping"}, "the vectors of new are being deleted"),
+        ({"state": "dropping"}, "the vectors of new are being deleted, 3 messages have some left"),
+        ({"state": "stopped", **UNCOUNTED}, "stopped: from old to new; counting takes too long"),
+        ({"state": "dropping", **UNCOUNTED}, "the vectors of new are being deleted; counting takes too long"),
     ],
 )
 def test_the_state_in_words(changes: dict[str, Any], said: str) -> None:
