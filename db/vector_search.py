@@ -1,11 +1,13 @@
 """Search by meaning: the messages nearest to a vector, over the parts of the index and what none of them covers.
 
 Three ways, each with `limit` results wherever so many match: the indexes; an exact pass over the vectors of few
-matching messages; an exact pass over everything, where the indexes gave up too early.
+matching messages; an exact pass over everything, where an index gave up too early.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -21,6 +23,11 @@ FEW = 5_000
 MANY_OPEN = 200_000
 # About twice as many vectors are asked for as hits: some are of one message, some of texts that were edited since.
 SPARE = 8
+# So many of the nearest a graph is trusted to yield in good order. Somewhere behind, hnsw.max_scan_tuples, which counts
+# all that was compared (20,000), ends its walk, and what comes then is what it happened to pass.
+REACH = 2_000
+
+EXACT = "e.embedding <=> :query ::halfvec"
 
 # Sent with each statement, for it alone where no transaction is open. Sorting is made unattractive, or PostgreSQL would
 # rather read and sort a part that it believes small than walk its graph. relaxed_order finds more of the nearest than
@@ -33,9 +40,36 @@ SETTINGS = """
         set_config('enable_seqscan', :seqscan, true);
 """
 
+# What is left of a part whose vectors were deleted is read faster without its index, and has no more than that.
 READY_PARTS = text("""
-    SELECT from_id, to_id FROM vector_index_parts WHERE model = :model AND state = 'ready' ORDER BY from_id
+    SELECT from_id, to_id FROM vector_index_parts
+    WHERE model = :model AND state = 'ready' AND live_rows >= :least ORDER BY from_id
 """)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is looked for: so many messages `m` under the conditions `where`, by vectors `e` under the conditions `of`;
+    and the values that these bind."""
+
+    limit: int
+    where: Sequence[str]
+    of: Sequence[str]
+    values: Row
+
+
+@dataclass(frozen=True)
+class Found:
+    """The hits among the nearest vectors that were `seen`. Each arm of the statement has yielded all that is nearer
+    than its reach: inf if it yielded as many as wanted, -inf if nothing."""
+
+    hits: list[Row]
+    seen: int
+    reaches: Sequence[float]
+
+    def needed(self, limit: int) -> float:
+        """How far an arm has to reach, to have nothing better than these."""
+        return float(self.hits[-1]["distance"]) if len(self.hits) >= limit else inf
 
 
 def semantic(
@@ -57,24 +91,27 @@ def semantic(
     PostgreSQL's planner holds until the end, so let it be the last statement there.
     """
     where, values = narrowing(filter, since, until)
-    ef_search = max(settings.load().index_ef_search, wanted_of(limit))
+    wanted = wanted_of(limit)
+    ef_search = max(settings.load().index_ef_search, wanted)
     values |= {"query": literal(vector), "model": model, "limit": limit, "without": without, "ef": str(ef_search)}
-    parts = ready_parts(connection, model)
-    rows = None
-    if parts and where and few_match(connection, where, values):
-        rows = by_rows(connection, few(where, values), values)
-    elif parts:
-        rows = by_index(connection, parts, len(vector), where, values)
-    if rows is None:
-        rows = by_rows(connection, everything(where, values), values)
-    for row in rows:
-        row["score"] = min(1.0, row["score"])
-    return [row for row in rows if min_score is None or row["score"] >= min_score]
+    asked = Asked(
+        limit, where, ["e.model = :model", *([] if without is None else ["e.message_id <> :without ::uuid"])], values
+    )
+    parts = ready_parts(connection, model, least=wanted)
+    if not parts:
+        hits = by_rows(connection, everything(asked), asked, wanted)
+    elif where and few_match(connection, asked):
+        hits = by_rows(connection, few(asked), asked, wanted)
+    else:
+        hits = by_index(connection, parts, len(vector), asked, wanted)
+    for hit in hits:
+        hit["score"] = min(1.0, 1.0 - hit.pop("distance"))
+    return [hit for hit in hits if min_score is None or hit["score"] >= min_score]
 
 
-def ready_parts(connection: Connection, model: str) -> list[tuple[int, int]]:
-    """The ranges [from, to) of a model's vectors that an index covers, ascending."""
-    return [(row[0], row[1]) for row in connection.execute(READY_PARTS, {"model": model})]
+def ready_parts(connection: Connection, model: str, least: int = 0) -> list[tuple[int, int]]:
+    """The ranges [from, to) of a model's vectors that an index covers, ascending; those that have at least so many."""
+    return [(row[0], row[1]) for row in connection.execute(READY_PARTS, {"model": model, "least": least})]
 
 
 def literal(vector: Sequence[float]) -> str:
@@ -85,31 +122,52 @@ def wanted_of(limit: int) -> int:
     return limit * 2 + SPARE
 
 
-def few_match(connection: Connection, where: Sequence[str], values: Row) -> bool:
+def few_match(connection: Connection, asked: Asked) -> bool:
+    matching = f"SELECT FROM text_messages m WHERE {' AND '.join(asked.where)} LIMIT :most"
     found = connection.execute(
-        text(f"SELECT count(*) FROM (SELECT FROM text_messages m WHERE {' AND '.join(where)} LIMIT :most) AS found"),
-        values | {"most": FEW + 1},
+        text(f"SELECT count(*) FROM ({matching}) AS found"), asked.values | {"most": FEW + 1}
     ).scalar_one()
     return int(found) <= FEW
 
 
-def hits(nearest: str) -> str:
-    """The statement that makes hits of `nearest`, a SELECT of the best :wanted vectors.
+def hits_of(arms: Sequence[str]) -> str:
+    """The statement that makes hits of the best :wanted vectors of all arms, each a SELECT of its best :wanted. Also
+    where it finds no hit, there is a row that tells what was seen.
 
     OFFSET 0 has each message looked up by its id; the planner would rather walk all of them in order than sort these.
     """
+    numbered = " UNION ALL ".join(f"SELECT {number} AS arm, a.* FROM {arm} AS a" for number, arm in enumerate(arms))
     return f"""{SETTINGS}
-        WITH nearest AS MATERIALIZED ({nearest}), best AS (
+        WITH arms AS MATERIALIZED ({numbered}), nearest AS MATERIALIZED (
+            SELECT * FROM arms ORDER BY distance LIMIT :wanted
+        ), best AS (
             SELECT DISTINCT ON (n.message_id) n.* FROM nearest n CROSS JOIN LATERAL (
                 SELECT FROM text_messages t WHERE t.id = n.message_id AND t.content_hash = n.content_hash OFFSET 0
             ) AS current
             ORDER BY n.message_id, n.distance
+        ), hits AS (
+            SELECT {HIT}, substr(m.message, b.passage_start + 1, b.passage_end - b.passage_start) AS passage, b.distance
+            FROM best b CROSS JOIN LATERAL (SELECT * FROM text_messages t WHERE t.id = b.message_id OFFSET 0) AS m
+            ORDER BY b.distance, m.id LIMIT :limit
+        ), seen AS (
+            SELECT (SELECT count(*) FROM nearest) AS seen, ARRAY(
+                SELECT CASE WHEN count(arm) >= :wanted THEN 'infinity' ELSE coalesce(max(distance), '-infinity') END
+                FROM generate_series(0, {len(arms) - 1}) AS number LEFT JOIN arms ON arm = number
+                GROUP BY number ORDER BY number
+            ) AS reaches
         )
-        SELECT {HIT}, substr(m.message, b.passage_start + 1, b.passage_end - b.passage_start) AS passage,
-            1 - b.distance AS score, (SELECT count(*) FROM nearest) AS seen
-        FROM best b CROSS JOIN LATERAL (SELECT * FROM text_messages t WHERE t.id = b.message_id OFFSET 0) AS m
-        ORDER BY b.distance, m.id LIMIT :limit
+        SELECT * FROM seen LEFT JOIN hits ON TRUE ORDER BY distance, id
     """
+
+
+def find(connection: Connection, arms: Sequence[str], asked: Asked, wanted: int, *, seqscan: str) -> Found:
+    values = asked.values | {"wanted": wanted, "seqscan": seqscan}
+    rows = [dict(row) for row in connection.execute(text(hits_of(arms)), values).mappings()]
+    seen, reaches = rows[0]["seen"], rows[0]["reaches"]
+    hits = [row for row in rows if row["id"] is not None]
+    for hit in hits:
+        del hit["seen"], hit["reaches"]
+    return Found(hits, seen, reaches)
 
 
 def vectors_of(source: str, distance: str, conditions: Sequence[str]) -> str:
@@ -138,38 +196,74 @@ def open_ids(connection: Connection, parts: Sequence[tuple[int, int]]) -> int:
 
 
 def by_index(
-    connection: Connection, parts: Sequence[tuple[int, int]], dimensions: int, where: Sequence[str], values: Row
-) -> list[Row] | None:
-    """What the indexes find, together with an exact scan of all ids outside of them; None: they found too little."""
+    connection: Connection, parts: Sequence[tuple[int, int]], dimensions: int, asked: Asked, wanted: int
+) -> list[Row]:
+    """What the indexes find, together with an exact scan of all ids outside of them: widened as long as the indexes
+    yield as many vectors as that takes, and an exact pass over everything where one gives up before.
+
+    One gives up with a filter that few messages near the query pass, and where most of what it holds was deleted.
+    """
+    while parts and wanted <= REACH:
+        found = find_by_index(connection, parts, dimensions, asked, wanted)
+        needed = found.needed(asked.limit)
+        short = [part for part, reach in zip(parts, found.reaches, strict=False) if reach < needed]
+        if short and asked.where and not walked(connection, short, dimensions, asked, needed):
+            break
+        if short and not asked.where:
+            parts = [part for part in parts if part not in short]  # the others are scanned like what is open
+        elif len(found.hits) >= asked.limit:
+            return found.hits
+        else:
+            wanted *= 4
+    return by_rows(connection, everything(asked), asked, wanted)
+
+
+def find_by_index(
+    connection: Connection, parts: Sequence[tuple[int, int]], dimensions: int, asked: Asked, wanted: int
+) -> Found:
     # With a filter the message is looked up for each vector that the graph yields, nearest first, until enough pass.
-    messages = " JOIN text_messages m ON m.id = e.message_id AND m.content_hash = e.content_hash" if where else ""
-    common = ["e.model = :model", *others(values), *where]
-    # Written like the expression and the condition of the part's index, or PostgreSQL would not take it.
-    indexed = f"e.embedding::halfvec({dimensions}) <=> :query ::halfvec({dimensions})"
+    messages = " JOIN text_messages m ON m.id = e.message_id AND m.content_hash = e.content_hash" if asked.where else ""
+    conditions = [*asked.of, *asked.where]
     arms = [
-        vectors_of(f"message_embeddings e{messages}", indexed, [f"e.id >= {from_id} AND e.id < {to_id}", *common])
-        for from_id, to_id in parts
+        vectors_of(f"message_embeddings e{messages}", indexed(dimensions), [within(part), *conditions])
+        for part in parts
     ]
     # OFFSET 0 has the rows found by their ids alone. The primary key has the model, too, and PostgreSQL would read all
     # of that index to find out which of these few rows are of the one model that nearly all are of.
     rest = f"(SELECT * FROM message_embeddings WHERE {outside(parts)} OFFSET 0) AS e"
-    distance = "e.embedding <=> :query ::halfvec"
-    joined = bool(where) and open_ids(connection, parts) > MANY_OPEN
-    if where and not joined:
-        arms.append(nearest_that_pass(rest, distance, ["e.model = :model", *others(values)], where))
+    joined = bool(asked.where) and open_ids(connection, parts) > MANY_OPEN
+    if asked.where and not joined:
+        arms.append(nearest_that_pass(rest, EXACT, asked.of, asked.where))
     else:
-        arms.append(vectors_of(rest + messages, distance, common))
-    statement = text(hits(f"SELECT * FROM ({' UNION ALL '.join(arms)}) AS arms ORDER BY distance LIMIT :wanted"))
-    values = values | {"seqscan": "on" if joined else "off"}
-    wanted = wanted_of(values["limit"])
-    for _ in range(2):
-        rows = [dict(row) for row in connection.execute(statement, values | {"wanted": wanted}).mappings()]
-        if len(rows) >= values["limit"]:
-            return without_seen(rows)
-        if not rows or rows[0]["seen"] < wanted:
-            break
-        wanted *= 4
-    return None
+        arms.append(vectors_of(rest + messages, EXACT, conditions))
+    return find(connection, arms, asked, wanted, seqscan="on" if joined else "off")
+
+
+def walked(
+    connection: Connection, parts: Sequence[tuple[int, int]], dimensions: int, asked: Asked, needed: float
+) -> bool:
+    """Whether each part's index was walked as far as needed before it gave up, so that nothing nearer was missed. Often
+    the filter is of a time, and passes none of a whole part. Without the filter the way is the same, and short."""
+    if needed == inf:
+        return False
+    arms = [
+        f"(SELECT {indexed(dimensions)} AS distance FROM message_embeddings e "
+        f"WHERE {' AND '.join([within(part), *asked.of])} ORDER BY distance LIMIT 1 OFFSET {REACH})"
+        for part in parts
+    ]
+    statement = text(f"{SETTINGS} SELECT count(*) FROM ({' UNION ALL '.join(arms)}) AS arms WHERE distance >= :needed")
+    values = asked.values | {"needed": needed, "seqscan": "off"}
+    return int(connection.execute(statement, values).scalar_one()) == len(parts)
+
+
+def indexed(dimensions: int) -> str:
+    """The distance, written like the expression of a part's index, or PostgreSQL would not take it."""
+    return f"e.embedding::halfvec({dimensions}) <=> :query ::halfvec({dimensions})"
+
+
+def within(part: tuple[int, int]) -> str:
+    """Written like the condition of the part's index."""
+    return f"e.id >= {part[0]} AND e.id < {part[1]}"
 
 
 def outside(parts: Sequence[tuple[int, int]]) -> str:
@@ -183,42 +277,30 @@ def outside(parts: Sequence[tuple[int, int]]) -> str:
     return "(" + " OR ".join(gaps) + ")"
 
 
-def others(values: Row) -> list[str]:
-    return [] if values["without"] is None else ["e.message_id <> :without ::uuid"]
-
-
-def few(where: Sequence[str], values: Row) -> str:
+def few(asked: Asked) -> str:
     """The nearest of all vectors of the messages that match: by message, which is how the primary key begins."""
-    conditions = " AND ".join(["e.model = :model", *others(values)])
     return f"""
-        SELECT e.message_id, e.passage_start, e.passage_end, e.content_hash,
-            e.embedding <=> :query ::halfvec AS distance
-        FROM (SELECT m.id, m.content_hash FROM text_messages m WHERE {" AND ".join(where)} LIMIT {FEW + 1}) AS matching
+        (SELECT e.message_id, e.passage_start, e.passage_end, e.content_hash, {EXACT} AS distance
+        FROM (
+            SELECT m.id, m.content_hash FROM text_messages m WHERE {" AND ".join(asked.where)} LIMIT {FEW + 1}
+        ) AS matching
         CROSS JOIN LATERAL (
             SELECT * FROM message_embeddings e
-            WHERE e.message_id = matching.id AND e.content_hash = matching.content_hash AND {conditions} OFFSET 0) AS e
-        ORDER BY distance LIMIT :wanted"""
+            WHERE e.message_id = matching.id AND e.content_hash = matching.content_hash
+                AND {" AND ".join(asked.of)} OFFSET 0) AS e
+        ORDER BY distance LIMIT :wanted)"""
 
 
-def everything(where: Sequence[str], values: Row) -> str:
-    source = "message_embeddings e" + (" JOIN text_messages m ON m.id = e.message_id" if where else "")
-    return vectors_of(source, "e.embedding <=> :query ::halfvec", ["e.model = :model", *others(values), *where])
+def everything(asked: Asked) -> str:
+    source = "message_embeddings e" + (" JOIN text_messages m ON m.id = e.message_id" if asked.where else "")
+    return vectors_of(source, EXACT, [*asked.of, *asked.where])
 
 
-def by_rows(connection: Connection, nearest: str, values: Row) -> list[Row]:
+def by_rows(connection: Connection, nearest: str, asked: Asked, wanted: int) -> list[Row]:
     """An exact pass, widened until there are enough messages or no more vectors."""
-    statement = text(hits(nearest))
-    values = values | {"seqscan": "on"}
-    wanted = wanted_of(values["limit"])
     while True:
-        rows = [dict(row) for row in connection.execute(statement, values | {"wanted": wanted}).mappings()]
+        found = find(connection, [nearest], asked, wanted, seqscan="on")
         # Too few, because several passages of one message or outdated vectors were among the nearest: look further.
-        if len(rows) >= values["limit"] or not rows or rows[0]["seen"] < wanted:
-            return without_seen(rows)
+        if len(found.hits) >= asked.limit or found.seen < wanted:
+            return found.hits
         wanted *= 4
-
-
-def without_seen(rows: list[Row]) -> list[Row]:
-    for row in rows:
-        del row["seen"]
-    return rows

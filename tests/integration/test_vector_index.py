@@ -87,7 +87,7 @@ def test_a_search_that_read_the_catalogue_before_a_merge_finds_everything(stored
             connection.execute(text(f"DROP INDEX {name}"))
     query = stored.points(1)[0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vector_search, "ready_parts", lambda *_: before)
+        patch.setattr(vector_search, "ready_parts", lambda *_, **__: before)
         assert stored.search(query) == stored.nearest(query)
 
 

@@ -1,7 +1,8 @@
 """What a search by meaning finds when there are indexes: filters, edits, deletions, and vectors in odd places."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -101,6 +102,60 @@ def test_a_rare_match_far_away_is_found_where_the_index_gives_up(
     assert [str(hit["id"]) for hit in hits] == farthest
 
 
+def test_a_far_match_in_the_open_part_hides_none_that_an_index_gave_up_on(
+    stored: Stored, chosen: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored.add(800)
+    rest(chosen, stored.engine)
+    query = stored.points(1)[0]
+    farthest = stored.nearest(query, 800)[-5:]
+    farther = [str(uuid.uuid4()) for _ in range(15)]
+    stored.store(farther, np.repeat(-query[None], 15, 0))
+    run(
+        stored.engine,
+        "UPDATE text_messages SET metadata = '{\"far\": true}' WHERE id = ANY (CAST(:ids AS uuid[]))",
+        ids=farthest + farther,
+    )
+    monkeypatch.setattr(vector_search, "FEW", 0)
+    with stored.engine.connect() as connection:
+        connection.execute(text("SET hnsw.max_scan_tuples = 50"))
+        hits = vector_search.semantic(connection, query.tolist(), MODEL, limit=10, filter={"far": True})
+        connection.execute(text("RESET hnsw.max_scan_tuples"))
+        connection.commit()
+    assert [str(hit["id"]) for hit in hits[:5]] == farthest
+    assert len(hits) == 10
+
+
+def test_a_part_without_any_match_costs_no_pass_over_everything(
+    stored: Stored, chosen: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a filter by time: its index gives up, but not before it was beyond the hits of the other parts."""
+    stored.add(800)
+    rest(chosen, stored.engine)
+    fresh = stored.add(100)
+    query = stored.vectors[fresh[0]]
+    since = {"since": instant(NOW + 801)}
+    monkeypatch.setattr(vector_search, "FEW", 0)
+    monkeypatch.setattr(vector_search, "REACH", 300)
+    with searches(stored.engine) as sent:
+        assert stored.search(query, 5, **since) == stored.nearest(query, 5, lambda found: found["n"] >= 801)
+    assert sent == [("index", 18)]
+
+
+@contextmanager
+def searches(engine: Engine) -> Iterator[list[tuple[str, int]]]:
+    """How each statement that makes hits looks for vectors, and for how many."""
+    sent: list[tuple[str, int]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
+        if "nearest AS MATERIALIZED" in statement:
+            sent.append(("index" if "e.id >= " in statement else "rows", parameters["wanted"]))
+
+    event.listen(engine, "before_cursor_execute", note)
+    yield sent
+    event.remove(engine, "before_cursor_execute", note)
+
+
 def test_the_neighbours_of_a_message_leave_it_out(stored: Stored, chosen: Settings) -> None:
     ids = stored.add(400)
     rest(chosen, stored.engine)
@@ -127,6 +182,72 @@ def test_a_long_message_is_one_hit(stored: Stored, chosen: Settings) -> None:
     hits = stored.search(query)
     assert hits[0] == ids[0]
     assert len(set(hits) & set(stored.nearest(query))) >= 9
+
+
+def test_long_messages_are_looked_for_along_the_index(
+    stored: Stored, chosen: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = stored.add(400)
+    run(
+        stored.engine,
+        """
+        INSERT INTO message_embeddings (message_id, passage_number, passage_start, passage_end, content_hash, model,
+            embedding)
+        SELECT message_id, n, 0, 4, content_hash, model, embedding FROM message_embeddings, generate_series(1, 40) AS n
+        """,
+    )
+    rest(chosen, stored.engine)
+    query = stored.vectors[ids[0]]
+    for reach, expected in (
+        (vector_search.REACH, [("index", 28), ("index", 112), ("index", 448)]),
+        (100, [("index", 28), ("rows", 112), ("rows", 448)]),
+    ):
+        monkeypatch.setattr(vector_search, "REACH", reach)
+        with searches(stored.engine) as sent:
+            assert len(set(stored.search(query)) & set(stored.nearest(query))) >= 9
+        assert sent == expected
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_behind_vectors_that_count_no_more_the_others_are_found(
+    stored: Stored, chosen: Settings, indexed: bool
+) -> None:
+    """Such as a worker leaves behind that has compared the text just before an edit was committed."""
+    ids = stored.add(400)
+    if indexed:
+        rest(chosen, stored.engine)
+    query = stored.vectors.pop(ids[0])
+    run(
+        stored.engine,
+        """
+        INSERT INTO message_embeddings (message_id, passage_number, passage_start, passage_end, content_hash, model,
+            embedding)
+        SELECT message_id, n, 0, 4, md5('the old text')::uuid, model, embedding
+        FROM message_embeddings, generate_series(1, 40) AS n WHERE message_id = CAST(:id AS uuid)
+        """,
+        id=ids[0],
+    )
+    run(
+        stored.engine,
+        "DELETE FROM message_embeddings WHERE message_id = CAST(:id AS uuid) AND passage_number = 0",
+        id=ids[0],
+    )
+    assert stored.search(query) == stored.nearest(query)
+
+
+def test_a_part_of_which_little_is_left_is_read_without_its_index(stored: Stored, chosen: Settings) -> None:
+    """Before that is counted, too."""
+    ids = stored.add(400)
+    rest(chosen, stored.engine)
+    stored.add(100)
+    stored.delete(ids[:390])
+    query = stored.vectors[ids[395]]
+    run(stored.engine, "UPDATE vector_index_parts SET live_rows = 400")
+    assert stored.search(query, 10) == stored.nearest(query, 10)
+    run(stored.engine, "UPDATE vector_index_parts SET live_rows = 10")
+    with searches(stored.engine) as sent:
+        assert stored.search(query, 10) == stored.nearest(query, 10)
+    assert sent == [("rows", 28)]
 
 
 def test_a_deleted_message_is_gone_and_an_edited_one_is_found_by_its_new_text(stored: Stored, chosen: Settings) -> None:
