@@ -21,15 +21,56 @@ RETIRE_SECONDS = 5.0
 COUNT_SECONDS = 60.0
 # A model that has one of so many newest vectors is being written.
 NEWEST = 200
+ABOVE_ALL_IDS = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model whose vectors want an index."""
+    """A model whose vectors want an index. None of them has an id below `first_id`."""
 
     name: str
     dimensions: int
     active: bool
+    first_id: int = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the catalogue, and what is in disorder about it. `wanted`: its model is the active one, or the one that
+    is coming. `counted_seconds` since its rows were counted."""
+
+    part: Part
+    model: str
+    state: str
+    has_index: bool
+    wanted: bool
+    counted_seconds: float
+
+    @property
+    def is_built(self) -> bool:
+        """Whether only its builder died."""
+        return self.state == "building" and self.has_index
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its build came to nothing, or no search asks for it any more."""
+        if self.state == "retired":
+            return self.part.age_seconds >= RETIRE_SECONDS
+        return self.state == "building" and not self.has_index
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its index was dropped by somebody, or is damaged."""
+        return self.state == "ready" and not self.has_index
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to find in it, now or later. The set of a model that is coming is not whole yet."""
+        return self.state == "ready" and not self.part.live_rows and not self.wanted
+
+    @property
+    def is_counted(self) -> bool:
+        return self.state != "ready" or self.counted_seconds < COUNT_SECONDS
 
 
 def models(connection: Connection, settings: Settings) -> list[Model]:
@@ -39,7 +80,7 @@ def models(connection: Connection, settings: Settings) -> list[Model]:
         return []
     rows = connection.execute(
         text("""
-            SELECT name, dimensions, active FROM embedding_models
+            SELECT name, dimensions, active, first_id FROM embedding_models
             WHERE dimensions <= :most AND (active OR name IN (
                 SELECT followed_by FROM embedding_models WHERE active UNION ALL
                 SELECT model FROM (SELECT model FROM message_embeddings ORDER BY id DESC LIMIT :newest) AS newest))
@@ -52,31 +93,45 @@ def models(connection: Connection, settings: Settings) -> list[Model]:
 
 
 def situation(connection: Connection, model: Model, limits: Limits) -> Situation:
-    """How the index of a model stands. Cheap: the open part is counted up to three times its sealing size, and above
-    that its size is taken from its ids."""
-    rows = connection.execute(
-        text("""
-            SELECT id, from_id, to_id, built_rows, live_rows, build_seconds,
-                extract(epoch FROM clock_timestamp() - changed_at)::double precision
-            FROM vector_index_parts WHERE model = :model AND state = 'ready' ORDER BY from_id
-        """),
-        {"model": model.name},
-    )
-    parts = [Part(*row) for row in rows]
+    """How the index of a model stands. Cheap: what has no index is counted up to three times the sealing size, and
+    above that its size is taken from its ids. A part whose index is lost is none: its range is a gap, or open."""
+    parts = [
+        entry.part
+        for entry in catalogue(connection)
+        if (entry.model, entry.state) == (model.name, "ready") and entry.has_index
+    ]
+    parts.sort(key=lambda part: part.from_id)
     start = parts[-1].to_id if parts else 1
     most = 3 * limits.seal_rows
+    own, span, next_id = size(connection, model, start, ABOVE_ALL_IDS, most)
+    gaps = [
+        Range(from_id, to_id, size(connection, model, from_id, to_id, most)[0])
+        for from_id, to_id in index_plan.holes(parts)
+    ]
+    # A search of the active model has to pass the vectors of others, too, where there is no index.
+    gaps = [gap for gap in gaps if gap.rows or model.active]
+    return Situation(parts, own, span, next_id, model.active, model.first_id, gaps)
+
+
+def size(connection: Connection, model: Model, from_id: int, to_id: int, most: int) -> tuple[int, int, int]:
+    """The vectors of a model in a range of ids, those of any model there, and the id after the last. Above `most` the
+    numbers are taken from the ids: the model's own as dense as the newest, from its first id on."""
+    begin = max(from_id, model.first_id)
     # OFFSET 0: the planner counts the newest ones by their ids, whatever it knows of the models.
-    own, span, newest = connection.execute(
+    own, near, span, newest = connection.execute(
         text("""
-            SELECT count(*) FILTER (WHERE model = :model), count(*), coalesce(max(id), :from - 1)
-            FROM (SELECT id, model FROM message_embeddings WHERE id >= :from ORDER BY id DESC LIMIT :most OFFSET 0) AS e
+            SELECT count(*) FILTER (WHERE model = :model), count(*) FILTER (WHERE id >= :begin), count(*),
+                coalesce(max(id), :from - 1)
+            FROM (SELECT id, model FROM message_embeddings WHERE id >= :from AND id < :to
+                  ORDER BY id DESC LIMIT :most OFFSET 0) AS e
         """),
-        {"model": model.name, "from": start, "most": most},
+        {"model": model.name, "begin": begin, "from": from_id, "to": to_id, "most": most},
     ).one()
+    if near >= most:
+        own = own * (newest + 1 - begin) // near
     if span >= most:
-        ids = newest + 1 - start
-        own, span = own * ids // span, ids
-    return Situation(parts, own, span, newest + 1, model.active)
+        span = newest + 1 - from_id
+    return own, span, newest + 1
 
 
 def is_building(connection: Connection) -> bool:
@@ -98,32 +153,22 @@ def under_way(connection: Connection) -> tuple[Model, Range, float] | None:
     """The build that the catalogue shows: its model, range, and seconds since it began."""
     row = connection.execute(
         text("""
-            SELECT p.model, coalesce(m.dimensions, 0), coalesce(m.active, FALSE), p.from_id, p.to_id, p.live_rows,
+            SELECT p.model, coalesce(m.dimensions, 0), coalesce(m.active, FALSE), coalesce(m.first_id, 1),
+                p.from_id, p.to_id, p.live_rows,
                 extract(epoch FROM clock_timestamp() - p.started_at)::double precision
             FROM vector_index_parts p LEFT JOIN embedding_models m ON m.name = p.model
             WHERE p.state = 'building' ORDER BY p.id DESC LIMIT 1
         """)
     ).one_or_none()
-    return (Model(row[0], row[1], row[2]), Range(row[3], row[4], row[5]), row[6]) if row else None
+    return (Model(*row[:4]), Range(*row[4:7]), row[7]) if row else None
 
 
 def disorder(connection: Connection) -> bool:
     """Whether the builder has something to put in order: what another one left behind, indexes whose time is over,
     parts whose index is gone, counts that are old."""
-    return bool(
-        connection.execute(
-            text("""
-                SELECT EXISTS (
-                    SELECT FROM vector_index_parts p LEFT JOIN embedding_models m ON m.name = p.model
-                    WHERE p.state = 'building'
-                        OR p.state = 'retired' AND p.changed_at < clock_timestamp() - make_interval(secs => :retired)
-                        OR p.state = 'ready' AND (p.counted_at < clock_timestamp() - make_interval(secs => :counted)
-                            OR p.live_rows = 0 AND m.active IS NOT TRUE
-                            OR NOT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-                                           WHERE c.relname = :name || p.id AND i.indisvalid)))
-            """),
-            {"retired": RETIRE_SECONDS, "counted": COUNT_SECONDS, "name": NAME},
-        ).scalar_one()
+    return any(
+        entry.is_built or entry.is_over or entry.is_lost or entry.is_empty or not entry.is_counted
+        for entry in catalogue(connection)
     )
 
 
@@ -142,7 +187,11 @@ def status(connection: Connection, settings: Settings) -> dict[str, Any]:
     """What GET /status says of the index of the active model; api.schemas.Index describes the fields."""
     found = next((model for model in models(connection, settings) if model.active), None)
     if found is None:
-        vectors = connection.execute(text("SELECT count(*) FROM message_embeddings")).scalar_one()
+        vectors = connection.execute(
+            text("""
+                SELECT count(*) FROM message_embeddings WHERE model = (SELECT name FROM embedding_models WHERE active)
+            """)
+        ).scalar_one()
         return {"kind": "exact", "vectors": vectors, "indexed": 0, "open": vectors, "unindexed": 0} | {
             "settled": True,
             "parts": [],
@@ -151,7 +200,8 @@ def status(connection: Connection, settings: Settings) -> dict[str, Any]:
     limits = Limits.of(settings, found.dimensions)
     now = situation(connection, found, limits)
     # Counted now, or the sum would lag behind what has been deleted.
-    open_rows = count(connection, found.name, now.open_from, now.next_id)
+    without = [(now.open_from, now.next_id), *((gap.from_id, gap.to_id) for gap in now.gaps)]
+    open_rows = sum(count(connection, found.name, from_id, to_id) for from_id, to_id in without)
     indexed = sum(part.live_rows for part in now.parts)
     building = building_now(connection, found.name)
     settled = building is None and index_plan.is_settled(now, limits)
@@ -189,28 +239,21 @@ def building_now(connection: Connection, model: str) -> dict[str, Any] | None:
     }
 
 
-def catalogue(connection: Connection) -> list[tuple[Part, str, str]]:
-    """All parts, whatever their state: (part, model, state)."""
+def catalogue(connection: Connection) -> list[Entry]:
+    """All parts, whatever their state."""
     rows = connection.execute(
         text("""
             SELECT id, from_id, to_id, built_rows, live_rows, build_seconds,
-                extract(epoch FROM clock_timestamp() - changed_at)::double precision, model, state
-            FROM vector_index_parts ORDER BY id
-        """)
+                extract(epoch FROM clock_timestamp() - changed_at)::double precision, p.model, p.state,
+                EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+                        WHERE c.relname = :name || p.id AND i.indisvalid AND i.indisready),
+                EXISTS (SELECT FROM embedding_models m WHERE m.active AND p.model IN (m.name, m.followed_by)),
+                extract(epoch FROM clock_timestamp() - counted_at)::double precision
+            FROM vector_index_parts p ORDER BY id
+        """),
+        {"name": NAME},
     )
-    return [(Part(*row[:7]), row[7], row[8]) for row in rows]
-
-
-def index_is_valid(connection: Connection, part: int) -> bool:
-    return bool(
-        connection.execute(
-            text("""
-                SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-                               WHERE c.relname = :name AND i.indisvalid AND i.indisready)
-            """),
-            {"name": f"{NAME}{part}"},
-        ).scalar_one()
-    )
+    return [Entry(Part(*row[:7]), *row[7:]) for row in rows]
 
 
 def count(connection: Connection, model: str, from_id: int, to_id: int) -> int:

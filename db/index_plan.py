@@ -2,7 +2,7 @@
 database; db.vector_index does, and carries out what is decided.
 
 Vectors have ascending ids. A part is a range of ids with an HNSW index of its own; what lies above the last part is
-open, and scanned exactly.
+open, and scanned exactly. So is a gap, the range of a part whose index was lost, until it is built again.
 """
 
 from collections.abc import Sequence
@@ -78,7 +78,7 @@ class Situation:
     """One model's index. `parts` are in the order of their ids and do not overlap.
 
     `open_rows` are the model's own vectors above the last part, `open_span` those of any model there, which a scan has
-    to pass; `next_id` is above every id so far.
+    to pass; `next_id` is above every id so far. No vector of the model has an id below `first_id`.
     """
 
     parts: Sequence[Part]
@@ -86,6 +86,8 @@ class Situation:
     open_span: int
     next_id: int
     active: bool = True
+    first_id: int = 1
+    gaps: Sequence[Range] = ()
 
     @property
     def open_from(self) -> int:
@@ -93,7 +95,7 @@ class Situation:
 
     @property
     def rows(self) -> int:
-        return self.open_rows + sum(part.live_rows for part in self.parts)
+        return self.open_rows + sum(part.live_rows for part in self.parts) + sum(gap.rows for gap in self.gaps)
 
     @property
     def build_rate(self) -> float:
@@ -108,12 +110,17 @@ def due(now: Situation, limits: Limits, rate: float, quiet_seconds: float) -> Ra
     did."""
     if quiet_seconds >= QUIET_SECONDS:
         return tidy(now, limits, patient=True)
-    return seal(now, limits, rate) or merge(now, limits, rate)
+    return seal(now, limits, rate) or fill(now, limits, rate) or merge(now, limits, rate)
 
 
 def is_settled(now: Situation, limits: Limits) -> bool:
     """Whether nothing would be left to do if no vector came any more."""
     return tidy(now, limits, patient=False) is None
+
+
+def is_quick(now: Situation, limits: Limits) -> bool:
+    """Whether a search would be as fast as it can be while vectors come in slowly: nothing has to be indexed."""
+    return seal(now, limits, 0.0) is None and fill(now, limits, 0.0) is None
 
 
 def seal(now: Situation, limits: Limits, rate: float) -> Range | None:
@@ -124,15 +131,30 @@ def seal(now: Situation, limits: Limits, rate: float) -> Range | None:
         enough *= LOST_RACE_SEALS if rate > LOST_RACE * now.build_rate else BURST_SEALS
     if open_size < enough:
         return None
-    return first_rows(Range(now.open_from, now.next_id, now.open_rows), limits)
+    return first_rows(Range(now.open_from, now.next_id, now.open_rows), limits, now.first_id)
 
 
-def first_rows(whole: Range, limits: Limits) -> Range:
-    """As much of an open range as fits one build, by the density of its ids."""
+def fill(now: Situation, limits: Limits, rate: float) -> Range | None:
+    """The first gap. A burst has the cores for itself; a table below the sealing size needs no index."""
+    if not now.gaps or rate > BURST_ROWS_PER_SECOND or now.rows < limits.seal_rows:
+        return None
+    return first_rows(now.gaps[0], limits, now.first_id)
+
+
+def first_rows(whole: Range, limits: Limits, first_id: int) -> Range:
+    """As much of a range without an index as fits one build, by the density of its ids. It begins where the range does,
+    for a search scans whatever lies below the first part, but its vectors begin at `first_id`."""
     if whole.rows <= limits.part_rows:
         return whole
-    ids = max(1, (whole.to_id - whole.from_id) * limits.part_rows // whole.rows)
-    return Range(whole.from_id, whole.from_id + ids, limits.part_rows)
+    begin = max(whole.from_id, min(first_id, whole.to_id))
+    ids = max(1, (whole.to_id - begin) * limits.part_rows // whole.rows)
+    return Range(whole.from_id, min(begin + ids, whole.to_id), limits.part_rows)
+
+
+def holes(parts: Sequence[Part]) -> list[tuple[int, int]]:
+    """The ranges [from, to) that lie below the first part and between two of them."""
+    ends = [1, *(part.to_id for part in parts)]
+    return [(end, part.from_id) for end, part in zip(ends, parts, strict=False) if end < part.from_id]
 
 
 def merge(now: Situation, limits: Limits, rate: float) -> Range | None:
@@ -182,8 +204,12 @@ def tidy(now: Situation, limits: Limits, *, patient: bool) -> Range | None:
     waiting = Range(now.open_from, now.next_id, now.open_rows)
     # Alone: what does not fit one build, and a range of vectors that are mostly another model's.
     if now.open_rows > limits.part_rows or now.open_span >= max(limits.seal_rows, 2 * now.open_rows):
-        return first_rows(waiting, limits)
+        return first_rows(waiting, limits, now.first_id)
+    for gap in now.gaps:
+        if gap.rows > limits.part_rows:
+            return first_rows(gap, limits, now.first_id)
     pieces = [Range(part.from_id, part.to_id, part.live_rows) for part in now.parts]
+    pieces = sorted([*pieces, *now.gaps], key=lambda piece: piece.from_id)
     if now.open_rows:
         pieces.append(waiting)
     for group in groups(pieces, limits.part_rows):
@@ -208,8 +234,8 @@ def worth(now: Situation, limits: Limits, group: Sequence[Range], whole: Range, 
     """Whether a group is to be built (again): not one part as it is, and not for little."""
     built = [part for part in now.parts if whole.from_id <= part.from_id < whole.to_id]
     waiting = group[-1].rows if group[-1].from_id == now.open_from else 0
-    if not built:
-        return True  # open only, of a table that deserves an index
+    if not built or any(whole.from_id <= gap.from_id < whole.to_id for gap in now.gaps):
+        return True  # what has no index, of a table that deserves one
     if len(built) == 1 and waiting < RESTING_SHARE * limits.seal_rows and not is_shrunk(built[0]):
         return False
     outside = whole.rows - max(part.live_rows for part in built)
@@ -225,9 +251,9 @@ def is_shrunk(part: Part) -> bool:
     return part.live_rows < part.built_rows / 2
 
 
-def is_useless(parts: Sequence[Part], open_rows: int, limits: Limits) -> bool:
+def is_useless(now: Situation, limits: Limits) -> bool:
     """Whether so little is left that an exact scan does without any index."""
-    return bool(parts) and open_rows + sum(part.live_rows for part in parts) < limits.seal_rows / 2
+    return bool(now.parts) and now.rows < limits.seal_rows / 2
 
 
 def gives_way(now: Situation, limits: Limits, rate: float, building: Range, elapsed: float) -> bool:

@@ -85,6 +85,7 @@ class EmbeddingModel(Base):
     instead_of: Mapped[list[object]] = mapped_column(JSONB, server_default="[]")  # settings that it has replaced
     followed_by: Mapped[str | None] = mapped_column(Text)  # the model whose vectors are made too, of the active row
     follow_now: Mapped[bool] = mapped_column(server_default=text("false"))
+    first_id: Mapped[int] = mapped_column(BigInteger, server_default="1")  # none of its vectors has a lower id
     __table_args__ = (Index("embedding_models_one_active", "active", unique=True, postgresql_where=text("active")),)
 
 

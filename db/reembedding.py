@@ -111,9 +111,10 @@ def start(connection: Connection, name: str, dimensions: int, settings: Mapping[
         raise Refused(described(waited_for(connection)))
     connection.execute(
         text("""
-            INSERT INTO embedding_models (name, dimensions, settings) VALUES (:name, :dimensions, :settings ::jsonb)
+            INSERT INTO embedding_models (name, dimensions, settings, first_id)
+            SELECT :name, :dimensions, :settings ::jsonb, coalesce(max(id), 0) + 1 FROM message_embeddings
             ON CONFLICT (name) DO UPDATE SET dimensions = excluded.dimensions, settings = excluded.settings,
-                created_at = excluded.created_at
+                created_at = excluded.created_at, first_id = excluded.first_id
         """),
         {"name": name, "dimensions": dimensions, "settings": json.dumps(settings)},
     )

@@ -124,7 +124,7 @@ def is_indexed(connection: Connection, model: str, settings: Settings) -> bool:
     if found is None:
         return True  # no index is wanted, or none is possible for so many dimensions
     limits = index_plan.Limits.of(settings, found.dimensions)
-    return index_plan.seal(index_catalogue.situation(connection, found, limits), limits, 0.0) is None
+    return index_plan.is_quick(index_catalogue.situation(connection, found, limits), limits)
 
 
 def set_closing(connection: Connection, *, closing: bool) -> None:

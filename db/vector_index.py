@@ -17,7 +17,7 @@ from psycopg2 import errorcodes
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from db import index_catalogue, index_plan, session, text_index
+from db import index_plan, session, text_index
 from db.index_catalogue import (
     BUILDER_LOCK,
     NAME,
@@ -26,7 +26,6 @@ from db.index_catalogue import (
     count,
     disorder,
     has_parts,
-    index_is_valid,
     models,
     situation,
     under_way,
@@ -126,14 +125,29 @@ def builder(settings: Settings) -> Iterator[Connection | None]:
 
 def put_in_order(connection: Connection, settings: Settings) -> None:
     """Forgets what nobody needs any more and counts the parts again. For the builder only."""
-    for part, model, state in catalogue(connection):
-        if state == "building" and index_is_valid(connection, part.id):
-            finish(connection, part.id, model, Range(part.from_id, part.to_id, 0))  # only its builder died
-        elif state == "building" or (state == "retired" and part.age_seconds >= index_catalogue.RETIRE_SECONDS):
+    for entry in catalogue(connection):
+        part = entry.part
+        if entry.is_built:
+            finish(connection, part.id, entry.model, Range(part.from_id, part.to_id, 0))
+        elif entry.is_over:
             drop(connection, part.id)
-        elif state == "ready" and not index_is_valid(connection, part.id):
+        elif entry.is_lost:  # its range is a gap then, or open: what has no index gets one
             log.warning("the index of the vectors %d to %d is gone", part.from_id, part.to_id)
             drop(connection, part.id)
+    drop_strays(connection)
+    recount(connection)
+    if settings.vector_index == "off":
+        retire(connection, [entry.part.id for entry in catalogue(connection) if entry.state == "ready"])
+    retire(connection, [entry.part.id for entry in catalogue(connection) if entry.is_empty])
+    for each in models(connection, settings):
+        limits = Limits.of(settings, each.dimensions)
+        now = situation(connection, each, limits)
+        if index_plan.is_useless(now, limits):
+            retire(connection, [part.id for part in now.parts])
+
+
+def drop_strays(connection: Connection) -> None:
+    """Drops the indexes that are named like those of parts, and are of none."""
     for name in connection.execute(
         text("""
             SELECT c.relname FROM pg_class c WHERE c.relkind = 'i' AND starts_with(c.relname, :name)
@@ -143,23 +157,16 @@ def put_in_order(connection: Connection, settings: Settings) -> None:
     ).scalars():
         quoted = connection.dialect.identifier_preparer.quote_identifier(name)  # somebody may have renamed it
         connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {quoted}")
-    for part, model, state in catalogue(connection):
-        if state == "ready":
-            live = count(connection, model, part.from_id, part.to_id)
+
+
+def recount(connection: Connection) -> None:
+    for entry in catalogue(connection):
+        if entry.state == "ready":
+            live = count(connection, entry.model, entry.part.from_id, entry.part.to_id)
             connection.execute(
                 text("UPDATE vector_index_parts SET live_rows = :rows, counted_at = clock_timestamp() WHERE id = :id"),
-                {"rows": live, "id": part.id},
+                {"rows": live, "id": entry.part.id},
             )
-            active = connection.execute(
-                text("SELECT active FROM embedding_models WHERE name = :name"), {"name": model}
-            ).scalar_one_or_none()
-            if (not live and not active) or settings.vector_index == "off":
-                retire(connection, [part.id])
-    for each in models(connection, settings):
-        limits = Limits.of(settings, each.dimensions)
-        now = situation(connection, each, limits)
-        if index_plan.is_useless(now.parts, now.open_rows, limits):
-            retire(connection, [part.id for part in now.parts])
 
 
 def drop(connection: Connection, part: int) -> None:

@@ -299,3 +299,27 @@ def test_a_start_does_not_wait_for_a_password_that_is_wrong(settings: Settings, 
     part = plan.local_part(replace(settings, database_password="another one"), "postgres")
     with pytest.raises(Unhealthy, match=r"cannot be used: .* authentication failed .*keep the DATABASE_PASSWORD"):
         part.wait_until_healthy(60)
+
+
+@pytest.mark.parametrize(("vectors", "begins"), [(2, 4), (0, 4)])
+def test_a_change_that_is_under_way_learns_where_its_vectors_begin(
+    empty_database: Settings, vectors: int, begins: int
+) -> None:
+    schema.upgrade(empty_database, "0010")
+    with connected(empty_database) as connection:
+        connection.execute(text("INSERT INTO embedding_models (name, dimensions) VALUES ('old', 3), ('new', 3)"))
+        connection.execute(text("INSERT INTO reembedding (state, model) VALUES ('running', 'new')"))
+        for model, count in (("old", 3), ("new", vectors)):
+            connection.execute(
+                text("""
+                    INSERT INTO message_embeddings
+                        (message_id, passage_start, passage_end, content_hash, model, embedding)
+                    SELECT gen_random_uuid(), 0, 1, gen_random_uuid(), :model, '[1,2,3]'
+                    FROM generate_series(1, :count)
+                """),
+                {"model": model, "count": count},
+            )
+    schema.upgrade(empty_database, "0011")
+    with connected(empty_database) as connection:
+        found = connection.execute(text("SELECT name, first_id FROM embedding_models ORDER BY name")).all()
+    assert [tuple(row) for row in found] == [("new", begins), ("old", 1)]

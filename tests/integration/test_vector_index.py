@@ -1,17 +1,31 @@
 """The index behind the writer on a real PostgreSQL: searches are right in each of its states, and in between."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from sqlalchemy import Engine, text
 
-from db import index_catalogue, reembedding, vector_index, vector_search
+from db import index_catalogue, index_plan, reembedding, second_set, vector_index, vector_search
 from settings import Settings
 from tests.parts import eventually
 from tests.samples import ask, meanwhile, run
 from tests.vectors import AT_REST, DIMENSIONS, MODEL, Stored, indexes, plan, ranges, rest, seal, status
+
+SECOND = "second-16"
+
+
+def fill(engine: Engine, model: str, count: int) -> None:
+    """Vectors without messages."""
+    query = """
+        INSERT INTO message_embeddings (message_id, passage_start, passage_end, content_hash, model, embedding)
+        SELECT gen_random_uuid(), 0, 1, gen_random_uuid(), :model,
+            (SELECT array_agg(random() + 0 * (n + number)) FROM generate_series(1, 16) AS n)::real[]::halfvec
+        FROM generate_series(1, :count) AS number
+    """
+    run(engine, query, model=model, count=count)
 
 
 @pytest.fixture
@@ -153,6 +167,42 @@ def test_a_part_whose_index_somebody_dropped_is_slower_and_not_wrong(stored: Sto
     assert ranges(stored.engine) == [(1, 301)]
 
 
+@pytest.fixture
+def small(chosen: Settings) -> Settings:
+    """A part holds 1,323 vectors at most."""
+    return replace(chosen, index_memory_mb=1)
+
+
+@pytest.mark.parametrize("look", [seal, lambda small: vector_index.tend(small, 0.0, AT_REST)])
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_part_whose_index_is_lost_is_built_again_though_others_follow(
+    stored: Stored, small: Settings, lost: int, look: Callable[[Settings], int | None]
+) -> None:
+    fill(stored.engine, MODEL, 3_000)
+    rest(small, stored.engine)
+    before = ranges(stored.engine)
+    assert before == [(1, 1_324), (1_324, 2_647), (2_647, 3_001)]
+    parts = ask(stored.engine, "SELECT id FROM vector_index_parts WHERE state = 'ready' ORDER BY from_id")
+    run(stored.engine, f"DROP INDEX {index_catalogue.NAME}{parts[lost]['id']}")
+    found = status(small, stored.engine)
+    assert (found["vectors"], found["indexed"], found["open"], found["unindexed"]) == (3_000, 1_677, 1_323, 1_323)
+    assert not found["settled"]
+    eventually(lambda: look(small) is not None)
+    assert ranges(stored.engine) == before
+    found = status(small, stored.engine)
+    assert (found["indexed"], found["unindexed"], found["settled"]) == (3_000, 0, True)
+
+
+def test_a_gap_of_long_ago_is_filled(stored: Stored, small: Settings) -> None:
+    fill(stored.engine, MODEL, 3_000)
+    rest(small, stored.engine)
+    before = ranges(stored.engine)
+    run(stored.engine, "DELETE FROM vector_index_parts WHERE from_id = 1324")
+    assert status(small, stored.engine)["unindexed"] == 1_323
+    rest(small, stored.engine)
+    assert ranges(stored.engine) == before
+
+
 @pytest.mark.parametrize("name", ["an old one", "OLD", "100%", 'with "quotes"'])
 def test_an_index_that_somebody_renamed_does_not_stand_in_the_way(stored: Stored, chosen: Settings, name: str) -> None:
     stored.add(300)
@@ -199,14 +249,72 @@ def test_the_parts_of_a_model_that_is_no_more_are_dropped(
 def test_a_set_that_is_being_deleted_gets_no_index(stored: Stored, chosen: Settings) -> None:
     """Its vectors may be the newest."""
     with stored.engine.begin() as connection:
-        reembedding.start(connection, "second-16", DIMENSIONS, {})
-    query = """
-        INSERT INTO message_embeddings (message_id, passage_start, passage_end, content_hash, model, embedding)
-        SELECT gen_random_uuid(), 0, 1, gen_random_uuid(), 'second-16', array_fill(1, ARRAY[16])::halfvec
-        FROM generate_series(1, 300)
-    """
-    run(stored.engine, query)
+        reembedding.start(connection, SECOND, DIMENSIONS, {})
+    fill(stored.engine, SECOND, 300)
     with stored.engine.begin() as connection:
-        assert [model.name for model in index_catalogue.models(connection, chosen)] == [MODEL, "second-16"]
+        assert [model.name for model in index_catalogue.models(connection, chosen)] == [MODEL, SECOND]
         reembedding.undo(connection)
         assert [model.name for model in index_catalogue.models(connection, chosen)] == [MODEL]
+
+
+def test_the_index_of_a_second_set_begins_where_its_vectors_do(stored: Stored, small: Settings) -> None:
+    """They are few beside those of the active model, and most of the newest."""
+    fill(stored.engine, MODEL, 5_000)
+    with stored.engine.begin() as connection:
+        reembedding.start(connection, SECOND, DIMENSIONS, {})
+    fill(stored.engine, SECOND, 2_000)
+    assert parts_of_second(stored, small, looks=6) == [(1, 6_324, 1_323), (6_324, 7_001, 677)]
+    with stored.engine.connect() as connection:
+        assert second_set.is_indexed(connection, SECOND, small)
+        (second,) = (each for each in index_catalogue.models(connection, small) if each.name == SECOND)
+        now = index_catalogue.situation(connection, second, index_plan.Limits.of(small, DIMENSIONS))
+        assert (now.open_rows, now.rows) == (0, 2_000)
+
+
+def test_an_empty_part_of_a_set_that_is_coming_is_kept(
+    stored: Stored, small: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_catalogue, "COUNT_SECONDS", 0.0)
+    fill(stored.engine, MODEL, 3_000)
+    with stored.engine.begin() as connection:
+        reembedding.start(connection, SECOND, DIMENSIONS, {})
+    fill(stored.engine, SECOND, 500)
+    run(stored.engine, "UPDATE embedding_models SET first_id = 1")  # as before it was known
+    assert parts_of_second(stored, small, looks=8)[-1][1] == 3_501
+    with stored.engine.begin() as connection:
+        assert second_set.is_indexed(connection, SECOND, small)
+        reembedding.stop(connection)
+    run(stored.engine, "DELETE FROM message_embeddings WHERE model = :model", model=SECOND)
+    assert parts_of_second(stored, small, looks=2) == []
+
+
+def parts_of_second(stored: Stored, small: Settings, looks: int) -> list[tuple[int, int, int]]:
+    """What of the second set is indexed after so many looks while texts come in slowly: ranges and their vectors."""
+    for _ in range(looks):
+        eventually(lambda: not is_building(stored.engine))
+        seal(small)
+    query = """
+        SELECT from_id, to_id, live_rows FROM vector_index_parts WHERE model = :model AND state = 'ready'
+        ORDER BY from_id
+    """
+    return [tuple(row.values()) for row in ask(stored.engine, query, model=SECOND)]
+
+
+def is_building(engine: Engine) -> bool:
+    """The session of the builder before may not have ended yet."""
+    with engine.connect() as connection:
+        return index_catalogue.is_building(connection)
+
+
+@pytest.mark.parametrize("kind", ["off", "too many dimensions"])
+def test_the_status_counts_the_active_model_only_where_no_index_is_wanted(
+    stored: Stored, chosen: Settings, kind: str
+) -> None:
+    fill(stored.engine, MODEL, 3)
+    fill(stored.engine, SECOND, 7)
+    if kind == "off":
+        chosen = replace(chosen, vector_index="off")
+    else:
+        run(stored.engine, "UPDATE embedding_models SET dimensions = :many", many=index_catalogue.MAX_DIMENSIONS + 1)
+    found = status(chosen, stored.engine)
+    assert (found["vectors"], found["open"]) == (3, 3)

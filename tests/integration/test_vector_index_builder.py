@@ -121,11 +121,12 @@ def test_a_merge_is_broken_off_when_too_much_comes_in(
     with stored.engine.connect() as connection:
         assert not vector_index.give_way(connection, chosen, 5_000.0), "the open part has to be sealed"
     # The same range, as if a part had been there: then it is a merge, of so many rows that it takes long.
-    run(
+    (part,) = ask(
         stored.engine,
-        "INSERT INTO vector_index_parts (model, from_id, to_id, state) VALUES (:model, 1, 200, 'ready')",
+        "INSERT INTO vector_index_parts (model, from_id, to_id, state) VALUES (:model, 1, 200, 'ready') RETURNING id",
         model=MODEL,
     )
+    run(stored.engine, f"CREATE INDEX {index_catalogue.NAME}{part['id']} ON vector_index_parts (id)")
     run(stored.engine, "UPDATE vector_index_parts SET live_rows = 1000000 WHERE state = 'building'")
     with stored.engine.begin() as connection:
         assert vector_index.give_way(connection, chosen, 5_000.0)

@@ -12,6 +12,7 @@ from db.index_plan import (
     Situation,
     due,
     gives_way,
+    is_quick,
     is_settled,
     is_useless,
 )
@@ -139,9 +140,40 @@ def test_a_part_that_has_lost_half_its_rows_is_built_again() -> None:
 
 def test_what_is_left_of_a_table_needs_no_index() -> None:
     part = Part(1, 1, 10_001, built_rows=10_000, live_rows=200)
-    assert is_useless([part], 299, LIMITS)
-    assert not is_useless([part], 300, LIMITS)
-    assert not is_useless([], 0, LIMITS)
+    assert is_useless(Situation([part], 299, 299, 10_300), LIMITS)
+    assert not is_useless(Situation([part], 300, 300, 10_301), LIMITS)
+    assert not is_useless(Situation([], 0, 0, 1), LIMITS)
+
+
+def test_a_first_part_ends_where_the_model_has_so_many_vectors() -> None:
+    """A second set begins far above the first one; below its first part nothing is left for searches to scan."""
+    now = Situation([], 60_000, 1_060_000, 1_060_001, active=False, first_id=1_000_001)
+    assert due(now, LIMITS, MODEL, BUSY) == due(now, LIMITS, NOBODY, QUIET) == Range(1, 1_030_001, 30_000)
+
+
+def with_gap(rows: int, *sizes: int) -> Situation:
+    """The first range is a gap, and parts follow."""
+    whole = situation(rows, *sizes)
+    return replace(whole, parts=whole.parts[1:], gaps=[Range(1, rows + 1, rows)])
+
+
+def test_a_gap_is_filled() -> None:
+    now = with_gap(20_000, 25_000, 1_000)
+    assert due(now, LIMITS, MODEL, BUSY) == due(now, LIMITS, NOBODY, QUIET) == Range(1, 20_001, 20_000)
+    assert not is_settled(now, LIMITS)
+    assert not is_quick(now, LIMITS)
+    assert due(now, LIMITS, BURST, BUSY) is None
+    assert due(with_gap(100, 899), LIMITS, MODEL, BUSY) is None, "a small table has no index"
+
+
+def test_a_gap_that_does_not_fit_one_build_is_filled_in_pieces() -> None:
+    now = with_gap(45_000, 25_000)
+    assert due(now, LIMITS, MODEL, BUSY) == due(now, LIMITS, NOBODY, QUIET) == Range(1, 30_001, 30_000)
+
+
+def test_at_rest_a_gap_is_merged_with_its_neighbours() -> None:
+    now = with_gap(5_000, 10_000)
+    assert due(now, LIMITS, NOBODY, QUIET) == Range(1, 15_001, 15_000)
 
 
 def test_a_merge_gives_way_to_what_comes_in_and_a_seal_does_not() -> None:
