@@ -129,7 +129,7 @@ def seal(now: Situation, limits: Limits, rate: float) -> Range | None:
     enough = limits.seal_rows
     if rate > BURST_ROWS_PER_SECOND:
         enough *= LOST_RACE_SEALS if rate > LOST_RACE * now.build_rate else BURST_SEALS
-    if open_size < enough:
+    if open_size < enough or is_small(now, limits):
         return None
     return first_rows(Range(now.open_from, now.next_id, now.open_rows), limits, now.first_id)
 
@@ -253,7 +253,11 @@ def is_shrunk(part: Part) -> bool:
 
 def is_useless(now: Situation, limits: Limits) -> bool:
     """Whether so little is left that an exact scan does without any index."""
-    return bool(now.parts) and now.rows < limits.seal_rows / 2
+    return bool(now.parts) and is_small(now, limits)
+
+
+def is_small(now: Situation, limits: Limits) -> bool:
+    return now.rows < limits.seal_rows / 2
 
 
 def gives_way(now: Situation, limits: Limits, rate: float, building: Range, elapsed: float) -> bool:

@@ -145,6 +145,11 @@ def test_what_is_left_of_a_table_needs_no_index() -> None:
     assert not is_useless(Situation([], 0, 0, 1), LIMITS)
 
 
+def test_few_vectors_among_many_of_another_model_get_no_index_that_is_useless_at_once() -> None:
+    assert due(situation(open_rows=499, span=1_200), LIMITS, MODEL, BUSY) is None
+    assert due(situation(open_rows=500, span=1_200), LIMITS, MODEL, BUSY) is not None
+
+
 def test_a_first_part_ends_where_the_model_has_so_many_vectors() -> None:
     """A second set begins far above the first one; below its first part nothing is left for searches to scan."""
     now = Situation([], 60_000, 1_060_000, 1_060_001, active=False, first_id=1_000_001)
