@@ -3,60 +3,60 @@
 import re
 import unicodedata
 from base64 import b64decode
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 CONTEXT_CHARS = 120
 HIT_CHARS = 900
 SEARCHED_CHARS = 20_000
-RECORD_CHARS = 20_000
+RECORD_CHARS = 65_536  # so that a text is shown as far as the table keeps it
+PIECES = 5_000  # each is an element, and a browser lays out no hundred thousand of them
 
 # Characters that change how others look, or cannot be seen: they are shown by their code.
 HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
 PLAIN = frozenset("\n\t\u200c\u200d")  # the last two join letters and emoji in ordinary texts
+BAD_BYTE = "byte"
 
 Piece = tuple[str, str]  # text, and what it is: "", "hidden", "byte", "around", "passage" or "word"
 
 
-def record_bytes(content: Any, limit: int = RECORD_CHARS) -> list[Piece]:
-    """Bytes as text: what is no UTF-8 as \\xff, and what cannot be seen as U+202E, marked as such. At most about
-    `limit` characters."""
+def record_bytes(content: Any, limit: int = RECORD_CHARS, size: int | None = None) -> list[Piece]:
+    """Bytes as text: what is no UTF-8 as \\xff, and what cannot be seen as U+202E, marked as such; many of one kind
+    in a row are one piece. At most about `limit` characters, and "…" where the record goes on: it has `size` bytes."""
+    given = bytes(content)
+    text = given[: limit * 4].decode(errors="surrogateescape")
+    goes_on = (size or 0) > len(given) or len(given) > limit * 4
     pieces: list[Piece] = []
-    left = bytes(content)[: limit * 4]
-    while left:
-        try:
-            pieces += visible(left.decode())
+    left = limit
+    for mark, run in groupby(text, mark_of):
+        if left <= 0 or len(pieces) == PIECES:
+            goes_on = True
             break
-        except UnicodeDecodeError as error:
-            pieces += visible(left[: error.start].decode())
-            pieces.append(("".join(f"\\x{byte:02x}" for byte in left[error.start : error.end]), "byte"))
-            left = left[error.end :]
-        if sum(len(text) for text, _ in pieces) > limit:
-            break
-    return joined(pieces)
-
-
-def visible(text: str) -> list[Piece]:
-    pieces: list[Piece] = []
-    start = 0
-    for place, character in enumerate(text):
-        if unicodedata.category(character) in HIDDEN_CATEGORIES and character not in PLAIN:
-            pieces += [(text[start:place], ""), (f"U+{ord(character):04X}", "hidden")]
-            start = place + 1
-    pieces.append((text[start:], ""))
-    return [piece for piece in pieces if piece[0]]
-
-
-def joined(pieces: Sequence[Piece]) -> list[Piece]:
-    """Neighbours of one kind are one piece; hidden characters stay apart, each has its code."""
-    found: list[Piece] = []
-    for text, kind in pieces:
-        if found and found[-1][1] == kind and kind != "hidden":
-            found[-1] = (found[-1][0] + text, kind)
+        characters = "".join(run)
+        if mark == BAD_BYTE:
+            kept = characters[: left // 4 + 1]
+            shown, kind = "".join(f"\\x{ord(each) - 0xDC00:02x}" for each in kept), "byte"
+            goes_on = goes_on or len(kept) < len(characters)
+        elif mark:
+            shown, kind = mark if len(characters) == 1 else f"{mark} ×{len(characters):,}", "hidden"
         else:
-            found.append((text, kind))
-    return found
+            shown, kind = characters[:left], ""
+            goes_on = goes_on or len(characters) > left
+        pieces.append((shown, kind))
+        left -= len(shown)
+    return [*pieces, ("…", "")] if goes_on else pieces
+
+
+@lru_cache(maxsize=4096)
+def mark_of(character: str) -> str:
+    """How a character is marked: BAD_BYTE, or the code of one that cannot be seen; "" for an ordinary one."""
+    if "\udc80" <= character <= "\udcff":  # "surrogateescape"; good UTF-8 has none of them
+        return BAD_BYTE
+    hidden = unicodedata.category(character) in HIDDEN_CATEGORIES and character not in PLAIN
+    return f"U+{ord(character):04X}" if hidden else ""
 
 
 def cut(text: str, limit: int) -> str:

@@ -1,5 +1,7 @@
 """How the console shows bytes, hits, rates and freshness; no server is needed."""
 
+import time
+
 import pytest
 from flask import render_template
 
@@ -22,6 +24,8 @@ from tasks.numbers import CONSUMED, EMBEDDED, FRESHNESS, PERSISTED, Tally, field
         ("a\u202eb".encode(), [("a", ""), ("U+202E", "hidden"), ("b", "")]),
         (b"\x00\x1b", [("U+0000", "hidden"), ("U+001B", "hidden")]),
         ("👩\u200d🚀".encode(), [("👩\u200d🚀", "")]),
+        (b"a" + b"\x01" * 60_000, [("a", ""), ("U+0001 ×60,000", "hidden")]),
+        ("\ud800".encode(errors="surrogatepass"), [("\\xed\\xa0\\x80", "byte")]),
     ],
 )
 def test_bytes_are_shown_whatever_they_are(content: bytes, pieces: list[Piece]) -> None:
@@ -29,8 +33,24 @@ def test_bytes_are_shown_whatever_they_are(content: bytes, pieces: list[Piece]) 
 
 
 def test_of_many_bytes_some_are_shown() -> None:
-    assert sum(len(text) for text, _ in shown.record_bytes(b"\xff" * 1_000_000, 100)) < 2_000
-    assert sum(len(text) for text, _ in shown.record_bytes(b"x" * 1_000_000, 100)) <= 400
+    for content in (b"\xff", b"x", b"a\xff", b"\x01\x02", "ж".encode()):
+        pieces = shown.record_bytes(content * 100_000, 100)
+        assert 100 < len(text_of(pieces)) < 110
+        assert pieces[-1] == ("…", "")
+
+
+@pytest.mark.parametrize("content", [b"a\xff", b"\x01\x02", b"\x00\xff"])
+def test_no_record_has_more_pieces_than_a_browser_can_lay_out(content: bytes) -> None:
+    began = time.process_time()
+    assert len(shown.record_bytes(content * 40_000)) <= shown.PIECES + 1
+    assert time.process_time() - began < 0.5
+
+
+def test_a_text_is_shown_whole_and_says_where_it_goes_on() -> None:
+    kept = "x" * 65_536
+    assert shown.record_bytes(kept.encode(), size=65_536) == [(kept, "")]
+    assert shown.record_bytes(b"abc", 300, 4) == [("abc", ""), ("…", "")]
+    assert shown.record_bytes(b"abc", 2, 3) == [("ab", ""), ("…", "")]
 
 
 def text_of(pieces: list[Piece]) -> str:
