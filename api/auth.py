@@ -96,15 +96,20 @@ def register(app: Flask, settings: Settings) -> None:
                 new_cookie(key),
                 max_age=DAYS * 24 * 3600,
                 httponly=True,
-                samesite="Strict",
+                samesite="Lax",  # "Strict" would ask again whoever follows a link from another site
                 secure=request.is_secure,
             )
         return answer
 
+    @app.get("/session")
+    def after_a_wrong_key() -> Response:
+        """This is the address of the page that says so, and it may be asked for by itself."""
+        return Response(status=303, headers={"Location": "/"})
+
     @app.post("/session/end")
     def sign_out() -> Response:
         answer = redirect("/", 303)
-        answer.delete_cookie(COOKIE, httponly=True, samesite="Strict")
+        answer.delete_cookie(COOKIE, httponly=True, samesite="Lax")
         return Response(answer.get_data(), 303, answer.headers)
 
 

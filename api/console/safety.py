@@ -62,7 +62,9 @@ def harden(response: Response) -> Response:
     response.headers["Referrer-Policy"] = "same-origin"
     response.headers["Vary"] = "Cookie, HX-Request"
     if "new_console_cookie" in g:
+        # Not "Strict": who follows a link from another site would come without it, and get a new one, with which the
+        # forms of all open pages are refused. A POST from another site comes without it either way.
         response.set_cookie(
-            COOKIE, g.new_console_cookie, httponly=True, samesite="Strict", secure=request.is_secure, path="/"
+            COOKIE, g.new_console_cookie, httponly=True, samesite="Lax", secure=request.is_secure, path="/"
         )
     return response
