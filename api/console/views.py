@@ -72,6 +72,8 @@ def blueprint(parts: Parts, observed: Observed) -> Blueprint:
     @console.get("/console/dead-letters")
     def letters() -> Response:
         reason, cursor = request.args.get("reason") or None, request.args.get("cursor") or None
+        if reason is not None and not console_queries.can_be_asked(reason):
+            raise Problem(400, f"{reason[:100]!r} is no reason")
 
         def read(connection: Any) -> dict[str, Any]:
             return {
@@ -85,7 +87,10 @@ def blueprint(parts: Parts, observed: Observed) -> Blueprint:
 
     @console.get("/console/dead-letters/<topic>/<int:partition>/<int:offset>")
     def letter(topic: str, partition: int, offset: int) -> Response:
-        row = from_reader(parts, lambda connection: console_queries.dead_letter(connection, topic, partition, offset))
+        def read(connection: Any) -> Any:
+            return console_queries.dead_letter(connection, topic, partition, offset)
+
+        row = from_reader(parts, read) if console_queries.can_be_asked(topic) else None
         if row is None:
             raise Problem(404, f"there is no dead letter {topic}:{partition}:{offset}")
         return piece("letter", f"Dead letter {topic}:{partition}:{offset}", letter=row)
@@ -182,7 +187,8 @@ def chosen_letters() -> dict[str, Any]:
     if given:
         topic, _, rest = given.rpartition(":")[0].rpartition(":")
         numbers = (rest, given.rpartition(":")[2])
-        if not topic or not all(number.isascii() and number.isdigit() and len(number) < 19 for number in numbers):
+        known = topic and console_queries.can_be_asked(topic)
+        if not known or not all(number.isascii() and number.isdigit() and len(number) < 19 for number in numbers):
             raise Problem(400, f"{given[:100]!r} is no dead letter: expected TOPIC:PARTITION:OFFSET")
         return {"keys": [(topic, int(numbers[0]), int(numbers[1]))]}
     reason = request.form.get("reason", "")

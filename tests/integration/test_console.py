@@ -1,5 +1,6 @@
 """The console over HTTP: forms that are refused, pages while a part is away, lists page by page, and sessions."""
 
+import base64
 import itertools
 import re
 import time
@@ -171,6 +172,25 @@ def test_dead_letters_page_by_page(browser: FlaskClient, database: Engine) -> No
     assert "<html" in browser.get("/console/dead-letters").text
     assert browser.get("/console/dead-letters?cursor=x").status_code == 400
     assert browser.get("/console/dead-letters/t/0/999").status_code == 404
+
+
+def cursor_of(*place: object) -> str:
+    return console_queries.write_cursor(*place)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/console/dead-letters?reason=%00", 400),
+        ("/console/dead-letters/a%00b/0/0", 404),
+        (f"/console/dead-letters?cursor={cursor_of('2025-01-01', chr(0), 1, 2)}", 400),
+        (f"/console/dead-letters?cursor={cursor_of('2025-01-01', chr(0xD800), 1, 2)}", 400),
+        (f"/console/failures?cursor={cursor_of('2025-01-01', chr(0))}", 400),
+        (f"/console/failures?cursor={base64.b64encode(b'[' * 5_000).decode()}", 400),
+    ],
+)
+def test_what_no_query_can_carry_is_not_asked(browser: FlaskClient, path: str, status: int) -> None:
+    assert browser.get(path).status_code == status
 
 
 def test_pieces_of_a_reason_reach_each_letter_once(settings: Settings, database: Engine) -> None:
