@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from flask import render_template
 from playwright.sync_api import BrowserContext, Page, expect
 from sqlalchemy import Engine, text
 
+from api.app import create_app
+from api.console.state import facts
 from db import session
+from settings import Settings
 from tests.browser.conftest import PATIENCE_MS, Watched
 from tests.parts import eventually
 from tests.pipeline import Pipeline
@@ -238,6 +242,50 @@ def test_without_scripts_the_page_works_too(
     page.get_by_label("What are you looking for?").fill("something")
     page.get_by_role("button", name="Search").click()
     expect(page.locator("#found")).to_contain_text("in")
+
+
+def test_a_server_that_is_silent_is_told(
+    contexts: Callable[..., BrowserContext], pipeline: Pipeline, owner: Engine
+) -> None:
+    key = bury(pipeline, owner, b'{"text": 5}')
+    word = f"w{uuid.uuid4().hex}"
+    pipeline.wait_until_ready(pipeline.send(f"{word} is found"))
+    page = contexts().new_page()
+    page.goto(f"{pipeline.search_api}/?q={word}&mode=keyword")
+    reload_until(page, f"#letter-{key[0]}-{key[1]}-{key[2]}")
+    expect(page.locator("#results .hits li")).to_have_count(1)
+    for path in ("**/console/search?*", "**/console/dead-letters/replay"):
+        page.route(path, lambda _: None)  # no answer, for ever
+    page.get_by_label("What are you looking for?").fill("another thing")
+    page.get_by_role("button", name="Search").click()
+    page.get_by_role("button", name=f"Replay {key[0]}:{key[1]}:{key[2]}").click()
+    expect(page.locator("#said")).to_contain_text("No answer yet; it may still be done", timeout=PATIENCE_MS)
+    expect(page.locator("#results")).to_have_text("The server does not answer; try again in a moment.")
+    expect(page.locator("#found")).to_have_text("Not available right now.")
+    page.unroute("**/console/search?*")
+    page.get_by_label("What are you looking for?").fill(word)
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("#results .hits li")).to_have_count(1)
+    expect(page.locator("#results")).not_to_contain_text("does not answer")
+    expect(page.locator("#found")).to_contain_text("1 hit in")
+
+
+@pytest.mark.parametrize("width", [360, 960, 1000, 1280])
+def test_an_index_that_is_built_can_be_read(console: Page, width: int) -> None:
+    built = {"id": 5, "rows": 350_000, "phase": "building index: loading tuples", "progress": 0.41, "seconds": 104.5}
+    parts = [{"id": 4, "rows": 700_000, "state": "ready"}]
+    index = {"kind": "hnsw", "vectors": 1_200_345, "parts": parts, "building": built}
+    status = {"model": "hashing-384", "dimensions": 384, "embedded": 1_200_345, "pending": 0, "index": index}
+    with create_app("search", Settings()).test_request_context():
+        card = render_template("console/index.html", index=status, facts=facts(status))
+    console.set_viewport_size({"width": width, "height": 800})
+    console.get_by_role("button", name="Pause updates").click()
+    place = console.locator("#index")
+    place.evaluate("(node, card) => { node.outerHTML = card; }", card)
+    expect(place).to_contain_text("loading tuples")
+    widths = place.evaluate("node => [...node.querySelectorAll('dd')].map(each => each.clientWidth)")
+    assert min(widths) > 90
+    assert place.evaluate("node => node.scrollWidth - node.clientWidth") <= 0
 
 
 def test_updates_can_be_paused(console: Page, pipeline: Pipeline) -> None:

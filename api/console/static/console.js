@@ -141,15 +141,35 @@ function unreachable(status) {
   health.lastChild.textContent = status ? `This page's server answers ${status}` : "This page's server does not answer";
 }
 
-// A failed request says why, where the buttons' own words would stand.
+// A failed request says why: a search where its hits would stand, which are those of another query by now; all else where
+// the buttons' own words would stand.
 document.body.addEventListener("htmx:responseError", (event) => {
   const { xhr, elt } = event.detail;
   if (xhr.status === 401) location.reload(); // the session is over: the page asks for the key
-  else if (elt !== live) tell(detailOf(xhr));
+  else failed(elt, detailOf(xhr));
 });
 document.body.addEventListener("htmx:sendError", (event) => {
-  if (event.detail.elt !== live) tell("The server does not answer; try again in a moment.");
+  failed(event.detail.elt, "The server does not answer; try again in a moment.");
 });
+document.body.addEventListener("htmx:timeout", (event) => {
+  const { elt, requestConfig } = event.detail;
+  const asks = requestConfig.verb === "get" && !said.contains(elt); // what is in there asks what came of a button
+  if (asks) failed(elt, "The server does not answer; try again in a moment.");
+  else failed(elt, "No answer yet; it may still be done. Look at the list before you try again.");
+});
+
+function failed(elt, text) {
+  if (elt === live) return;
+  if (!elt.matches(".search form")) {
+    tell(text);
+    return;
+  }
+  const line = document.createElement("p");
+  line.className = "problem";
+  line.textContent = text;
+  document.getElementById("found").textContent = "Not available right now.";
+  document.getElementById("results").replaceChildren(line);
+}
 
 function detailOf(xhr) {
   try {
