@@ -1,8 +1,9 @@
 """What a button began: a task, and what has come of it so far."""
 
 import logging
+import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from celery import Celery, states
@@ -14,17 +15,25 @@ from tasks.broker import BROKER_ERRORS
 
 log = logging.getLogger(__name__)
 
-WAITING = "PENDING"
+WAITING = "PENDING"  # of a task that nobody has begun; of one whose result has expired, and of any other id, too
+PATIENCE_SECONDS = 60
+UNKNOWN = "No worker has said anything for a minute. It is still queued, or it was done more than ten minutes ago."
 
 
 @dataclass(frozen=True)
 class Action:
-    """`said` is for people; while it is not `done` it is worth asking again."""
+    """`said` is for people; while it is not `done` it is worth asking again, but not for ever where nothing is known
+    `since` a time."""
 
     said: str
     done: bool
+    since: int = 0
     failed: bool = False
     problems: tuple[str, ...] = ()
+
+    @property
+    def given_up(self) -> bool:
+        return not self.done and time.time() - self.since > PATIENCE_SECONDS
 
 
 def connect(settings: Settings) -> Celery:
@@ -54,22 +63,30 @@ def summary(choice: dict[str, Any]) -> str:
     return "1 message" if "ids" in choice else f"all: {choice.get('why') or 'any'}"
 
 
-def look(app: Celery, action: str) -> Action:
-    """What has come of a task. Never raises for Redis: the next look may see more."""
+def look(app: Celery, action: str, since: int | None = None) -> Action:
+    """What has come of a task, of which nothing was known since then. Never raises for Redis: the next look may see
+    more."""
+    now = int(time.time())
     try:
         found = app.backend.get_task_meta(action)
     except BROKER_ERRORS as error:
-        return Action(f"Redis does not answer: {first_line(error)}", done=False)
+        return unknown(f"Redis does not answer: {first_line(error)}")
     state, result = found["status"], found.get("result")
     if state == WAITING:
-        return Action("Waiting for a persist worker…", done=False)
+        waiting = Action("Waiting for a persist worker…", done=False, since=now if since is None else since)
+        return replace(waiting, said=UNKNOWN) if waiting.given_up else waiting
     if state == states.SUCCESS:
         return Action(sentence(result), done=True, failed=bool(result.get("failed")), problems=problems(result))
     if state == "PROGRESS":
-        return Action(f"{sentence(result)} Going on…", done=False, problems=problems(result))
+        return Action(f"{sentence(result)} Going on…", done=False, since=now, problems=problems(result))
     if state == states.FAILURE:
         return Action(f"It did not work: {result}", done=True, failed=True)
-    return Action(f"A part is away, trying again: {result}", done=False)
+    return Action(f"A part is away, trying again: {result}", done=False, since=now)
+
+
+def unknown(why: str) -> Action:
+    """What cannot be told now; the next look may."""
+    return Action(why, done=False, since=int(time.time()))
 
 
 def problems(result: dict[str, Any]) -> tuple[str, ...]:

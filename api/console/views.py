@@ -19,11 +19,12 @@ from api.observed import LISTED, Observed
 from api.pages import html
 from api.parts import Parts
 from api.problems import Problem, from_database
-from api.schemas import SearchRequest
+from api.schemas import MAX_WORDS_CHARS, SearchRequest
 from db import console_queries
 
 MODES = {"semantic": "by meaning", "keyword": "by words", "hybrid": "both"}
 HITS = 10
+SECONDS = re.compile(r"[0-9]{1,12}")
 REASON = re.compile(r"[a-z-]{1,40}")
 TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,6})?[+]00:00")
 
@@ -47,14 +48,16 @@ def blueprint(parts: Parts, observed: Observed) -> Blueprint:
     @console.get("/")
     def page() -> Response:
         asked = request.args.get("q", "")
+        seen = state.everything(observed)
         return html(
             render_template(
                 "console/page.html",
-                **state.everything(observed),
+                **seen,
                 **found(parts, asked),
                 modes=MODES,
+                max_words=MAX_WORDS_CHARS,
                 signed_in=auth.COOKIE in request.cookies and bool(parts.settings.api_key_set),
-                action=request.args.get("action", ""),
+                **action_of(sender, request.args.get("action", ""), seen["problems"]),
             )
         )
 
@@ -120,7 +123,8 @@ def blueprint(parts: Parts, observed: Observed) -> Blueprint:
 
     @console.get("/console/actions/<uuid:action>")
     def action_state(action: uuid.UUID) -> Response:
-        known = actions.look(sender, str(action))
+        since = request.args.get("since", "")
+        known = actions.look(sender, str(action), int(since) if SECONDS.fullmatch(since) else None)
         answer = html(render_template("console/action.html", action=known, id=str(action)))
         if known.done:
             answer.headers["HX-Trigger"] = "lists-changed"
@@ -223,6 +227,17 @@ def shown_until() -> dict[str, str]:
     except ValueError:  # such as a thirteenth month
         pass
     raise Problem(400, f"{given[:100]!r} is no time of a page of this console: load it again")
+
+
+def action_of(sender: Celery, given: str, problems: list[dict[str, Any]]) -> dict[str, Any]:
+    """The action that the page's address names, as the templates take it. Without scripts nothing asks for it later."""
+    try:
+        action = str(uuid.UUID(given))
+    except ValueError:
+        return {"action": None}
+    if any(each["part"] == "Redis" for each in problems):  # one that hangs must not hang the page
+        return {"action": actions.unknown("Redis does not answer"), "id": action}
+    return {"action": actions.look(sender, action), "id": action}
 
 
 def begun(sender: Celery, name: str, choice: dict[str, Any]) -> Response:

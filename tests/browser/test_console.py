@@ -239,6 +239,7 @@ def test_without_scripts_the_page_works_too(
     page.get_by_role("button", name=f"Drop {key[0]}:{key[1]}:{key[2]}").click()
     eventually(lambda: state_of(pipeline, owner, key[1], key[2]) == "dropped")
     assert "action=" in page.url
+    reload_until(page, "#said >> text=1 dead letter dropped")
     page.get_by_label("What are you looking for?").fill("something")
     page.get_by_role("button", name="Search").click()
     expect(page.locator("#found")).to_contain_text("in")

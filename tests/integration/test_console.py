@@ -146,6 +146,31 @@ def test_a_form_with_a_time_that_no_page_has_is_refused(
     assert "load it again" in answer.text
 
 
+def test_a_form_with_a_topic_that_no_letter_has_is_refused(browser: FlaskClient, database: Engine) -> None:
+    note_letters(database, 1)
+    token = token_of(browser.get("/console/dead-letters"))
+    answer = browser.post("/console/dead-letters/drop", data={"letter": "a\0b:0:0", "token": token})
+    assert answer.status_code == 400
+
+
+def test_what_the_search_box_takes_fits_into_a_request_line(browser: FlaskClient) -> None:
+    longest = re.search(r'<input id="q"[^>]* maxlength="(\d+)"', browser.get("/").text)
+    assert longest
+    line = f"GET /console/search?q={'%F0%9F%98%80' * int(longest[1])}&mode=semantic HTTP/1.1\r\n"
+    assert len(line) <= 8190, "limit_request_line of gunicorn.conf.py"
+
+
+@pytest.mark.parametrize("action", [str(uuid.UUID(int=5)), "x", "../../status", "\0"])
+def test_the_page_after_a_button_says_what_came_of_it(browser: FlaskClient, action: str) -> None:
+    """Without scripts nothing would say it later."""
+    page = browser.get("/", query_string={"action": action})
+    assert page.status_code == 200
+    said = re.search(r'<p id="said"[^>]*>(.*?)</p>', page.text, re.DOTALL)
+    assert said
+    assert ("Redis does not answer" in said[1]) == (len(action) == 36)
+    assert said[1] == "" or "Look again" in said[1]
+
+
 def test_pages_allow_scripts_and_styles_of_their_own_only(browser: FlaskClient, database: Engine) -> None:
     note_letters(database, 1)
     for path in ("/", "/console/live", "/console/dead-letters", "/console/failures", "/console/search?q=a"):
@@ -259,6 +284,7 @@ def test_a_part_that_hangs_does_not_hang_the_page(
     eventually(lambda: "is away" not in requests.get(url, timeout=10).text)
     with {"PostgreSQL": locked(database), "Kafka": paused(kafka), "Redis": paused(valkey)}[named]:
         eventually(lambda: f"{named} is away" in requests.get(url, timeout=10).text, timeout=30)
+        assert requests.get(f"{url}/?action={uuid.uuid4()}", timeout=10).elapsed.total_seconds() < 3
         with ThreadPoolExecutor(12) as tabs:
             answers = list(tabs.map(lambda _: requests.get(f"{url}/console/live", timeout=10), range(48)))
         assert {answer.status_code for answer in answers} == {200}

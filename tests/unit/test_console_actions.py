@@ -3,6 +3,7 @@ a long search for copies is done in turns.
 """
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -10,10 +11,14 @@ from typing import Any
 
 import psycopg2
 import pytest
+from flask import render_template
 from kafka.errors import KafkaTimeoutError
 from sqlalchemy.exc import OperationalError
 
+from api.app import create_app
+from api.console.actions import look
 from db import console_commands
+from settings import Settings
 from tasks import actions, resources, second_try
 from tasks.app import app
 from tasks.second_try import Tried
@@ -30,6 +35,26 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter(f"look {number}" for number in range(1, 100))
     monkeypatch.setattr(resources, "engine", lambda: SimpleNamespace(begin=transaction))
     monkeypatch.setattr(console_commands, "now", lambda _: next(times))
+
+
+def test_a_task_that_nobody_has_heard_of_is_asked_for_a_minute_only() -> None:
+    """An id of yesterday looks like a task that waits: its result has expired."""
+    state: dict[str, Any] = {"status": "PENDING"}
+    sender: Any = SimpleNamespace(backend=SimpleNamespace(get_task_meta=lambda _: state))
+    console = create_app("search", Settings())
+
+    def page(since: int | None) -> str:
+        with console.test_request_context():
+            return render_template("console/action.html", action=look(sender, "a-b", since), id="a-b")
+
+    now = int(time.time())
+    assert "Waiting for a persist worker" in page(None)
+    assert f"/console/actions/a-b?since={now - 50}" in page(now - 50), "the next look knows since when"
+    assert "hx-get" not in page(now - 70)
+    assert "No worker has said anything" in page(now - 70)
+    assert 'href="/?action=a-b"' in page(now - 70)
+    state |= {"status": "PROGRESS", "result": {"sent": 1, "failed": 0}}
+    assert "hx-get" in page(now - 70)
 
 
 def away_at_first(untils: list[str], answer: Any) -> Callable[..., Any]:
