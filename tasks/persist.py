@@ -72,10 +72,10 @@ def persist_text(
     reserved = settings.load().embed_lease_seconds if chained else None
     outcome = Outcome(rejected=list(rejected or []))
     try:
-        if waiting is not None:  # most likely for rows that are locked: that is asked, so that nobody waits here again
-            outcome.locked = sorted(locked_places(batch))
-        if free := {place: record for place, record in batch.items() if place not in outcome.locked}:
-            store(free, outcome, reserved, commands.ROW_LOCK_MS if waiting is None else ROW_LOCK_AGAIN_MS)
+        if waiting is None:
+            store(batch, outcome, reserved, commands.ROW_LOCK_MS)
+        else:
+            store_free(batch, outcome, reserved)
         if outcome.locked:
             raise Outage(f"{len(outcome.locked)} rows are locked by somebody's transaction")
     except Outage as outage:
@@ -114,6 +114,14 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
             store_halves(batch, outcome, reserved, row_lock_ms)
         else:
             reject(batch, outcome, error)
+
+
+def store_free(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None) -> None:
+    """As `store`, for what was put off: most likely its rows are locked. That is asked first, so that the worker does
+    not wait for them at each try. Raises Outage."""
+    outcome.locked = sorted(locked_places(batch))
+    if free := {place: record for place, record in batch.items() if place not in outcome.locked}:
+        store(free, outcome, reserved, ROW_LOCK_AGAIN_MS)
 
 
 def store_at_once(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None, row_lock_ms: int) -> None:

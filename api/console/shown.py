@@ -24,8 +24,8 @@ Piece = tuple[str, str]  # text, and what it is: "", "hidden", "byte", "around",
 
 
 def record_bytes(content: Any, limit: int = RECORD_CHARS, size: int | None = None) -> list[Piece]:
-    """Bytes as text: what is no UTF-8 as \\xff, and what cannot be seen as U+202E, marked as such; many of one kind in a
-    row are one piece. At most about `limit` characters, and "…" where the record, which has `size` bytes, goes on."""
+    """Bytes as text: what is no UTF-8 as \\xff, and what cannot be seen as U+202E, marked as such; many of one kind
+    in a row are one piece. At most about `limit` characters, and "…" where the record goes on: it has `size` bytes."""
     given = bytes(content)
     text = given[: limit * 4].decode(errors="surrogateescape")
     goes_on = (size or 0) > len(given) or len(given) > limit * 4
@@ -37,7 +37,9 @@ def record_bytes(content: Any, limit: int = RECORD_CHARS, size: int | None = Non
             break
         characters = "".join(run)
         if mark == BAD_BYTE:
-            shown, kind = "".join(f"\\x{ord(each) - 0xDC00:02x}" for each in characters[: left // 4 + 1]), "byte"
+            kept = characters[: left // 4 + 1]
+            shown, kind = "".join(f"\\x{ord(each) - 0xDC00:02x}" for each in kept), "byte"
+            goes_on = goes_on or len(kept) < len(characters)
         elif mark:
             shown, kind = mark if len(characters) == 1 else f"{mark} ×{len(characters):,}", "hidden"
         else:
@@ -48,6 +50,7 @@ def record_bytes(content: Any, limit: int = RECORD_CHARS, size: int | None = Non
     return [*pieces, ("…", "")] if goes_on else pieces
 
 
+@lru_cache(maxsize=4096)
 def mark_of(character: str) -> str:
     """How a character is marked: BAD_BYTE, or the code of one that cannot be seen; "" for an ordinary one."""
     if "\udc80" <= character <= "\udcff":  # "surrogateescape"; good UTF-8 has none of them
