@@ -10,6 +10,7 @@ persist-worker:
   command:
     [python, -m, tasks.celery, -A, tasks.app, worker, -Q, persist, -n, persist@%h, --pool, solo, --without-mingle, --without-gossip]
   secrets: [REDIS_URL, DATABASE_PASSWORD]
+  optional: [KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD]
 embed-worker:
   command:
     [python, -m, tasks.celery, -A, tasks.app, worker, -Q, embed, -n, embed@%h, --pool, solo, --without-mingle, --without-gossip]
