@@ -61,7 +61,8 @@ def whole_number(given: object) -> object:
     """An int for a query string's digits and for JSON numbers without a fraction; what else came, pydantic refuses."""
     if isinstance(given, str) and re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", given):
         return int(given)
-    if isinstance(given, Decimal) and given == given.to_integral_value() and abs(given) < 10**18:
+    # Not by abs(): it rounds, and raises for an exponent beyond those of the context.
+    if isinstance(given, Decimal) and given == given.to_integral_value() and -(10**18) < given < 10**18:
         return int(given)
     return given
 

@@ -241,6 +241,14 @@ def test_a_search_that_is_wrong_is_400_and_says_where(search: FlaskClient, chang
     assert answer.json["detail"].startswith(f"{next(iter(change))}: ")
 
 
+@pytest.mark.parametrize("limit", [b"1E+1000000", b"-1E+1000000", b"1E-1000000", b"1E+999999999999999999", b"1e18"])
+def test_a_limit_beyond_all_numbers_is_only_wrong(search: FlaskClient, limit: bytes) -> None:
+    answer = post(search, b'{"query": "x", "limit": ' + limit + b"}", "/embeddings/search")
+    assert_problem(answer, 400)
+    assert answer.json is not None
+    assert answer.json["detail"].startswith("limit: ")
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "allowed"),
     [
