@@ -168,6 +168,8 @@ OPERATIONS = [
         list_messages,
         "The messages, newest first",
         {200: Answer("a page of messages", schemas.MessagePage), 503: AWAY},
+        description="A page ends after about 8 MB of texts and metadata, so it may be shorter than `limit`: more "
+        "follow while `next` is not null.",
         query=PageQuery,
     ),
     Operation(

@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
 
     add("health", "Is the text API up, and everything that it needs?", "health", health)
     listing = add("list", "The newest messages.", 'list --limit 20 --q "hello -world"', list_messages)
-    listing.add_argument("--limit", type=int, metavar="N", help="how many, 1 to 1000 (10)")
+    listing.add_argument("--limit", type=int, metavar="N", help="how many, 1 to 1000 (10); fewer where they have 8 MB")
     listing.add_argument("--cursor", help="go on from here: the 'next' of the page before")
     listing.add_argument("--q", metavar="WORDS", help="only those with these words (full text)")
     creating = add("create", "Stores a text.", 'create "Hello" --id greeting --metadata \'{"lang": "en"}\'', create)

@@ -21,6 +21,15 @@ FUSED = 100  # how many of each ranking are fused
 # each: with a million messages a word of every second one would take ten seconds.
 RANKED = 5_000
 
+# A page ends with the message that brings its texts and metadata to so many bytes: a thousand of the longest texts are
+# 200 MB and more, and the API has them in memory several times while it answers. It costs a quarter of a millisecond,
+# and so few of the longest texts, 100,000 characters of four bytes, have no more.
+PAGE_BYTES = 8_000_000
+UNMEASURED = 20
+# As stored, so that no text is read twice; metadata that PostgreSQL has compressed may be a hundred times as much.
+BYTES = """octet_length(m.message) + CASE WHEN pg_column_compression(m.metadata) IS NULL
+    THEN coalesce(pg_column_size(m.metadata), 0) ELSE octet_length(m.metadata::text) END"""
+
 ACTIVE = "(SELECT name FROM embedding_models WHERE active)"
 
 # OFFSET 0 has both looked up for each message of a page. The planner counts what that costs for the whole table, not
@@ -47,7 +56,8 @@ def message(connection: Connection, message_id: str) -> Row | None:
 def newest(
     connection: Connection, *, limit: int, after: tuple[str, str] | None = None, words: str | None = None
 ) -> Row:
-    """A page of messages, newest first: {"messages", "count", "next"}. `words` keeps those that full text finds.
+    """A page of messages, newest first: {"messages", "count", "next"}. `words` keeps those that full text finds. It has
+    `limit` messages, or fewer where their texts are long (PAGE_BYTES), but always one.
 
     `next` is the (created_at, id) of the last message where more follow, else None; as `after` it gives the page behind
     it. Plan: text_messages_newest in order, or word_matches. In an open transaction what that asks of PostgreSQL's
@@ -58,19 +68,29 @@ def newest(
     if after is not None:
         where.append("(m.created_at, m.id) < (:created_at ::timestamptz, :id ::uuid)")
         values |= {"created_at": after[0], "id": after[1]}
-    ordered = "ORDER BY m.created_at DESC NULLS LAST, m.id DESC LIMIT :limit"
-    statement = f"SELECT {MESSAGE} FROM text_messages m WHERE {' AND '.join(where)} {ordered}"
+    before, found = "", f"text_messages m WHERE {' AND '.join(where)}"
     if words is not None:
         words = word_matches.few_dashes(words)
         values |= {"words": words}
         chosen = settings.load()
-        statement = f"""{word_matches.hints(chosen)}
-            WITH page AS MATERIALIZED ({word_matches.newest_ids(chosen, words, where, ":limit")})
-            SELECT {MESSAGE} FROM page CROSS JOIN LATERAL {word_matches.WHOLE} AS m {ordered}"""
-    found = [dict(row) for row in connection.execute(text(statement), values).mappings()]
-    page = found[:limit]
+        before = f"""{word_matches.hints(chosen)}
+            WITH page AS MATERIALIZED ({word_matches.newest_ids(chosen, words, where, ":limit")})"""
+        found = f"page CROSS JOIN LATERAL {word_matches.WHOLE} AS m"
+    ordered = "ORDER BY m.created_at DESC NULLS LAST, m.id DESC"
+    columns = MESSAGE
+    if limit > UNMEASURED:
+        columns += ", m.more"
+        found = f"""(
+            SELECT m.*, sum({BYTES}) OVER earlier AS bytes_before, lead(m.id) OVER earlier IS NOT NULL AS more
+            FROM {found} WINDOW earlier AS ({ordered} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+            {ordered} LIMIT :limit) AS m WHERE coalesce(m.bytes_before, 0) < {PAGE_BYTES}"""
+    answer = connection.execute(text(f"{before} SELECT {columns} FROM {found} {ordered} LIMIT :limit"), values)
+    names = list(answer.keys())  # mappings() would take longer
+    rows: list[Row] = [dict(zip(names, row, strict=True)) for row in answer]
+    page = rows[:limit]
+    more = [row.pop("more", len(rows) > limit) for row in page]
     following = None
-    if len(found) > limit and page[-1]["created_at"] is not None:
+    if page and more[-1] and page[-1]["created_at"] is not None:
         following = (page[-1]["created_at"], page[-1]["id"])
     return {"messages": page, "count": len(page), "next": following}
 
@@ -133,6 +153,11 @@ def counts(connection: Connection) -> Row:
         .mappings()
         .one()
     )
+
+
+def under_way(connection: Connection) -> Row:
+    """{"pending", "failed"} of the counts, which are cheap however many messages there are."""
+    return dict(connection.execute(text(f"SELECT ({PENDING}) AS pending, ({FAILED}) AS failed")).mappings().one())
 
 
 def per_minute(connection: Connection) -> list[Row]:

@@ -97,6 +97,34 @@ def test_a_page_of_messages_looks_up_its_vectors(database: Engine, words: str | 
         assert connection.execute(text(scans)).scalar_one() == 0
 
 
+@pytest.mark.parametrize("words", [None, "long"])
+@pytest.mark.parametrize("column", ["message", "metadata"])
+def test_a_page_ends_after_eight_megabytes_and_the_next_goes_on(
+    database: Engine, words: str | None, column: str
+) -> None:
+    """Compressed, all of it is smaller than a page."""
+    values = "repeat('long ', 20000), NULL" if column == "message" else "'long', jsonb_build_array(repeat('x', 100000))"
+    with database.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))
+        connection.execute(
+            text(f"""INSERT INTO text_messages (id, message, metadata, created_at)
+                SELECT gen_random_uuid(), {values}, to_timestamp(number / 30) FROM generate_series(1, 100) AS number""")
+        )
+    found: list[str] = []
+    sizes: list[int] = []
+    after = None
+    with database.connect() as connection:
+        while not sizes or after is not None:
+            page = queries.newest(connection, limit=90, after=after, words=words)
+            sizes.append(page["count"])
+            found += [each["id"] for each in page["messages"]]
+            after = page["next"]
+        order = "SELECT id::text FROM text_messages ORDER BY created_at DESC, id DESC"
+        assert found == list(connection.execute(text(order)).scalars())
+    assert sizes == [80, 20]
+    run(database, "TRUNCATE text_messages")
+
+
 @pytest.mark.usefixtures("twenty_thousand")
 def test_a_second_set_looks_up_the_vectors_of_a_piece(database: Engine) -> None:
     change = Change("running", "second", None, undoing=False, scanned_to=None, scanned=False, seconds=0.0)
