@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from kafka.errors import KafkaConnectionError
 from kafka.net.compat import KafkaNetClient
 
-from settings import Settings
+from settings import Settings, kafka_address
 
 Client = TypeVar("Client")
 
@@ -41,11 +41,8 @@ def connect(client: Callable[..., Client], settings: Settings, **options: Any) -
 
 def listens(server: str) -> bool:
     """Whether anybody takes a connection at host:port; much cheaper than a client."""
-    host, _, port = server.rpartition(":")
-    if not port.isdigit():
-        return True  # no port given: kafka-python knows the default
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=LISTENS_SECONDS):
+        with socket.create_connection(kafka_address(server), timeout=LISTENS_SECONDS):
             return True
     except OSError:
         return False

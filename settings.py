@@ -9,12 +9,13 @@ import contextlib
 import dataclasses
 import os
 import re
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from math import inf
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 ROOT = Path(__file__).resolve().parent
 
@@ -41,6 +42,8 @@ TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,236}")
 NAME_BYTES = 63
 
 URL = re.compile(r"https?://[^/\s]", re.IGNORECASE)
+
+KAFKA_SERVER_PORT = 9092  # where an address names none
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -215,6 +218,36 @@ class Settings:
         return common
 
 
+def kafka_address(server: str) -> tuple[str, int]:
+    """Host and port of one of Kafka's servers, as kafka-python reads it. Raises ValueError."""
+    address = server.rpartition("://")[2]
+    host, colon, port = address.rpartition(":")
+    if not colon or address.endswith("]") or is_ipv6(address):
+        host, port = address, str(KAFKA_SERVER_PORT)
+    if not re.fullmatch(r"\[[^\[\]]+\]|[^\[\]]*", host) or not 1 <= int(port) <= 65535:
+        raise ValueError(server)
+    return host.strip("[]"), int(port)
+
+
+def is_ipv6(address: str) -> bool:
+    try:
+        socket.inet_pton(socket.AF_INET6, address)
+    except OSError:
+        return False
+    return True
+
+
+def is_redis_url(url: str) -> bool:
+    """Whether redis-py can read it."""
+    if url.startswith("unix://"):
+        return True
+    try:
+        urlsplit(url).port  # noqa: B018 - it raises ValueError for what is no port
+    except ValueError:
+        return False
+    return url.startswith(("redis://", "rediss://"))
+
+
 def unknown_provider(name: str) -> InvalidSetting:
     return InvalidSetting(f"EMBEDDING_PROVIDER={name!r}: takes {', '.join(PROVIDERS[:-1])} or {PROVIDERS[-1]}")
 
@@ -295,6 +328,18 @@ def check(settings: Settings) -> None:
     if settings.embedding_provider in REMOTE_PROVIDERS and not URL.match(settings.openai_base_url):
         raise InvalidSetting(
             f"OPENAI_BASE_URL={settings.openai_base_url!r}: takes http(s)://HOST[:PORT]/PATH, often with /v1 at its end"
+        )
+    for server in settings.kafka_servers:
+        try:
+            kafka_address(server)
+        except ValueError:
+            raise InvalidSetting(
+                f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers!r}: takes HOST:PORT, several with commas "
+                f"between, an IPv6 address in brackets; {server!r} is none"
+            ) from None
+    if settings.redis_url and not is_redis_url(settings.redis_url):  # not shown: it may hold a password
+        raise InvalidSetting(
+            "REDIS_URL: takes redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], rediss:// for TLS, or unix://PATH"
         )
     if not TOPIC.fullmatch(settings.kafka_topic):
         raise InvalidSetting(f"KAFKA_TOPIC={settings.kafka_topic!r}: takes 1 to 236 of a-z A-Z 0-9 . _ -")

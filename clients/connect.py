@@ -1,7 +1,6 @@
 """Connections to Kafka for the commands: every wait has an end below 10 s, every error is one line."""
 
 import logging
-import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ import kafka_clients
 from clients.partitioner import KeyPartitioner
 from clients.terminal import CommandFailed, Unreachable
 from replay import record_batches
-from settings import Settings
+from settings import Settings, kafka_address
 
 ANSWER_MS = 6_000
 KNOCK_SECONDS = 2.0
@@ -53,9 +52,8 @@ def common() -> dict[str, object]:
 def knock(settings: Settings) -> None:
     """Raises Unreachable at once where nobody listens at all, which kafka-python would try again and again."""
     for server in settings.kafka_servers:
-        host, _, port = (server if re.search(r":[0-9]+$", server) else f"{server}:9092").rpartition(":")
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
+            socket.create_connection(kafka_address(server), timeout=KNOCK_SECONDS).close()
             return
         except TimeoutError:
             return  # there may be somebody, only slow

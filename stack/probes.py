@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from redis_keys import PAUSED, PRIORITIES, PROCESSES, process_member, steering_key, task_list
-from settings import Settings
+from settings import Settings, kafka_address
 from stack.part import Lasting
 
 _SECONDS = 2.0
@@ -46,7 +46,7 @@ def kafka(settings: Settings) -> str | None:
     from kafka import KafkaAdminClient
     from kafka.errors import KafkaError
 
-    reasons = [tcp(host, port) for host, port in kafka_addresses(settings)]
+    reasons = [tcp(host, port) for host, port in map(kafka_address, settings.kafka_servers)]
     if all(reason is not None for reason in reasons):
         return reasons[0] if reasons else "KAFKA_BOOTSTRAP_SERVERS names no server"
     try:
@@ -61,14 +61,6 @@ def kafka(settings: Settings) -> str | None:
     finally:
         admin.close()
     return None
-
-
-def kafka_addresses(settings: Settings) -> list[tuple[str, int]]:
-    addresses = []
-    for server in settings.kafka_servers:
-        url = urlsplit(f"//{server}")
-        addresses.append((url.hostname or "", url.port or 9092))
-    return addresses
 
 
 OTHER_PASSWORD = (

@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 import settings
-from settings import NOT_ABOVE_ZERO, ROOT, InvalidSetting, Settings, from_environment, misspelt, read_env_file
+from settings import (
+    NOT_ABOVE_ZERO,
+    ROOT,
+    InvalidSetting,
+    Settings,
+    from_environment,
+    kafka_address,
+    misspelt,
+    read_env_file,
+)
 
 DEFAULTS = Settings()
 NAMES = [field.name.upper() for field in fields(Settings)]
@@ -90,6 +99,16 @@ def test_a_number_out_of_range_names_its_variable(name: str, value: str) -> None
             {"EMBEDDING_PROVIDER": "openai", "OPENAI_BASE_URL": "localhost:9777/v1"},
             "OPENAI_BASE_URL='localhost:9777/v1': takes http(s)://HOST[:PORT]/PATH",
         ),
+        (
+            {"KAFKA_BOOTSTRAP_SERVERS": "localhost:9092,localhost:abc"},
+            "KAFKA_BOOTSTRAP_SERVERS='localhost:9092,localhost:abc': takes HOST:PORT, several with commas between, "
+            "an IPv6 address in brackets; 'localhost:abc' is none",
+        ),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "localhost:99999"}, "KAFKA_BOOTSTRAP_SERVERS='localhost:99999': takes HOST:PORT"),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "[::1:9092"}, "KAFKA_BOOTSTRAP_SERVERS='[::1:9092': takes HOST:PORT"),
+        ({"REDIS_URL": "localhost:6379"}, "REDIS_URL: takes redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]"),
+        ({"REDIS_URL": "redis://localhost:abc"}, "REDIS_URL: takes redis://"),
+        ({"REDIS_URL": "rediss://:secret@localhost:99999/0"}, "REDIS_URL: takes redis://"),
         ({"LOG_LEVEL": "LOUD"}, "LOG_LEVEL='LOUD': takes DEBUG, INFO, WARNING, ERROR, CRITICAL"),
         ({"LOG_LEVEL": "10"}, "LOG_LEVEL='10': takes DEBUG, INFO, WARNING, ERROR, CRITICAL"),
     ],
@@ -97,6 +116,43 @@ def test_a_number_out_of_range_names_its_variable(name: str, value: str) -> None
 def test_what_is_out_of_range_names_its_variable(variables: Mapping[str, str], message: str) -> None:
     with pytest.raises(InvalidSetting, match=re.escape(message)):
         from_environment(variables)
+
+
+@pytest.mark.parametrize(
+    ("server", "address"),
+    [
+        ("kafka", ("kafka", 9092)),
+        ("kafka:19092", ("kafka", 19092)),
+        ("[::1]", ("::1", 9092)),
+        ("[::1]:19092", ("::1", 19092)),
+        ("fe80::1", ("fe80::1", 9092)),
+        ("SSL://kafka:19092", ("kafka", 19092)),
+    ],
+)
+def test_a_server_of_kafka_is_read_as_its_client_reads_it(server: str, address: tuple[str, int]) -> None:
+    from kafka.cluster import collect_hosts
+
+    assert kafka_address(server) == collect_hosts([server])[0][:2] == address
+    assert from_environment({"KAFKA_BOOTSTRAP_SERVERS": f"one:1, {server},"}).kafka_servers == ["one:1", server]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://cache",
+        "redis://:p%40ss@[::1]:6379/0?socket_timeout=5",
+        "rediss://u:p@cache:1/2",
+        "unix:///run/r.sock?db=1",
+    ],
+)
+def test_every_form_of_a_redis_url_is_taken(url: str) -> None:
+    assert from_environment({"REDIS_URL": url}).redis_address == url
+
+
+def test_the_password_of_a_redis_url_is_not_shown() -> None:
+    with pytest.raises(InvalidSetting) as told:
+        from_environment({"REDIS_URL": "user:secret@localhost:6379"})
+    assert "secret" not in str(told.value)
 
 
 @pytest.mark.parametrize("topic", ["..a", ".a", "texts_1.v-2", "x" * 236])
