@@ -105,7 +105,7 @@ def wait(settings: Settings, admin: KafkaAdminClient, name: str, timeout: float 
         numbers = [part.partition for part in connect.partitions(admin, settings.kafka_topic)]
         with counting_down("draining") as show:
             while True:
-                counted = queries.counts(connection)
+                counted = queries.under_way(connection)
                 partitions, tasks = in_hand(settings, admin, client, numbers, name)
                 left = Left(partitions, tasks, counted["pending"], counted["failed"])
                 show(left.partitions + left.tasks + left.texts, str(left))

@@ -14,6 +14,8 @@ from sqlalchemy import Engine, text
 
 from api import parts
 from api.app import create_app
+from clients import connect, drain
+from clients import database as clients_database
 from db import embeddings, queries, reembed_command, reembedding, reembedding_status, session
 from settings import Settings
 from tests.parts import eventually
@@ -151,3 +153,13 @@ def test_watching_goes_on_without_numbers(
     assert reembed("status", "--wait") == 0
     assert len(pauses) == 3
     assert capsys.readouterr().out.startswith("stopped: from a model to another; counting takes too long")
+
+
+def test_a_drain_counts_only_what_it_waits_for(
+    settings: Settings, database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "EMBEDDED", SLOW)
+    monkeypatch.setattr(clients_database, "STATEMENT_MS", 500)
+    monkeypatch.setattr(connect, "partitions", lambda *_: [])
+    monkeypatch.setattr(drain, "in_hand", lambda *_: (0, 0))
+    assert drain.wait(settings, None, "a drain", timeout=5) == drain.Left(0, 0, 0, 0)
