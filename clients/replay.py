@@ -65,6 +65,8 @@ def replay(given: argparse.Namespace, settings: Settings) -> int:
     if not letters:
         if not refused:
             say("no open dead letters" + (f" with the reason {given.reason}" if given.reason else ""))
+        if given.json:
+            print(json_form.dump({"sent": 0, "failed": len(refused)}))
         return 1 if refused else 0
     if given.all:
         these = counted(len(letters))

@@ -92,6 +92,12 @@ def test_the_list_can_be_of_one_reason(cli: Cli, database: Engine) -> None:
     assert "no open dead letters with the reason invalid-id" in cli.said
 
 
+def test_a_replay_of_nothing_is_told_to_machines_too(cli: Cli, database: Engine) -> None:
+    assert json.loads(cli("dead-letters", "replay", "--all", "--json")) == {"sent": 0, "failed": 0}
+    refused = cli("dead-letters", "replay", f"{cli.topic}:0:99", "--json", code=1)
+    assert json.loads(refused) == {"sent": 0, "failed": 1}
+
+
 def test_letters_are_dropped_by_a_worker_and_only_those(
     cli: Cli, database: Engine, start: Callable[..., Running]
 ) -> None:
