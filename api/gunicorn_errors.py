@@ -5,10 +5,13 @@ import socket
 
 from gunicorn import util
 
+REQUEST_LINE = "Invalid Request Line "  # gunicorn's words, and behind them the bytes that came as Latin-1
+UNREADABLE = "the request line cannot be read: percent-encode the path and query as UTF-8"
+
 
 def write_problem(client: socket.socket, status: int, reason: str, message: str) -> None:
     """Stands in for gunicorn.util.write_error (gunicorn.conf.py); the connection is closed after it."""
-    detail = message or "the server could not read this request"
+    detail = UNREADABLE if message.startswith(REQUEST_LINE) else message or "the server could not read this request"
     document = {"type": "about:blank", "title": reason, "status": status, "detail": detail}
     body = json.dumps(document).encode()
     head = (

@@ -242,6 +242,7 @@ def test_a_client_that_sends_far_too_much_gets_its_answer(pipeline: Pipeline, si
         (b"GET /stats HTTP/1.1\r\nHost: x\r\n" + b"X-Many: 1\r\n" * 200 + b"\r\n", 431),
         (b"GET /messages HTTP/1.1\r\nHost: x\r\nContent-Length: abc\r\n\r\n", 400),
         (b"\x16\x03\x01\r\n\r\n", 400),
+        ("GET /messages?q=größe HTTP/1.1\r\nHost: x\r\n\r\n".encode(), 400),
         (
             b"POST /messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
@@ -253,7 +254,7 @@ def test_a_client_that_sends_far_too_much_gets_its_answer(pipeline: Pipeline, si
             400,
         ),
     ],
-    ids=["long address", "many headers", "no length", "no request", "no chunk", "cut"],
+    ids=["long address", "many headers", "no length", "no request", "raw UTF-8", "no chunk", "cut"],
 )
 def test_a_request_that_the_server_cannot_read_is_a_problem_too(
     pipeline: Pipeline, request_: bytes, status: int
@@ -268,6 +269,8 @@ def test_a_request_that_the_server_cannot_read_is_a_problem_too(
             problem = json.loads(answer.read())
     assert problem["status"] == status
     assert problem["detail"]
+    if "ö".encode() in request_:
+        assert "percent-encode the path and query as UTF-8" in problem["detail"]
 
 
 def test_a_record_that_kafka_would_refuse_is_413(pipeline: Pipeline) -> None:
