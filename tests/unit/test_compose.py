@@ -80,6 +80,24 @@ def test_the_gateway_hands_on_what_it_is_asked_for_to_the_api_that_listens_there
         assert f"--bind 0.0.0.0:{port} " in SERVICES[name]["command"]
 
 
+def test_what_the_gateway_answers_itself_is_a_problem_document() -> None:
+    folder = ROOT / "deploy/gateway"
+    files = dict(re.findall(r"errorfile (\d+) /etc/haproxy/(\S+)\n", (folder / "haproxy.cfg").read_text()))
+    assert files.keys() == {"400", "408", "502", "503", "504"}
+    assert set(files.values()) == {path.name for path in folder.glob("*.http")}
+    for status, name in files.items():
+        head, _, body = (folder / name).read_bytes().decode("ascii").partition("\r\n\r\n")
+        problem = json.loads(body)
+        assert head.splitlines()[0] == f"HTTP/1.1 {status} {problem['title']}"
+        assert "Content-Type: application/problem+json\r\n" in head
+        assert problem["status"] == int(status)
+        assert problem["detail"]
+
+
+def test_the_gateway_leaves_it_to_the_apis_to_refuse_an_address() -> None:
+    assert "\n    option accept-invalid-http-request\n" in (ROOT / "deploy/gateway/haproxy.cfg").read_text()
+
+
 def test_everything_waits_for_the_migrations() -> None:
     assert {"migrate", "flower"} | LOOPS | APIS == OWN
     migrated = {"migrate": {"condition": "service_completed_successfully"}}
