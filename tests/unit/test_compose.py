@@ -94,10 +94,6 @@ def test_what_the_gateway_answers_itself_is_a_problem_document() -> None:
         assert problem["detail"]
 
 
-def test_the_gateway_leaves_it_to_the_apis_to_refuse_an_address() -> None:
-    assert "\n    option accept-invalid-http-request\n" in (ROOT / "deploy/gateway/haproxy.cfg").read_text()
-
-
 def test_everything_waits_for_the_migrations() -> None:
     assert {"migrate", "flower"} | LOOPS | APIS == OWN
     migrated = {"migrate": {"condition": "service_completed_successfully"}}
