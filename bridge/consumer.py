@@ -23,7 +23,7 @@ from kafka.structs import OffsetAndMetadata
 import kafka_clients
 from bridge.hand_over import HandOvers
 from bridge.offsets import Offsets
-from bridge.positions import OUT_OF_PLACE, Positions
+from bridge.positions import OUT_OF_PLACE, Positions, position_of
 from bridge.steering import Steering
 from settings import Settings
 from tasks import heartbeat, numbers
@@ -294,8 +294,9 @@ class Bridge:
                 return
             except (KafkaError, KeyError):  # the partition may go meanwhile
                 continue
-            if position is not None:
-                self.offsets.skip_to(part, position)
+            known = position_of(self.consumer, part)
+            if position is not None and position == known.offset:
+                self.offsets.skip_to(part, position, known.leader_epoch)
 
     def as_kafka(self, offsets: dict[TopicPartition, int]) -> dict[TopicPartition, OffsetAndMetadata]:
         """Offsets as they are committed: with the id of the topic that they belong to, and the epoch that tells whether

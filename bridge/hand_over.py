@@ -44,7 +44,7 @@ LOST_SECONDS = 6.0  # a task takes a tenth of that, and where the queue is empty
 LOOK_SECONDS = 0.5
 DROP_SECONDS = 0.5
 FINISHED_KEPT = 256
-PUT_OFF_MOST = 100  # of these none counts against the window; each costs a worker some 5 ms every two seconds
+PUT_OFF_MOST = 100  # of these none counts against the window; each costs a worker a look every two seconds
 
 
 class SentTask:

@@ -49,11 +49,11 @@ class Offsets:
             last = runs.popleft()
             self._reached[run.partition], self._epochs[run.partition] = last.next_offset, last.epoch
 
-    def skip_to(self, partition: TopicPartition, offset: int) -> None:
+    def skip_to(self, partition: TopicPartition, offset: int, epoch: int = -1) -> None:
         """Lets a position be committed that no record reaches (behind a transaction marker), when nothing is under
         way."""
         if not self._runs.get(partition) and offset > self._reached.get(partition, -1):
-            self._reached[partition], self._epochs[partition] = offset, -1
+            self._reached[partition], self._epochs[partition] = offset, epoch
 
     def committable(self) -> dict[TopicPartition, int]:
         """Of each partition the next offset to be read, where it has moved since the last commit."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import LogTruncationError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from kafka.structs import OffsetAndMetadata
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +69,18 @@ class Positions:
                     self.topic_id,
                 )
                 self.restart({part})
-            elif committed is not None and 0 <= committed.leader_epoch < leader_epoch(self.consumer, part):
-                # As the client would by itself, but it starts at the offset without its epoch, and so asks nobody.
-                self.consumer._subscription.seek(part, committed)
-                self.forget({part})
+            elif committed is not None and committed.leader_epoch >= 0 and self.mine([part]):
+                self.start_at(part, committed)
             self.unchecked.discard(part)
+
+    def start_at(self, part: TopicPartition, committed: OffsetAndMetadata) -> None:
+        """Tells the client the epoch of the committed offset, at which it has started without: it asks Kafka by itself
+        then, where the leader is a later one. What it has read before may be other records than those meant."""
+        if committed.offset == position_of(self.consumer, part).offset or committed.leader_epoch < leader_epoch(
+            self.consumer, part
+        ):
+            self.consumer._subscription.seek(part, committed)
+            self.forget({part})
 
     def mend(self, error: Exception) -> None:
         """Finds a new position where the old one is not in the log. Raises KafkaError."""
@@ -144,6 +152,13 @@ class Positions:
     def mine(self, parts: Iterable[TopicPartition]) -> set[TopicPartition]:
         assigned: set[TopicPartition] = self.consumer.assignment()
         return assigned & set(parts)
+
+
+def position_of(consumer: KafkaConsumer, part: TopicPartition) -> OffsetAndMetadata:
+    """Where a partition of ours is read next, with the epoch of the record before; both -1 where that is not known."""
+    state = consumer._subscription.assignment.get(part)
+    nowhere = OffsetAndMetadata(-1, "", -1)
+    return nowhere if state is None or state.position is None else state.position
 
 
 def leader_epoch(consumer: KafkaConsumer, part: TopicPartition) -> int:

@@ -2,6 +2,7 @@
 is read, though the committed offset lies behind its beginning."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -43,8 +44,9 @@ def send(own: Settings, first: int, last: int) -> None:
         send_texts(producer, own, first, last, partition=0)
 
 
+@pytest.mark.parametrize("begun_again", [0, 1], ids=["at once", "after an idle bridge"])
 def test_what_was_written_in_the_place_of_lost_records_is_read(
-    own: Settings, kafka: Running, database: Engine, broker: redis.Redis
+    own: Settings, kafka: Running, database: Engine, broker: redis.Redis, begun_again: int
 ) -> None:
     folder = Path(own.data_dir)
     parts = {name: Running(local_part(own, name), folder / f"{name}.log") for name in ("persist-worker", "bridge")}
@@ -59,6 +61,11 @@ def test_what_was_written_in_the_place_of_lost_records_is_read(
             part.wait_until_healthy()
         send(own, 50, 100)
         eventually(lambda: committed(own) == {0: 100}, timeout=40)
+        for _ in range(begun_again):
+            parts["bridge"].stop()
+            parts["bridge"].start()
+            parts["bridge"].wait_until_healthy()
+            time.sleep(3)  # an idle bridge commits its positions every second
         parts["bridge"].stop()
         kafka.kill()
         shutil.rmtree(partition)

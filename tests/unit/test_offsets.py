@@ -118,6 +118,8 @@ def test_a_commit_has_the_epoch_of_the_record_before_it() -> None:
     offsets.skip_to(ONE, 20)
     assert offsets.epoch(ONE) == 4
     offsets.skip_to(ONE, 21)
-    assert (offsets.committable(), offsets.epoch(ONE)) == ({ONE: 21}, -1), "of the marker before it nobody knows it"
+    assert (offsets.committable(), offsets.epoch(ONE)) == ({ONE: 21}, -1), "that of the marker before it is not known"
+    offsets.skip_to(ONE, 22, 5)
+    assert (offsets.committable(), offsets.epoch(ONE)) == ({ONE: 22}, 5)
     offsets.forget([ONE])
     assert offsets.epoch(ONE) == -1
