@@ -119,8 +119,9 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
 def store_free(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None) -> None:
     """As `store`, for what was put off: most likely its rows are locked. That is asked first, so that the worker does
     not wait for them at each try. Raises Outage."""
-    outcome.locked = sorted(locked_places(batch))
-    if free := {place: record for place, record in batch.items() if place not in outcome.locked}:
+    locked = locked_places(batch)
+    outcome.locked += sorted(locked)
+    if free := {place: record for place, record in batch.items() if place not in locked}:
         store(free, outcome, reserved, ROW_LOCK_AGAIN_MS)
 
 
