@@ -21,7 +21,6 @@ RETIRE_SECONDS = 5.0
 COUNT_SECONDS = 60.0
 # A model that has one of so many newest vectors is being written.
 NEWEST = 200
-ABOVE_ALL_IDS = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def situation(connection: Connection, model: Model, limits: Limits) -> Situation
     parts.sort(key=lambda part: part.from_id)
     start = parts[-1].to_id if parts else 1
     most = 3 * limits.seal_rows
-    own, span, next_id = size(connection, model, start, ABOVE_ALL_IDS, most)
+    own, span, next_id = size(connection, model, start, None, most)
     gaps = [
         Range(from_id, to_id, size(connection, model, from_id, to_id, most)[0])
         for from_id, to_id in index_plan.holes(parts)
@@ -113,19 +112,24 @@ def situation(connection: Connection, model: Model, limits: Limits) -> Situation
     return Situation(parts, own, span, next_id, model.active, model.first_id, gaps)
 
 
-def size(connection: Connection, model: Model, from_id: int, to_id: int, most: int) -> tuple[int, int, int]:
+def size(connection: Connection, model: Model, from_id: int, to_id: int | None, most: int) -> tuple[int, int, int]:
     """The vectors of a model in a range of ids, those of any model there, and the id after the last. Above `most` the
-    numbers are taken from the ids: the model's own as dense as the newest, from its first id on."""
+    numbers are taken from the ids: the model's own as dense as the newest, from its first id on.
+
+    A range without an end is read from the newest vector down. With one PostgreSQL takes it for a two-hundredth of a
+    table that was never analysed, reads all of it and sorts that: half a second in a burst, instead of 30 ms.
+    """
     begin = max(from_id, model.first_id)
+    below = "" if to_id is None else "AND id < :to"
     # OFFSET 0: the planner counts the newest ones by their ids, whatever it knows of the models.
     own, near, span, newest = connection.execute(
-        text("""
+        text(f"""
             SELECT count(*) FILTER (WHERE model = :model), count(*) FILTER (WHERE id >= :begin), count(*),
                 coalesce(max(id), :from - 1)
-            FROM (SELECT id, model FROM message_embeddings WHERE id >= :from AND id < :to
+            FROM (SELECT id, model FROM message_embeddings WHERE id >= :from {below}
                   ORDER BY id DESC LIMIT :most OFFSET 0) AS e
         """),
-        {"model": model.name, "begin": begin, "from": from_id, "to": to_id, "most": most},
+        {"model": model.name, "begin": begin, "from": from_id, "most": most} | ({"to": to_id} if below else {}),
     ).one()
     if near >= most:
         own = own * (newest + 1 - begin) // near

@@ -49,6 +49,21 @@ def test_a_small_table_is_scanned(stored: Stored, chosen: Settings) -> None:
     assert found["settled"]
 
 
+def test_a_look_in_a_burst_reads_no_more_than_it_counts(database: Engine) -> None:
+    fill(database, MODEL, 20_000)  # in a table that nobody has analysed yet
+    limits = index_plan.Limits(seal_rows=100, part_rows=1_000)
+    model = index_catalogue.Model(MODEL, DIMENSIONS, active=True)
+    with database.begin() as connection:
+        found = index_catalogue.situation(connection, model, limits)
+        read = connection.execute(
+            text("""
+                SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'message_embeddings'
+            """)
+        ).scalar_one()
+    assert (found.open_rows, found.open_span, found.next_id) == (20_000, 20_000, 20_001)
+    assert read <= 3 * limits.seal_rows + 1
+
+
 def test_searches_are_right_from_the_first_vector_to_one_index(stored: Stored, chosen: Settings) -> None:
     stored.add(300)
     assert status(chosen, stored.engine)["unindexed"] == 300
