@@ -22,7 +22,7 @@ WORKDIR /app
 COPY requirements.txt ./
 RUN pip install -r requirements.txt
 # The model is made once, here; neither its sources nor what made it goes into the image.
-COPY settings.py ./
+COPY settings.py portions.py ./
 COPY embedder embedder
 RUN python -m embedder.build_minilm
 # What only a system without containers needs, what only making the model needed, and what installed all that.

@@ -25,6 +25,7 @@ from bridge.hand_over import HandOvers
 from bridge.offsets import Offsets
 from bridge.positions import OUT_OF_PLACE, Positions, position_of
 from bridge.steering import Steering
+from portions import portions
 from settings import Settings
 from tasks import heartbeat, numbers
 
@@ -341,16 +342,7 @@ def headers_size(headers: Sequence[tuple[str, bytes | None]]) -> int:
 
 def batches(records: Sequence[ConsumerRecord], most: int, most_bytes: int) -> list[list[ConsumerRecord]]:
     """Cuts records into hand-overs of at most so many records and, where more than one is in it, so many bytes."""
-    cut: list[list[ConsumerRecord]] = []
-    first = taken = 0
-    for place, length in enumerate(sizes(records)):
-        if place > first and (place - first >= most or taken + length > most_bytes):
-            cut.append(list(records[first:place]))
-            first, taken = place, 0
-        taken += length
-    if records:
-        cut.append(list(records[first:]))
-    return cut
+    return [list(records[portion]) for portion in portions(([1] * len(records), most), (sizes(records), most_bytes))]
 
 
 def on_finished(offsets: Offsets, runs: Sequence[object]) -> Callable[[], None]:

@@ -8,6 +8,7 @@ open, and scanned exactly. So is a gap, the range of a part whose index was lost
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from portions import portions
 from settings import Settings
 
 # pgvector's graph in memory while it builds: the vector, and about 760 bytes of links and bookkeeping (m = 16).
@@ -212,22 +213,12 @@ def tidy(now: Situation, limits: Limits, *, patient: bool) -> Range | None:
     pieces = sorted([*pieces, *now.gaps], key=lambda piece: piece.from_id)
     if now.open_rows:
         pieces.append(waiting)
-    for group in groups(pieces, limits.part_rows):
+    for neighbours in portions(([piece.rows for piece in pieces], limits.part_rows)):
+        group = pieces[neighbours]
         whole = Range(group[0].from_id, group[-1].to_id, sum(piece.rows for piece in group))
         if worth(now, limits, group, whole, patient=patient):
             return whole
     return None
-
-
-def groups(pieces: Sequence[Range], most: int) -> list[list[Range]]:
-    """Neighbours put together as long as they fit."""
-    found: list[list[Range]] = []
-    for piece in pieces:
-        if found and sum(each.rows for each in found[-1]) + piece.rows <= most:
-            found[-1].append(piece)
-        else:
-            found.append([piece])
-    return found
 
 
 def worth(now: Situation, limits: Limits, group: Sequence[Range], whole: Range, *, patient: bool) -> bool:

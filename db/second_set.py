@@ -11,6 +11,7 @@ from db import index_catalogue, index_plan
 from db.commands import array
 from db.outbox import SECOND_JOB, SET_BACK
 from db.reembedding import Change, set_state
+from portions import portions
 from settings import Settings
 
 SCAN_ROWS = 2_000
@@ -48,24 +49,14 @@ def scan(connection: Connection, change: Change) -> None:
         """),
         {"model": change.model, "rows": SCAN_ROWS, "cursor": change.scanned_to},
     ).all()
-    queue(connection, change.model, portions([(row[0], row[1]) for row in rows if row[2]]))
+    missing = [row[0] for row in rows if row[2]]
+    lengths = [row[1] for row in rows if row[2]]
+    small = portions(([1] * len(missing), SECOND_JOB), (lengths, JOB_BYTES))
+    queue(connection, change.model, [missing[portion] for portion in small])
     connection.execute(
         text("UPDATE reembedding SET scanned_to = coalesce(:cursor ::uuid, scanned_to), scanned = :scanned"),
         {"cursor": rows[-1][0] if rows else None, "scanned": len(rows) < SCAN_ROWS},
     )
-
-
-def portions(found: Sequence[tuple[str, int]]) -> list[list[str]]:
-    """(message id, bytes) pairs, cut so that none takes long."""
-    cut: list[list[str]] = []
-    size = 0
-    for message_id, length in found:
-        if not cut or len(cut[-1]) == SECOND_JOB or size + length > JOB_BYTES:
-            cut.append([])
-            size = 0
-        cut[-1].append(message_id)
-        size += length
-    return cut
 
 
 def queue(connection: Connection, model: str, jobs: Sequence[Sequence[str]]) -> None:

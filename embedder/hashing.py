@@ -14,6 +14,7 @@ import numpy as np
 
 from embedder.passages import split_characters
 from embedder.protocol import encode_all
+from portions import portions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,14 +60,8 @@ class HashingEmbedder:
         until = time.thread_time() + self.seconds * len(texts)
         encoded = encode_all([text.lower() for text in texts])
         vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
-        first = 0
-        while first < len(encoded):
-            last, size = first, 0
-            while last < len(encoded) and (last == first or size + len(encoded[last]) < STEP_BYTES):
-                size += len(encoded[last]) + 1
-                last += 1
-            vectors[first:last] = hashed(encoded[first:last], self.dimensions)
-            first = last
+        for step in portions(([len(text) + 1 for text in encoded], STEP_BYTES)):
+            vectors[step] = hashed(encoded[step], self.dimensions)
         while self.seconds and time.thread_time() < until:
             pass
         return vectors

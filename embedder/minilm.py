@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from embedder import minilm_files
 from embedder.passages import split_pieces
 from embedder.protocol import ModelError, encode_all
+from portions import portions
 
 if TYPE_CHECKING:
     from embedder.protocol import Span, Vectors
@@ -62,11 +63,11 @@ class MiniLM:
     def embed(self, texts: Sequence[str]) -> Vectors:
         encode_all(texts)
         vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
-        for first, last in portions(texts):
-            pieces = self._pieces(texts[first:last])
+        for portion in portions(([1] * len(texts), PORTION_TEXTS), (map(len, texts), PORTION_CHARS)):
+            pieces = self._pieces(texts[portion])
             for rows in batches([len(ids) for ids in pieces]):
                 ids = np.array([pieces[row] for row in rows], dtype=np.int32)
-                vectors[[first + row for row in rows]] = self.session.run(None, {"ids": ids})[0]
+                vectors[[portion.start + row for row in rows]] = self.session.run(None, {"ids": ids})[0]
         return vectors
 
     def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
@@ -76,18 +77,6 @@ class MiniLM:
             ids = encoding.ids
             cut.append(ids if len(ids) <= WINDOW_PIECES else [*ids[: WINDOW_PIECES - 1], SEPARATOR])
         return cut
-
-
-def portions(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """From which to which text each portion goes, end exclusive."""
-    first = characters = 0
-    for place, text in enumerate(texts):
-        if place > first and (place - first == PORTION_TEXTS or characters + len(text) > PORTION_CHARS):
-            yield first, place
-            first, characters = place, 0
-        characters += len(text)
-    if texts:
-        yield first, len(texts)
 
 
 def batches(lengths: Sequence[int]) -> Iterator[list[int]]:

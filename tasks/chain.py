@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import settings
 import tasks
+from portions import portions
 from tasks.app import app
 from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
 
@@ -59,13 +60,8 @@ def chain_embedding(
 
 def batches(waiting: list[tuple[int, int]], most: int) -> list[tuple[list[int], int]]:
     """Jobs, as (id, messages), put together so that a task has up to `most` messages: (ids, messages) pairs."""
-    grouped: list[tuple[list[int], int]] = []
-    for job, size in waiting:
-        if grouped and grouped[-1][1] + size <= most:
-            grouped[-1] = ([*grouped[-1][0], job], grouped[-1][1] + size)
-        else:
-            grouped.append(([job], size))
-    return grouped
+    grouped = [waiting[portion] for portion in portions(([size for _, size in waiting], most))]
+    return [([job for job, _ in group], sum(size for _, size in group)) for group in grouped]
 
 
 def send_jobs(groups: Sequence[tuple[list[int], int]], *, priority: int, model: str | None = None) -> None:

@@ -20,6 +20,7 @@ from db.outbox import SECOND_JOB
 from db.reembedding import Change
 from db.second_set import Waiting
 from embedder import EmbedderUnavailable, ModelError
+from portions import portions
 from settings import InvalidSetting, Settings
 from tasks import resources
 from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
@@ -111,15 +112,9 @@ def next_tasks(connection: Connection, change: Change, config: Settings, room: i
 
 def batches(jobs: Sequence[Waiting]) -> Tasks:
     """Jobs put together so that a task is not longer than one large job."""
-    grouped: Tasks = []
-    size = 0
-    for job in jobs:
-        if not grouped or grouped[-1][1] + job.messages > SECOND_JOB or size + job.length > second_set.JOB_BYTES:
-            grouped.append(([], 0))
-            size = 0
-        grouped[-1] = ([*grouped[-1][0], job.id], grouped[-1][1] + job.messages)
-        size += job.length
-    return grouped
+    messages = [job.messages for job in jobs]
+    cut = portions((messages, SECOND_JOB), ((job.length for job in jobs), second_set.JOB_BYTES))
+    return [([job.id for job in jobs[portion]], sum(messages[portion])) for portion in cut]
 
 
 @contextmanager

@@ -4,7 +4,7 @@ and vectors that were made before. Knows no job and writes nothing."""
 import hashlib
 import logging
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from db.outbox import Left
 from db.reuse import PassageVector
 from embedder import Embedder, EmbedderUnavailable, ModelError, UnembeddableText
 from embedder.protocol import Span
+from portions import portions
 from tasks import resources
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def embed(embedder: Embedder, texts: Mapping[str, str]) -> Embedded:
         for row in before:
             passages.add(digest, row.number, row.span, "")
         passages.arrays.append(np.stack([row.vector for row in before]))
-    done = len(passages)
+    known = len(passages)
     most = settings.load().max_text_chars
     failed: dict[bytes, str] = {}
     for digest, ids in messages.items():
@@ -110,7 +111,8 @@ def embed(embedder: Embedder, texts: Mapping[str, str]) -> Embedded:
             passages.add(digest, number, (start, end), text[start:end])
     left: set[bytes] = set()
     seconds = 0.0
-    for end in portions(passages.texts, done):
+    for portion in portions((map(len, passages.texts[known:]), PORTION_CHARS)):
+        done, end = known + portion.start, known + portion.stop
         try:
             vectors, reasons = vectors_and_reasons(embedder, passages.texts[done:end])
         except EmbedderUnavailable as error:
@@ -122,7 +124,6 @@ def embed(embedder: Embedder, texts: Mapping[str, str]) -> Embedded:
             break
         failed |= {passages.hashes[done + place]: why for place, why in reasons.items()}
         passages.arrays.append(vectors)
-        done = end
     return Embedded(
         passages.vectors(messages, left | failed.keys()),
         [
@@ -144,20 +145,6 @@ def vectors_made_before(embedder: Embedder, digests: Collection[bytes]) -> dict[
 
 def pause(error: EmbedderUnavailable) -> float:
     return min(error.retry_after or 1.0, LONGEST_PAUSE_SECONDS)
-
-
-def portions(texts: Sequence[str], first: int) -> Iterator[int]:
-    """Cuts the texts from `first` on into portions of a second or two, so that memory stays bounded; yields the end of
-    each."""
-    size = 0
-    for place in range(first, len(texts)):
-        length = len(texts[place])
-        if size and size + length > PORTION_CHARS:
-            yield place
-            size = 0
-        size += length
-    if len(texts) > first:
-        yield len(texts)
 
 
 def vectors_and_reasons(
