@@ -19,10 +19,11 @@ from api.parts import Parts
 from api.problems import Problem
 from api.schemas import TraceQuery
 from bridge import message
-from bridge.message import BadRecord, Coordinates
+from bridge.message import BadRecord
 from db import trace_queries
 from db.queries import Row
 from db.session import first_line
+from letter_headers import Coordinates
 from settings import Settings
 
 Version = tuple[int, int, int]  # timestamp, partition, offset

@@ -11,7 +11,9 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.producer.future import FutureRecordMetadata
 
 import kafka_clients
-from bridge.message import BadRecord, Coordinates, first_coming
+import letter_headers
+from bridge.message import BadRecord, first_coming
+from letter_headers import Coordinates
 from records import DeadLetter
 from settings import Settings
 
@@ -75,19 +77,16 @@ def printable(text: str) -> str:
 def send(producer: KafkaProducer, topic: str, record: ConsumerRecord, error: BadRecord) -> FutureRecordMetadata:
     """Sends a record to the dead-letter topic; the future says when it is there. Raises KafkaError."""
     first = first_coming(coordinates(record), record.headers)
-    headers = [(name, value or b"") for name, value in record.headers if not name.startswith("dead-letter-")]
+    headers = letter_headers.of_the_sender(record.headers)
     null = [name for name, value in record.headers if value is None]
-    if null:  # kafka-python sends no null header: they go empty, and are named
-        headers.append(("dead-letter-null-headers", ",".join(null).encode()[:NULL_NAMES_BYTES]))
-    if record.key is None and record.value is None:  # nor a record with neither
-        headers.append(("dead-letter-null-value", b"1"))
+    if null:
+        headers.append((letter_headers.NULL_HEADERS, ",".join(null).encode()[:NULL_NAMES_BYTES]))
+    if record.key is None and record.value is None:
+        headers.append((letter_headers.NULL_VALUE, b"1"))
     headers += [
-        ("dead-letter-reason", error.reason.encode()),
-        ("dead-letter-detail", printable(error.detail).encode()),
-        ("dead-letter-topic", first.topic.encode()),
-        ("dead-letter-partition", str(first.partition).encode()),
-        ("dead-letter-offset", str(first.offset).encode()),
-        ("dead-letter-timestamp", str(first.timestamp).encode()),
+        (letter_headers.REASON, error.reason.encode()),
+        (letter_headers.DETAIL, printable(error.detail).encode()),
+        *letter_headers.naming(first),
     ]
     value = b"" if record.key is None and record.value is None else record.value
     key, value, headers = fit(record.key, value, headers)
@@ -106,12 +105,12 @@ def fit(
     def sizes(headers: list[tuple[str, Any]]) -> int:
         return sum(len(name.encode()) + size(content) + 10 for name, content in headers)
 
-    own = [header for header in headers if header[0].startswith("dead-letter-")]
+    own = [header for header in headers if header[0].startswith(letter_headers.PREFIX)]
     header_bytes = sizes(headers)
     if size(key) + size(value) + header_bytes <= RECORD_BYTES:
         return key, value, headers
     cut = (
-        "dead-letter-cut",
+        letter_headers.CUT,
         f"key {size(key)} bytes, value {size(value)} bytes, {len(headers) - len(own)} headers".encode(),
     )
     if header_bytes > RECORD_BYTES // 4:

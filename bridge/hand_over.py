@@ -7,7 +7,6 @@ message was lost, or its worker died), and the same tasks are sent again. Memory
 
 import logging
 import random
-import threading
 import time
 import uuid
 from bisect import bisect_right
@@ -19,11 +18,10 @@ from typing import Any
 from celery import Celery, states
 from kafka import KafkaProducer
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaError
-from kafka.producer.future import FutureRecordMetadata
 
 import tasks
-from bridge import dead_letters, topics
+from bridge import dead_letters
+from bridge.letters import Letters, SentLetter
 from bridge.message import BadRecord, Row, decode, decode_plain
 from records import Record
 from settings import Settings
@@ -36,8 +34,6 @@ UNSENT_SECONDS = 0.5
 LEASE_GROWTH = 2.0
 LEASE_MOST_SECONDS = 60.0
 QUEUE_FACTOR = 4
-LETTER_SECONDS = 1.0
-LETTER_LATE_SECONDS = 5.0
 OVERTAKEN_SECONDS = 2.0
 OVERTAKEN_BY = 4  # later tasks for each persist worker, and for two more
 LOST_SECONDS = 6.0  # a task takes a tenth of that, and where the queue is empty it does not wait either
@@ -63,17 +59,6 @@ class SentTask:
         self.seen: bytes | None = None
 
 
-class SentLetter:
-    """A record on its way to the dead-letter topic; `future` is None where Kafka has not taken it yet."""
-
-    def __init__(self, record: ConsumerRecord, error: BadRecord) -> None:
-        self.record = record
-        self.error = error
-        self.future: FutureRecordMetadata | None = None
-        self.next_try = 0.0
-        self.late = 0.0  # when to look whether its topic is there
-
-
 class HandOver:
     """Records that were handed over together, with what is still missing until all of them are dealt with."""
 
@@ -97,21 +82,15 @@ def is_late(task: SentTask, now: float, seconds: float) -> bool:
     return now - task.published >= seconds
 
 
-def arrived(future: FutureRecordMetadata | None) -> bool:
-    return future is not None and bool(future.succeeded())
-
-
 class HandOvers:
     """All hand-overs under way. Not thread-safe: the bridge's loop owns it."""
 
     def __init__(self, settings: Settings, app: Celery, producer: KafkaProducer) -> None:
         self.settings = settings
         self.app = app
-        self.producer = producer
+        self.letters = Letters(settings, producer)
         self.under_way: list[HandOver] = []
         self.broker_away_until = 0.0
-        self.kafka_away_until = 0.0
-        self.topic_maker: threading.Thread | None = None
         self.published = 0
         self.looked = float("-inf")  # when the queue was last asked whether it is empty
         self.taken: list[str] = []  # tasks whose final results were read and are still there
@@ -191,41 +170,9 @@ class HandOvers:
         logs.dead_letters(log, bad)
         notes = []
         for record, error in bad:
-            letter = SentLetter(record, error)
-            hand_over.letters.append(letter)
-            self.produce(letter)
+            hand_over.letters.append(self.letters.send(record, error))
             notes.append(dead_letters.note(record, error.reason, error.detail))
         self.send(hand_over, tasks.RECORD_DEAD_LETTERS, notes, f"({len(notes)} dead letters)")
-
-    def produce(self, letter: SentLetter) -> None:
-        now = time.monotonic()
-        letter.future = None
-        letter.next_try = max(self.kafka_away_until, now + LETTER_SECONDS)
-        letter.late = now + LETTER_LATE_SECONDS
-        if now < self.kafka_away_until:  # one try for all: each may block as long as a time-out
-            return
-        try:
-            letter.future = dead_letters.send(
-                self.producer, self.settings.dead_letter_topic, letter.record, letter.error
-            )
-        except (KafkaError, ValueError) as problem:  # ValueError: the topic's partitions went away meanwhile
-            log.warning("dead letters not taken by Kafka, will be sent again: %s", problem)
-            self.make_topic_meanwhile()
-            self.kafka_away_until = letter.next_try = time.monotonic() + LETTER_SECONDS
-
-    def make_topic_meanwhile(self) -> None:
-        """Creates the dead-letter topic again, in case somebody has deleted it: the window would fill with hand-overs
-        that wait for it. In a thread, for a Kafka that is silent would hold the loop for many seconds."""
-        if self.topic_maker is None or not self.topic_maker.is_alive():
-            self.topic_maker = threading.Thread(target=self.make_topic, name="make topic", daemon=True)
-            self.topic_maker.start()
-
-    def make_topic(self) -> None:
-        try:
-            if topics.create(self.settings, only=self.settings.dead_letter_topic):
-                log.warning("%s was gone, and is created again", self.settings.dead_letter_topic)
-        except (KafkaError, OSError) as problem:
-            log.warning("whether %s is there is not known: %s", self.settings.dead_letter_topic, problem)
 
     def collect(self) -> None:
         """Looks at the results of all tasks under way, in one read, and finishes the hand-overs that are complete."""
@@ -246,7 +193,7 @@ class HandOvers:
                 if answer is not None and self.take(hand_over, task, answer):
                     self.taken.append(task.id)
         for hand_over in self.under_way:
-            self.check_letters(hand_over)
+            hand_over.letters = self.letters.missing(hand_over.letters)
         complete = [hand_over for hand_over in self.under_way if not hand_over.sent and not hand_over.letters]
         for hand_over in complete:
             self.under_way.remove(hand_over)
@@ -271,20 +218,6 @@ class HandOvers:
     def bury_rejected(self, hand_over: HandOver, rejected: Sequence[tuple[int, str]]) -> None:
         if rejected:
             self.bury(hand_over, [(hand_over.good[place], BadRecord("rejected", detail)) for place, detail in rejected])
-
-    def check_letters(self, hand_over: HandOver) -> None:
-        """Keeps the letters that Kafka has not confirmed; those that it has refused are sent again."""
-        hand_over.letters = [letter for letter in hand_over.letters if not arrived(letter.future)]
-        now = time.monotonic()
-        for letter in hand_over.letters:
-            refused = letter.future is None or letter.future.failed()
-            if not refused and now >= letter.late:  # a producer that knew the topic tries for a minute
-                letter.late = now + LETTER_LATE_SECONDS
-                self.make_topic_meanwhile()
-            if refused and now >= letter.next_try:
-                if letter.future is not None:
-                    log.warning("dead letter not taken by Kafka, sent again: %s", letter.future.exception)
-                self.produce(letter)
 
     def renew(self) -> None:
         """Sends again what was overtaken, what is in no queue and in nobody's hand any more, and what nobody has

@@ -7,13 +7,14 @@ Any bytes may come. What is accepted is stored to the letter; what is not has ex
 import json
 import re
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 import orjson
 import simplejson
 
+from letter_headers import Coordinates, Headers, named
 from records import Record
 
 # Ids that are no UUIDs are mapped into this namespace. It must never change: ids of stored messages come from it.
@@ -53,8 +54,6 @@ NUMERIC_DIGITS_AFTER = 16_383
 # PostgreSQL prints 1e131071 as so many digits, wherever the metadata is read: an array of these would be a gigabyte.
 PRINTED_DIGITS = 1_000_000
 
-Headers = Sequence[tuple[str, bytes | None]]
-
 
 class BadRecord(ValueError):
     """The record can never be stored; `reason` is one of REASONS, `detail` says what is wrong with it."""
@@ -87,19 +86,6 @@ class Place(Protocol):
     def offset(self) -> int: ...
     @property
     def timestamp(self) -> int: ...
-
-
-class Coordinates(NamedTuple):
-    """Where in the log a record stands; timestamp in ms since 1970."""
-
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-
-    @property
-    def version(self) -> tuple[int, int, int]:
-        return self.timestamp, self.partition, self.offset
 
 
 def decode(at: Coordinates, key: bytes | None, value: bytes | None, headers: Headers, max_text_chars: int) -> Record:
@@ -145,17 +131,8 @@ def first_coming(at: Coordinates, headers: Headers) -> Coordinates:
     A made-up header never wins over a newer text: a version can only be made older by it (`decode`). And a first coming
     lies before its repetition, by the clock or in the log, where the clock was set back meanwhile.
     """
-    if not headers or not any(name == "dead-letter-topic" for name, _ in headers):
-        return at
-    given = {name: value or b"" for name, value in headers if name.startswith("dead-letter-")}
-    try:
-        first = Coordinates(
-            given["dead-letter-topic"].decode(),
-            int(given["dead-letter-partition"].decode("ascii")),
-            int(given["dead-letter-offset"].decode("ascii")),
-            int(given["dead-letter-timestamp"].decode("ascii")),
-        )
-    except (KeyError, ValueError):
+    first = named(headers) if headers else None
+    if first is None:
         return at
     plausible = 0 <= first.partition < 2**31 and 0 <= first.offset < 2**63 and -(2**63) <= first.timestamp < 2**63
     before = first.partition == at.partition and first.offset < at.offset

@@ -14,7 +14,8 @@ from clients.place import Place, dead_letter
 from clients.replay import in_copies, in_log
 from clients.terminal import CommandFailed, Unreachable, escaped, one_line, pairs, say
 from db import console_queries
-from replay.letters import Headers, Letter, Original, first_found, whole
+from letter_headers import Headers
+from replay.letters import Letter, Original, first_found, whole
 from settings import Settings
 
 Row = dict[str, Any]

@@ -12,12 +12,9 @@ from typing import Any, NamedTuple
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 
+import letter_headers
+from letter_headers import Coordinates, Headers
 from replay.reading import at_offsets, follow
-
-Headers = Sequence[tuple[str, bytes | None]]
-
-# Headers of this beginning are the pipeline's own: never those of the sender.
-OWN = "dead-letter-"
 
 TABLE_BYTES = 65_536  # of a key, a value or a header that the table keeps
 TABLE_HEADERS = 100
@@ -26,13 +23,10 @@ TABLE_NAME_CHARS = 500
 REWRITTEN = ("\\0", "\\ud")
 
 
-class Letter(NamedTuple):
-    """A dead letter by its coordinates; timestamp in ms since 1970."""
+class Letter(Coordinates):
+    """A dead letter, by where it first came."""
 
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
+    __slots__ = ()
 
     @property
     def name(self) -> str:
@@ -137,7 +131,7 @@ def copies_among(records: Iterable[ConsumerRecord], letters: Sequence[Letter]) -
     wanted = set(letters)
     for record in records:
         letter = letter_of(record)
-        if letter in wanted and not any(name == f"{OWN}cut" for name, _ in record.headers):
+        if letter in wanted and not any(name == letter_headers.CUT for name, _ in record.headers):
             wanted.remove(letter)
             yield letter, copied(record)
         if not wanted:
@@ -145,39 +139,20 @@ def copies_among(records: Iterable[ConsumerRecord], letters: Sequence[Letter]) -
 
 
 def copied(record: ConsumerRecord) -> Original:
-    """The record of which this is a whole copy. kafka-python sends neither a null header nor a record with neither key
-    nor value: they are empty in the copy, and marked."""
-    marks = {name: value or b"" for name, value in record.headers if name.startswith(OWN)}
-    named = marks.get(f"{OWN}null-headers")
-    null = [] if named is None else named.decode("utf-8", "replace").split(",")
+    """The record of which this is a whole copy."""
+    marks = dict(record.headers)
+    names = marks.get(letter_headers.NULL_HEADERS)
+    null = [] if names is None else names.decode("utf-8", "replace").split(",")
     headers = [(name, None if not value and name in null else value) for name, value in record.headers]
-    return Original(record.key, None if f"{OWN}null-value" in marks else record.value, headers)
+    return Original(record.key, None if letter_headers.NULL_VALUE in marks else record.value, headers)
 
 
 def letter_of(record: ConsumerRecord) -> Letter | None:
     """The coordinates in the headers of a record of the dead-letter topic."""
-    given = {name: value or b"" for name, value in record.headers if name.startswith(OWN)}
-    try:
-        return Letter(
-            given[f"{OWN}topic"].decode(),
-            int(given[f"{OWN}partition"]),
-            int(given[f"{OWN}offset"]),
-            int(given[f"{OWN}timestamp"]),
-        )
-    except (KeyError, ValueError):
-        return None
+    found = letter_headers.named(record.headers)
+    return None if found is None else Letter(*found)
 
 
 def replay_headers(letter: Letter, original: Headers) -> list[tuple[str, bytes]]:
-    """The headers of the second try: the sender's own, and the coordinates of the first coming in ASCII decimal.
-
-    A header without a value gets an empty one: kafka-python sends no other.
-    """
-    kept = [(name, value or b"") for name, value in original if not name.startswith(OWN)]
-    return [
-        *kept,
-        (f"{OWN}topic", letter.topic.encode()),
-        (f"{OWN}partition", str(letter.partition).encode("ascii")),
-        (f"{OWN}offset", str(letter.offset).encode("ascii")),
-        (f"{OWN}timestamp", str(letter.timestamp).encode("ascii")),
-    ]
+    """The headers of the second try: the sender's own, and where the letter first came."""
+    return [*letter_headers.of_the_sender(original), *letter_headers.naming(letter)]

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from bridge.message import BadRecord, Coordinates, decode
+from bridge.message import BadRecord, decode
 from db import commands
+from letter_headers import Coordinates
 from tests.chaos import oracle
 from tests.chaos.oracle import Bad, Deletion, Text
 from tests.chaos.watch import not_durable

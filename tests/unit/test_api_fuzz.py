@@ -11,7 +11,8 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from api.app import create_app
-from bridge.message import BadRecord, Coordinates, decode
+from bridge.message import BadRecord, decode
+from letter_headers import Coordinates
 from settings import Settings
 from tests.unit.test_message_fuzz import POISON, damaged
 

@@ -15,6 +15,7 @@ from kafka.errors import KafkaTimeoutError
 from bridge import consumer, hand_over, topics
 from bridge.consumer import Bridge
 from bridge.hand_over import HandOver, HandOvers, SentTask
+from bridge.letters import Letters
 from bridge.message import BadRecord
 from settings import Settings
 from tasks.app import app
@@ -272,11 +273,11 @@ def test_a_bad_record_whose_topic_is_not_there_does_not_hold_the_loop(monkeypatc
         raise KafkaTimeoutError("no metadata of it")
 
     monkeypatch.setattr(topics, "create", create)
-    hand_overs = HandOvers(Settings(), app, SimpleNamespace(send=refuse))
-    letter = hand_over.SentLetter(a_record(0), BadRecord("invalid-json", "why"))
-    for _ in range(3):
-        hand_overs.kafka_away_until = 0.0
-        hand_overs.produce(letter)
+    letters = Letters(Settings(), SimpleNamespace(send=refuse))
+    letter = letters.send(a_record(0), BadRecord("invalid-json", "why"))
+    for _ in range(2):
+        letters.away_until = letter.next_try = 0.0
+        assert letters.missing([letter]) == [letter]
     assert letter.future is None
     assert asked.acquire(timeout=5)
     assert not asked.acquire(timeout=0.2), "once, while it has not answered"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bridge.message import Coordinates, first_coming
+from bridge.message import first_coming
+from letter_headers import Coordinates
 from replay import letters as replay_letters
 from replay.letters import Letter, Original, copies, letter_of, originals, replay_headers, whole
 

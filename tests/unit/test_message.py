@@ -8,7 +8,8 @@ import simplejson
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge.message import NAMESPACE, REASONS, BadRecord, Coordinates, decode, message_id
+from bridge.message import NAMESPACE, REASONS, BadRecord, decode, message_id
+from letter_headers import Coordinates
 from records import Record
 
 AT = Coordinates("text-messages", 3, 42, 1_700_000_000_000)

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from bridge.message import NAMESPACE, REASONS, BadRecord, Coordinates, decode, decode_plain, parse
+from bridge.message import NAMESPACE, REASONS, BadRecord, decode, decode_plain, parse
+from letter_headers import Coordinates
 from records import Record
 
 AT = Coordinates("text-messages", 3, 42, 1_700_000_000_000)

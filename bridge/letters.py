@@ -1,0 +1,104 @@
+"""The dead letters under way to their topic: each is sent until Kafka has confirmed it.
+
+Neither a Kafka that is away nor a topic that somebody has deleted holds the bridge's loop: what is refused is tried
+again a second later, and the topic is made again in a thread.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+from kafka import KafkaProducer
+from kafka.consumer.fetcher import ConsumerRecord
+from kafka.errors import KafkaError
+from kafka.producer.future import FutureRecordMetadata
+
+from bridge import dead_letters, topics
+from bridge.message import BadRecord
+from settings import Settings
+
+log = logging.getLogger(__name__)
+
+AGAIN_SECONDS = 1.0
+LATE_SECONDS = 5.0
+
+
+class SentLetter:
+    """A record on its way to the dead-letter topic; `future` is None where Kafka has not taken it yet."""
+
+    def __init__(self, record: ConsumerRecord, error: BadRecord) -> None:
+        self.record = record
+        self.error = error
+        self.future: FutureRecordMetadata | None = None
+        self.next_try = 0.0
+        self.late = 0.0  # when to look whether its topic is there
+
+    @property
+    def has_arrived(self) -> bool:
+        return self.future is not None and bool(self.future.succeeded())
+
+    @property
+    def is_refused(self) -> bool:
+        return self.future is None or bool(self.future.failed())
+
+
+class Letters:
+    """Sends dead letters. Not thread-safe: the bridge's loop owns it."""
+
+    def __init__(self, settings: Settings, producer: KafkaProducer) -> None:
+        self.settings = settings
+        self.producer = producer
+        self.away_until = 0.0
+        self.topic_maker: threading.Thread | None = None
+
+    def send(self, record: ConsumerRecord, error: BadRecord) -> SentLetter:
+        letter = SentLetter(record, error)
+        self.produce(letter)
+        return letter
+
+    def missing(self, letters: Sequence[SentLetter]) -> list[SentLetter]:
+        """Those that Kafka has not confirmed; of these it sends again what was refused, when it is time."""
+        left = [letter for letter in letters if not letter.has_arrived]
+        now = time.monotonic()
+        for letter in left:
+            if not letter.is_refused:
+                if now >= letter.late:  # a producer that knew the topic tries for a minute
+                    letter.late = now + LATE_SECONDS
+                    self.make_topic_meanwhile()
+            elif now >= letter.next_try:
+                if letter.future is not None:
+                    log.warning("dead letter not taken by Kafka, sent again: %s", letter.future.exception)
+                self.produce(letter)
+        return left
+
+    def produce(self, letter: SentLetter) -> None:
+        now = time.monotonic()
+        letter.future = None
+        letter.next_try = max(self.away_until, now + AGAIN_SECONDS)
+        letter.late = now + LATE_SECONDS
+        if now < self.away_until:  # one try for all: each may block as long as a time-out
+            return
+        try:
+            letter.future = dead_letters.send(
+                self.producer, self.settings.dead_letter_topic, letter.record, letter.error
+            )
+        except (KafkaError, ValueError) as problem:  # ValueError: the topic's partitions went away meanwhile
+            log.warning("dead letters not taken by Kafka, will be sent again: %s", problem)
+            self.make_topic_meanwhile()
+            self.away_until = letter.next_try = time.monotonic() + AGAIN_SECONDS
+
+    def make_topic_meanwhile(self) -> None:
+        """Creates the topic again, in case somebody has deleted it: the window would fill with hand-overs that wait for
+        it. In a thread, for a Kafka that is silent would hold the loop for many seconds."""
+        if self.topic_maker is None or not self.topic_maker.is_alive():
+            self.topic_maker = threading.Thread(target=self.make_topic, name="make topic", daemon=True)
+            self.topic_maker.start()
+
+    def make_topic(self) -> None:
+        topic = self.settings.dead_letter_topic
+        try:
+            if topics.create(self.settings, only=topic):
+                log.warning("%s was gone, and is created again", topic)
+        except (KafkaError, OSError) as problem:
+            log.warning("whether %s is there is not known: %s", topic, problem)

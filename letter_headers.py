@@ -1,0 +1,54 @@
+"""The headers that the pipeline gives to a record: to a dead letter in its topic, and to the second try of one.
+
+Their names begin with PREFIX, so none of them is the sender's. Four say where the record first came, and of a second
+try they are all: `dead-letter-topic` in UTF-8, and `-partition`, `-offset` and `-timestamp` (ms since 1970) in decimal.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+PREFIX = "dead-letter-"
+TOPIC, PARTITION, OFFSET, TIMESTAMP = (f"{PREFIX}{name}" for name in ("topic", "partition", "offset", "timestamp"))
+REASON, DETAIL = f"{PREFIX}reason", f"{PREFIX}detail"
+CUT = f"{PREFIX}cut"  # what was left out of the copy, for the topic takes no larger one
+# kafka-python sends no header without a value, nor a record with neither key nor value: they go empty, and are marked.
+NULL_HEADERS, NULL_VALUE = f"{PREFIX}null-headers", f"{PREFIX}null-value"
+
+
+class Coordinates(NamedTuple):
+    """Where in the log a record stands; timestamp in ms since 1970."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+
+    @property
+    def version(self) -> tuple[int, int, int]:
+        return self.timestamp, self.partition, self.offset
+
+
+def naming(first: Coordinates) -> list[tuple[str, bytes]]:
+    """The headers that name where a record first came."""
+    return [
+        (TOPIC, first.topic.encode()),
+        (PARTITION, str(first.partition).encode()),
+        (OFFSET, str(first.offset).encode()),
+        (TIMESTAMP, str(first.timestamp).encode()),
+    ]
+
+
+def named(headers: Headers) -> Coordinates | None:
+    """Where a record first came, as its headers say: anybody may have made them up. None where they do not."""
+    given = {name: value or b"" for name, value in headers if name.startswith(PREFIX)}
+    try:
+        return Coordinates(given[TOPIC].decode(), int(given[PARTITION]), int(given[OFFSET]), int(given[TIMESTAMP]))
+    except (KeyError, ValueError):
+        return None
+
+
+def of_the_sender(headers: Headers) -> list[tuple[str, bytes]]:
+    """The headers that are not the pipeline's, as kafka-python sends them: one without a value gets an empty one."""
+    return [(name, value or b"") for name, value in headers if not name.startswith(PREFIX)]
