@@ -35,6 +35,16 @@ class Job:
     attempts: int
 
 
+class Waiting(NamedTuple):
+    """A job that waits for a task, how many messages it has, and how many it counts for in a task: as many as one may
+    have, where it was tried before. Its worker may have died over it, so it goes alone: no other job is to pay for it,
+    with its own attempts and at last with a failure."""
+
+    id: int
+    messages: int
+    weight: int
+
+
 class Left(NamedTuple):
     """Messages of claimed jobs that could not be tried yet, and after how many seconds they may be."""
 
@@ -95,13 +105,14 @@ def release_jobs(connection: Connection, jobs: Sequence[int], lease: str, *, sec
 
 
 def split_job(connection: Connection, job: Job, lease: str) -> None:
-    """Replaces a job by two of half its messages each, so that the one that cannot pass ends up alone."""
+    """Replaces a job by two of half its messages each, so that the one that cannot pass ends up alone. Each half was
+    tried once, or the sweep would put the two together again."""
     middle = len(job.message_ids) // 2
     for half in (job.message_ids[:middle], job.message_ids[middle:]):
         connection.execute(
             text("""
-                INSERT INTO embedding_jobs (message_ids, deleted, created_at, model, edits)
-                SELECT :half ::uuid[], deleted, created_at, model, edits FROM embedding_jobs
+                INSERT INTO embedding_jobs (message_ids, deleted, attempts, created_at, model, edits)
+                SELECT :half ::uuid[], deleted, 1, created_at, model, edits FROM embedding_jobs
                 WHERE id = :id AND lease = :lease ::uuid
             """),
             {"half": half, "id": job.id, "lease": lease},
@@ -111,34 +122,38 @@ def split_job(connection: Connection, job: Job, lease: str) -> None:
     )
 
 
+WEIGHT = "CASE WHEN attempts > 0 THEN greatest(cardinality(message_ids), :task) ELSE cardinality(message_ids) END"
+
+
 def take_waiting_jobs(
-    connection: Connection, *, messages: int, seconds: float, small: int, given_up: float = 0.0
-) -> list[tuple[int, int]]:
-    """Reserves jobs that wait for somebody, for `seconds`: (job id, number of its messages) pairs with at most about
-    `messages` messages together. Jobs of at most `small` messages come first, then the oldest. A lease that ends within
-    `given_up` seconds counts as over. Those of a model that is not the active one are for db.second_set."""
+    connection: Connection, *, messages: int, task: int, seconds: float, small: int, given_up: float = 0.0
+) -> list[Waiting]:
+    """Reserves jobs that wait for somebody, for `seconds`, with at most about `messages` messages together by their
+    weight, where a task takes `task`. Jobs of at most `small` messages come first, then the oldest. A lease that ends
+    within `given_up` seconds counts as over. Those of a model that is not the active one are for db.second_set."""
     connection.execute(text("SET LOCAL synchronous_commit = off"))
     rows = connection.execute(
         text(f"""
             WITH waiting AS (
-                SELECT id, cardinality(message_ids) AS size FROM embedding_jobs
+                SELECT id, cardinality(message_ids) AS size, {WEIGHT} AS weight FROM embedding_jobs
                 WHERE model IS NULL AND (available_at <= clock_timestamp()
                     OR lease IS NOT NULL AND available_at <= clock_timestamp() + make_interval(secs => :given_up)
                     OR available_at > {SET_BACK})
                 ORDER BY cardinality(message_ids) > :small, id LIMIT :messages FOR UPDATE SKIP LOCKED
             ), chosen AS (
-                SELECT id FROM (SELECT id, sum(size) OVER (ORDER BY size > :small, id) - size AS before FROM waiting)
-                    AS running
+                SELECT id, weight FROM (
+                    SELECT id, weight, sum(weight) OVER (ORDER BY size > :small, id) - weight AS before FROM waiting
+                ) AS running
                 WHERE before < :messages
             )
             UPDATE embedding_jobs j SET lease = NULL,
                 available_at = clock_timestamp() + make_interval(secs => :seconds)
             FROM chosen WHERE j.id = chosen.id
-            RETURNING j.id, cardinality(j.message_ids)
+            RETURNING j.id, cardinality(j.message_ids), weight
         """),
-        {"messages": messages, "seconds": seconds, "small": small, "given_up": given_up},
+        {"messages": messages, "task": task, "seconds": seconds, "small": small, "given_up": given_up},
     )
-    return sorted((row[0], row[1]) for row in rows)
+    return sorted(Waiting(*row) for row in rows)
 
 
 def queue_for(connection: Connection, model: str, message_ids: Sequence[str]) -> list[int]:

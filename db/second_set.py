@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 
 from db import index_catalogue, index_plan
 from db.commands import array
-from db.outbox import SECOND_JOB, SET_BACK
+from db.outbox import SECOND_JOB, SET_BACK, WEIGHT
 from db.reembedding import Change, set_state
 from portions import portions
 from settings import Settings
@@ -21,10 +21,11 @@ DROP_ROWS = 10_000
 
 
 class Waiting(NamedTuple):
-    """A job of the second set; `length` are the bytes of its texts."""
+    """A job of the second set, as outbox.Waiting; `length` are the bytes of its texts."""
 
     id: int
     messages: int
+    weight: int
     length: int
 
 
@@ -76,27 +77,28 @@ def queue(connection: Connection, model: str, jobs: Sequence[Sequence[str]]) -> 
 
 
 def take(connection: Connection, model: str, *, messages: int, seconds: float) -> list[Waiting]:
-    """Reserves jobs of the second set for `seconds`, the oldest first, with about so many messages."""
+    """Reserves jobs of the second set for `seconds`, the oldest first, with about so many messages by their weight."""
     rows = connection.execute(
         text(f"""
             WITH waiting AS (
-                SELECT id, cardinality(message_ids) AS size FROM embedding_jobs
+                SELECT id, {WEIGHT} AS weight FROM embedding_jobs
                 WHERE model = :model AND (available_at <= clock_timestamp()
                     OR available_at > {SET_BACK})
                 ORDER BY id LIMIT :messages FOR UPDATE SKIP LOCKED
             ), chosen AS (
-                SELECT id FROM (SELECT id, sum(size) OVER (ORDER BY id) - size AS before FROM waiting) AS running
+                SELECT id, weight FROM (
+                    SELECT id, weight, sum(weight) OVER (ORDER BY id) - weight AS before FROM waiting) AS running
                 WHERE before < :messages
             )
             UPDATE embedding_jobs j SET lease = NULL,
                 available_at = clock_timestamp() + make_interval(secs => :seconds)
             FROM chosen WHERE j.id = chosen.id
-            RETURNING j.id, cardinality(j.message_ids), (
+            RETURNING j.id, cardinality(j.message_ids), weight, (
                 SELECT coalesce(sum(octet_length(m.message)), 0) FROM text_messages m WHERE m.id = ANY (j.message_ids))
         """),
-        {"messages": messages, "seconds": seconds, "model": model},
+        {"messages": messages, "task": SECOND_JOB, "seconds": seconds, "model": model},
     )
-    return sorted(Waiting(row[0], row[1], int(row[2])) for row in rows)
+    return sorted(Waiting(row[0], row[1], row[2], int(row[3])) for row in rows)
 
 
 def waiting(connection: Connection, model: str) -> int:

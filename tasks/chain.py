@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import settings
 import tasks
+from db.outbox import Waiting
 from portions import portions
 from tasks.app import app
 from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
@@ -40,10 +41,10 @@ def chain_embedding(
     or the message is lost, the sweep finds the jobs when their reservation has run out. Each of the `held` jobs gets a
     task of its own, with its lease, which is no older than `began`, in seconds since 1970."""
     held = held or {}
-    sizes = [(job, len(messages)) for job, messages in jobs.items() if job not in held]
+    new = [Waiting(job, len(messages), len(messages)) for job, messages in jobs.items() if job not in held]
     alone = [([job], 0) for job in held]
     try:
-        for ids, _ in alone + batches(sizes, settings.load().embed_task_messages):
+        for ids, _ in alone + batches(new, settings.load().embed_task_messages):
             messages = [message_id for job in ids for message_id in jobs[job]]
             handed = {message_id: texts[message_id] for message_id in messages if message_id in texts}
             app.send_task(
@@ -58,10 +59,10 @@ def chain_embedding(
         log.warning("could not chain the embedding, left to the sweep: %s", error)
 
 
-def batches(waiting: list[tuple[int, int]], most: int) -> list[tuple[list[int], int]]:
-    """Jobs, as (id, messages), put together so that a task has up to `most` messages: (ids, messages) pairs."""
-    grouped = [waiting[portion] for portion in portions(([size for _, size in waiting], most))]
-    return [([job for job, _ in group], sum(size for _, size in group)) for group in grouped]
+def batches(waiting: Sequence[Waiting], most: int) -> list[tuple[list[int], int]]:
+    """Jobs put together so that a task has up to `most` messages, by their weight: (ids, messages) pairs."""
+    grouped = [waiting[portion] for portion in portions(((job.weight for job in waiting), most))]
+    return [([job.id for job in group], sum(job.messages for job in group)) for group in grouped]
 
 
 def send_jobs(groups: Sequence[tuple[list[int], int]], *, priority: int, model: str | None = None) -> None:

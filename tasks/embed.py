@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 # A job of several messages that has cost this many attempts (a worker died over it) is split.
 SPLIT_AFTER = 2
+# The first attempt may have ended by what was in the same task; from the second on a job has one of its own.
+ATTEMPTS_LEAST = 2
 
 COLLISIONS = 5
 OVERTAKEN = (embeddings.ModelSwitched, outbox.LeaseLost)
@@ -133,7 +135,7 @@ def claim(jobs: Sequence[int], lease: str, model: str, *, counts: bool) -> list[
 
 
 def is_spent(job: Job, attempts_max: int) -> bool:
-    return job.attempts > (SPLIT_AFTER if len(job.message_ids) > 1 else attempts_max)
+    return job.attempts > (SPLIT_AFTER if len(job.message_ids) > 1 else max(attempts_max, ATTEMPTS_LEAST))
 
 
 def give_up(connection: Connection, job: Job, lease: str, model: str) -> None:

@@ -112,9 +112,9 @@ def next_tasks(connection: Connection, change: Change, config: Settings, room: i
 
 def batches(jobs: Sequence[Waiting]) -> Tasks:
     """Jobs put together so that a task is not longer than one large job."""
-    messages = [job.messages for job in jobs]
-    cut = portions((messages, SECOND_JOB), ((job.length for job in jobs), second_set.JOB_BYTES))
-    return [([job.id for job in jobs[portion]], sum(messages[portion])) for portion in cut]
+    cut = portions(((job.weight for job in jobs), SECOND_JOB), ((job.length for job in jobs), second_set.JOB_BYTES))
+    grouped = [jobs[portion] for portion in cut]
+    return [([job.id for job in group], sum(job.messages for job in group)) for group in grouped]
 
 
 @contextmanager

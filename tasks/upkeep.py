@@ -58,6 +58,7 @@ def feed(config: settings.Settings) -> int:
         waiting = outbox.take_waiting_jobs(
             connection,
             messages=room * config.embed_task_messages,
+            task=config.embed_task_messages,
             seconds=config.embed_lease_seconds,
             small=SMALL,
             # What is in no queue, and is not renewed by a worker, is lost.
@@ -65,11 +66,11 @@ def feed(config: settings.Settings) -> int:
         )
     # Bulk gives way to what somebody may be waiting for, except for the oldest task of each sweep: a steady flow
     # would otherwise keep the jobs of a worker that died waiting for ever.
-    small = batches([job for job in waiting if job[1] <= SMALL], config.embed_task_messages)
-    oldest, *bulk = batches([job for job in waiting if job[1] > SMALL], config.embed_task_messages) or [([], 0)]
+    small = batches([job for job in waiting if job.messages <= SMALL], config.embed_task_messages)
+    oldest, *bulk = batches([job for job in waiting if job.messages > SMALL], config.embed_task_messages) or [([], 0)]
     send_jobs(small + ([oldest] if oldest[0] else []), priority=0)
     send_jobs(bulk, priority=BULK_PRIORITY)
-    return sum(messages for _, messages in waiting)
+    return sum(job.messages for job in waiting)
 
 
 def forget_deletions(config: settings.Settings) -> None:

@@ -219,7 +219,7 @@ TYPED = """INSERT INTO text_messages (id, message)
 def swept(database: Engine) -> list[int]:
     """The jobs, as the sweep hands them on: without their texts."""
     with database.begin() as connection:
-        return [job for job, _ in outbox.take_waiting_jobs(connection, messages=1_000, seconds=20, small=50)]
+        return [job for job, *_ in outbox.take_waiting_jobs(connection, messages=1_000, task=100, seconds=20, small=50)]
 
 
 def test_what_the_sweep_hands_on_is_not_compared_either(

@@ -1,6 +1,7 @@
 """What embed_text does when the model, a provider, or the worker beside it fails half way: nothing good is thrown away,
 and what was not tried costs no attempt."""
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from db import embeddings, outbox
 from embedder import EmbedderUnavailable
 from embedder.hashing import HashingEmbedder
 from settings import Settings
-from tasks import embed, resources, vectors
+from tasks import embed, resources, upkeep, vectors
 from tests.parts import eventually
 from tests.samples import OTHER_LEASE, a_record, ask, embedded, meanwhile, persist, run
 
@@ -22,8 +23,12 @@ FAILED = "SELECT message_id::text AS id, reason FROM embedding_failures"
 JOBS = "SELECT cardinality(message_ids) AS messages, attempts, lease IS NOT NULL AS leased FROM embedding_jobs"
 
 
+class Killed(BaseException):
+    """The end of a worker, as far as a test outlives that: nothing is said or given back any more."""
+
+
 class Fickle(HashingEmbedder):
-    """The hashing provider, with a text that it cannot split, and calls that go wrong or wait."""
+    """The hashing provider, with texts that it cannot split, or that kill it, and calls that go wrong or wait."""
 
     model = "fickle-384"
     worth_keeping = True
@@ -45,6 +50,8 @@ class Fickle(HashingEmbedder):
         self.calls += 1
         if self.calls >= self.away_from_call:
             raise EmbedderUnavailable("429", retry_after=0.0)
+        if any("deadly" in text for text in texts):
+            raise Killed
         self.texts += texts
         self.inside.set()
         if self.gate is not None:
@@ -99,6 +106,33 @@ def test_a_provider_that_is_away_costs_no_attempt(database: Engine, fickle: Fick
         embed.embed_text(job_ids(database))
         run(database, "UPDATE embedding_jobs SET available_at = clock_timestamp()")
     assert ask(database, JOBS) == [{"messages": 2, "attempts": 0, "leased": False}]
+
+
+@pytest.mark.parametrize("jobs", [[1] * 40, [5] * 8, [40]])
+def test_a_text_that_kills_its_worker_fails_alone(
+    jobs: list[int], database: Engine, settings: Settings, fickle: Fickle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadly = a_record("deadly")
+    records = [*(a_record(f"text {number}") for number in range(sum(jobs) - 1)), deadly]
+    for size in jobs:
+        persist(database, *records[-size:])
+        records = records[-size:] + records[:-size]
+    sent: list[list[int]] = []
+    monkeypatch.setattr(upkeep, "send_jobs", lambda groups, **_: sent.extend(ids for ids, _ in groups))
+    monkeypatch.setattr(upkeep, "queue_length", lambda *_: 0)
+    rounds = 0
+    while job_ids(database):
+        run(database, "UPDATE embedding_jobs SET available_at = clock_timestamp()")
+        sent.clear()
+        upkeep.feed(settings)
+        assert rounds > 0 or len(sent) == 1, "all of them in one task"
+        for ids in sent:
+            with contextlib.suppress(Killed):
+                embed.embed_text(ids)
+        rounds += 1
+    assert rounds < 20, "each costs a worker"
+    assert [each["id"] for each in ask(database, FAILED)] == [deadly.id]
+    assert embedded(database) == {record.id for record in records} - {deadly.id}
 
 
 def test_a_lease_is_renewed_while_the_model_is_slow(

@@ -193,7 +193,9 @@ def test_a_held_job_that_was_lost_on_the_way_is_found_and_has_cost_no_attempt(da
     assert stored is not None
     run(database, "UPDATE embedding_jobs SET available_at = clock_timestamp()")
     with database.begin() as connection:
-        assert outbox.take_waiting_jobs(connection, messages=10, seconds=20, small=50) == [(stored.jobs[0], 1)]
+        assert outbox.take_waiting_jobs(connection, messages=10, task=100, seconds=20, small=50) == [
+            (stored.jobs[0], 1, 1)
+        ]
         (claimed,) = outbox.claim_jobs(connection, stored.jobs, OTHER, 20)
     assert claimed.attempts == 1
 

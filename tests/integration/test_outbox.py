@@ -131,8 +131,8 @@ class TestPersisting:
         assert sorted([*before, *stored.jobs]) == job_ids(database)
         assert stored.texts.keys() == {record.id for record in records}
         with database.begin() as connection:
-            waiting = outbox.take_waiting_jobs(connection, messages=10_000, seconds=60, small=50)
-        assert [job for job, _ in waiting] == before
+            waiting = outbox.take_waiting_jobs(connection, messages=10_000, task=100, seconds=60, small=50)
+        assert [job.id for job in waiting] == before
 
     def test_a_job_takes_as_many_messages_as_it_is_told_to(self, database: Engine) -> None:
         records = [a_record(f"text {number}", (1, 0, number)) for number in range(250)]
@@ -151,12 +151,12 @@ class TestPersisting:
     def test_unreserved_jobs_wait_for_the_sweep(self, database: Engine) -> None:
         assert persist(database, a_record("one")).jobs == []
         with database.begin() as connection:
-            assert len(outbox.take_waiting_jobs(connection, messages=100, seconds=60, small=50)) == 1
+            assert len(outbox.take_waiting_jobs(connection, messages=100, task=100, seconds=60, small=50)) == 1
 
     def test_the_reservation_ends(self, database: Engine) -> None:
         persist(database, a_record("one"), reserved_seconds=0.001)
         with database.begin() as connection:
-            assert len(outbox.take_waiting_jobs(connection, messages=100, seconds=60, small=50)) == 1
+            assert len(outbox.take_waiting_jobs(connection, messages=100, task=100, seconds=60, small=50)) == 1
 
     def test_rows_typed_on_the_same_connection_later_are_not_collected(self, database: Engine) -> None:
         with database.connect() as connection:
@@ -164,7 +164,7 @@ class TestPersisting:
             connection.commit()
             connection.execute(text("INSERT INTO text_messages (id, message) VALUES (gen_random_uuid(), 'typed')"))
             connection.commit()
-            assert len(outbox.take_waiting_jobs(connection, messages=100, seconds=60, small=50)) == 1
+            assert len(outbox.take_waiting_jobs(connection, messages=100, task=100, seconds=60, small=50)) == 1
 
 
 class TestClaims:
@@ -209,15 +209,15 @@ class TestClaims:
             persist(database, *(a_record(f"text {start + number}", (1, 0, number)) for number in range(10)))
         jobs = job_ids(database)
         with database.begin() as connection:
-            assert outbox.take_waiting_jobs(connection, messages=25, seconds=60, small=50) == [
-                (job, 10) for job in jobs[:3]
+            assert outbox.take_waiting_jobs(connection, messages=25, task=100, seconds=60, small=50) == [
+                (job, 10, 10) for job in jobs[:3]
             ]
         with database.begin() as connection:
-            assert outbox.take_waiting_jobs(connection, messages=100, seconds=60, small=50) == [
-                (job, 10) for job in jobs[3:]
+            assert outbox.take_waiting_jobs(connection, messages=100, task=100, seconds=60, small=50) == [
+                (job, 10, 10) for job in jobs[3:]
             ]
         with database.begin() as connection:
-            assert outbox.take_waiting_jobs(connection, messages=100, seconds=60, small=50) == []
+            assert outbox.take_waiting_jobs(connection, messages=100, task=100, seconds=60, small=50) == []
         assert len(claim(database, jobs)) == 5, "what the sweep has reserved is there for whom it sends"
 
     def test_a_job_is_halved_until_each_message_is_alone(self, database: Engine) -> None:
@@ -457,8 +457,8 @@ def test_small_jobs_are_taken_before_what_came_in_bulk(database: Engine) -> None
     )
     persist(database, a_record("typed by hand"))
     with database.begin() as connection:
-        taken = outbox.take_waiting_jobs(connection, messages=400, seconds=60, small=50)
-    assert [size for _, size in taken] == [500, 1]
+        taken = outbox.take_waiting_jobs(connection, messages=400, task=100, seconds=60, small=50)
+    assert [job.messages for job in taken] == [500, 1]
 
 
 def test_the_first_vectors_after_the_tables_were_made_anew_bring_their_model_along(database: Engine) -> None:
