@@ -450,6 +450,20 @@ def test_a_split_job_stays_what_it_was(database: Engine) -> None:
     assert halves == [{"deleted": True, "size": 2}] * 2
 
 
+def test_the_sweep_reads_no_more_of_a_backlog_than_it_takes(database: Engine) -> None:
+    run(
+        database,
+        "INSERT INTO embedding_jobs (message_ids) SELECT ARRAY[gen_random_uuid()] FROM generate_series(1, 20000)",
+    )
+    with database.begin() as connection:
+        taken = outbox.take_waiting_jobs(connection, messages=100, task=100, seconds=60, small=50)
+        read = connection.execute(
+            text("SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'embedding_jobs'")
+        ).scalar_one()
+    assert [job.id for job in taken] == job_ids(database)[:100]
+    assert read <= 3 * len(taken), "found, reserved, and perhaps looked at once more"
+
+
 def test_small_jobs_are_taken_before_what_came_in_bulk(database: Engine) -> None:
     run(
         database,
