@@ -2,6 +2,22 @@
 
 from typing import NamedTuple
 
+# Why a record cannot be stored: each dead letter has exactly one of these.
+REASONS = frozenset(
+    {
+        "invalid-json",
+        "invalid-unicode",
+        "nul-character",
+        "not-an-object",
+        "invalid-id",
+        "missing-text",
+        "invalid-text",
+        "text-too-long",
+        "invalid-metadata",
+        "rejected",
+    }
+)
+
 
 class Record(NamedTuple):
     """A checked record. `message` is None for a tombstone; `metadata` is JSON text; timestamp in ms since 1970.

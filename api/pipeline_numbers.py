@@ -6,7 +6,7 @@ and has `pipeline_part_up` 0.
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import accumulate
+from itertools import accumulate, product
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -127,11 +127,10 @@ def labelled(number: Number, totals: Mapping[str, float]) -> Iterator[tuple[list
 
 def counter(number: Number, totals: Mapping[str, float]) -> Metric:
     family = CounterMetricFamily(number.name, number.help, labels=number.labels)
-    found = list(labelled(number, totals))
-    for labels, _, value in found:
-        family.add_metric(labels, value)
-    if not found and not number.labels:
-        family.add_metric([], 0)
+    shown = dict.fromkeys(product(*number.values), 0.0)
+    shown.update({tuple(labels): value for labels, _, value in labelled(number, totals)})
+    for labels, value in shown.items():
+        family.add_metric(list(labels), value)
     return family
 
 

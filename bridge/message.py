@@ -1,7 +1,8 @@
 """Decoding and checking a record: bytes in, a Record or a BadRecord with its reason out. Knows neither Kafka nor
 Celery.
 
-Any bytes may come. What is accepted is stored to the letter; what is not has exactly one of the reasons of REASONS.
+Any bytes may come. What is accepted is stored to the letter; what is not has exactly one of the reasons of
+records.REASONS.
 """
 
 import json
@@ -22,21 +23,6 @@ NAMESPACE = uuid.UUID("5f0c6f0e-4f0b-5c0e-9d55-2f6f6f1c7a31")
 
 MAX_ID_CHARS = 255
 
-REASONS = frozenset(
-    {
-        "invalid-json",
-        "invalid-unicode",
-        "nul-character",
-        "not-an-object",
-        "invalid-id",
-        "missing-text",
-        "invalid-text",
-        "text-too-long",
-        "invalid-metadata",
-        "rejected",
-    }
-)
-
 CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -56,7 +42,7 @@ PRINTED_DIGITS = 1_000_000
 
 
 class BadRecord(ValueError):
-    """The record can never be stored; `reason` is one of REASONS, `detail` says what is wrong with it."""
+    """The record can never be stored; `reason` is one of records.REASONS, `detail` says what is wrong with it."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")

@@ -16,7 +16,8 @@ REPLAY_DEAD_LETTERS = "tasks.replay_dead_letters"
 DROP_DEAD_LETTERS = "tasks.drop_dead_letters"
 RETRY_FAILURES = "tasks.retry_failures"
 
-_MODULES = {
+# Where each task is, by its name without the package's.
+MODULES = {
     "persist_text": "tasks.persist",
     "record_dead_letters": "tasks.persist",
     "embed_text": "tasks.embed",
@@ -29,6 +30,6 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(import_module(_MODULES[name]), name)
+    if name in MODULES:
+        return getattr(import_module(MODULES[name]), name)
     raise AttributeError(f"module 'tasks' has no attribute {name!r}")

@@ -9,6 +9,9 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from records import REASONS
+from tasks import MODULES
+
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 FRESHNESS_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
 BATCH = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)
@@ -20,23 +23,29 @@ SEPARATOR = "\t"
 class Number:
     """A counter or, with `buckets` (upper bounds), a histogram, under its Prometheus name without `_total`.
 
-    `labels` have few values each. One with `history` is kept for the charts too.
+    `labels` have few values each. A counter names those of each label in `values`, so that it is shown as 0 before
+    anything was counted: Prometheus sees no increase in a series that begins with its first burst. One with `history`
+    is kept for the charts too.
     """
 
     name: str
     help: str
     labels: tuple[str, ...] = ()
+    values: tuple[tuple[str, ...], ...] = ()
     buckets: tuple[float, ...] = ()
     history: bool = False
 
 
 CONSUMED = Number("bridge_records_consumed", "Records that the bridge took from Kafka", history=True)
-DEAD_LETTERS = Number("dead_letters", "Records noted as dead letters", ("reason",), history=True)
+DEAD_LETTERS = Number(
+    "dead_letters", "Records noted as dead letters", ("reason",), (tuple(sorted(REASONS)),), history=True
+)
 PERSISTED = Number(
     "persisted_records",
     "Records that persist_text is done with: stored (a row was written), unchanged (older, repeated or a deletion) or "
     "rejected",
     ("outcome",),
+    (("stored", "unchanged", "rejected"),),
     history=True,
 )
 EMBEDDED = Number("embedded_messages", "Messages whose vectors were stored", history=True)
@@ -47,9 +56,14 @@ FRESHNESS = Number(
     buckets=FRESHNESS_SECONDS,
     history=True,
 )
-BATCH_SIZE = Number("task_batch_size", "Records or messages that one task carried", ("task",), BATCH)
-RUNTIME = Number("celery_task_runtime_seconds", "Time that a task ran", ("task",), SECONDS)
-TASKS = Number("celery_tasks", "Tasks that ended, by state: success, retry, failure", ("task", "state"))
+BATCH_SIZE = Number("task_batch_size", "Records or messages that one task carried", ("task",), buckets=BATCH)
+RUNTIME = Number("celery_task_runtime_seconds", "Time that a task ran", ("task",), buckets=SECONDS)
+TASKS = Number(
+    "celery_tasks",
+    "Tasks that ended, by state: success, retry, failure",
+    ("task", "state"),
+    (tuple(MODULES), ("success", "retry", "failure")),
+)
 
 ALL = (CONSUMED, DEAD_LETTERS, PERSISTED, EMBEDDED, EMBEDDING_FAILURES, FRESHNESS, BATCH_SIZE, RUNTIME, TASKS)
 BY_NAME: Mapping[str, Number] = {number.name: number for number in ALL}

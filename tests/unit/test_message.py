@@ -8,9 +8,9 @@ import simplejson
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge.message import NAMESPACE, REASONS, BadRecord, decode, message_id
+from bridge.message import NAMESPACE, BadRecord, decode, message_id
 from letter_headers import Coordinates
-from records import Record
+from records import REASONS, Record
 
 AT = Coordinates("text-messages", 3, 42, 1_700_000_000_000)
 MAX = 100

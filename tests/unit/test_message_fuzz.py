@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from bridge.message import NAMESPACE, REASONS, BadRecord, decode, decode_plain, parse
+from bridge.message import NAMESPACE, BadRecord, decode, decode_plain, parse
 from letter_headers import Coordinates
-from records import Record
+from records import REASONS, Record
 
 AT = Coordinates("text-messages", 3, 42, 1_700_000_000_000)
 MAX = 60

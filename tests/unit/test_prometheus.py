@@ -42,6 +42,10 @@ LAG = 'kafka_consumergroup_lag{consumergroup="text-bridge", topic="text-messages
         ("NoProcess", "2m", {'pipeline_processes_up{part="bridge"}': "1x10"}, False),
         ("EmbeddingFallsBehind", "12m", {"embedding_oldest_pending_seconds": "301+60x20"}, True),
         ("EmbeddingFallsBehind", "12m", {"embedding_oldest_pending_seconds": "10x20"}, False),
+        ("DeadLettersCome", "5m", {'dead_letters_total{reason="invalid-json"}': "0x3 50000x10"}, True),
+        ("DeadLettersCome", "5m", {'dead_letters_total{reason="invalid-json"}': "50000x10"}, False),
+        ("TasksFail", "5m", {'celery_tasks_total{task="sweep", state="failure"}': "0x3 1x10"}, True),
+        ("TasksFail", "5m", {'celery_tasks_total{task="sweep", state="success"}': "0x3 1x10"}, False),
     ],
 )
 def test_when_an_alert_fires(alert: str, at: str, series: dict[str, str], fires: bool, tmp_path: Path) -> None:

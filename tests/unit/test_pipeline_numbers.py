@@ -1,0 +1,36 @@
+"""What the search API makes of the numbers in Redis; no server is needed."""
+
+import pytest
+
+import celeryconfig
+from api.pipeline_numbers import counter
+from records import REASONS
+from tasks.numbers import ALL, CONSUMED, DEAD_LETTERS, PERSISTED, TASKS, Number, field
+
+
+def samples(number: Number, totals: dict[str, float]) -> dict[tuple[str, ...], float]:
+    """By label values."""
+    shown = counter(number, totals).samples
+    found = {tuple(sample.labels[name] for name in number.labels): sample.value for sample in shown}
+    assert len(found) == len(shown)
+    return found
+
+
+def test_a_counter_is_0_before_anything_was_counted() -> None:
+    """Prometheus sees no increase in a series that begins with its first burst."""
+    tasks = {name.removeprefix("tasks.") for name in celeryconfig.task_routes}
+    assert samples(CONSUMED, {}) == {(): 0}
+    assert samples(DEAD_LETTERS, {}) == {(reason,): 0 for reason in REASONS}
+    assert samples(PERSISTED, {}) == {("stored",): 0, ("unchanged",): 0, ("rejected",): 0}
+    assert samples(TASKS, {}) == {(task, state): 0 for task in tasks for state in ("success", "retry", "failure")}
+
+
+@pytest.mark.parametrize("number", [number for number in ALL if not number.buckets], ids=lambda number: number.name)
+def test_every_counter_names_the_values_of_its_labels(number: Number) -> None:
+    assert len(number.values) == len(number.labels)
+    assert all(number.values)
+
+
+def test_what_was_counted_takes_the_place_of_its_0_also_under_a_name_that_nobody_knew() -> None:
+    found = samples(DEAD_LETTERS, {field(DEAD_LETTERS, ["invalid-json"]): 7.0, field(DEAD_LETTERS, ["of old"]): 2.0})
+    assert found == {**dict.fromkeys([(reason,) for reason in REASONS], 0), ("invalid-json",): 7, ("of old",): 2}
