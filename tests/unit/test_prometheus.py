@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from settings import ROOT
+from tasks.clock import QUEUE_LIMIT
 from tests.parts import missing
 
 FOLDER = ROOT / "deploy" / "prometheus"
@@ -25,6 +26,18 @@ def promtool(*arguments: str) -> None:
 def test_prometheus_takes_the_configuration_and_every_rule() -> None:
     promtool("check", "config", "prometheus.yml")
     promtool("check", "rules", "--lint=all", "--lint-fatal", "alerts.yml")
+
+
+def expression(alert: str) -> str:
+    groups = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"]
+    (found,) = [rule["expr"] for group in groups for rule in group["rules"] if rule["alert"] == alert]
+    return str(found)
+
+
+def test_a_queue_counts_as_long_before_beat_stops_filling_it() -> None:
+    """Nothing else makes it that long: it would stay at the limit, and the alert at rest."""
+    _, limit = expression("QueueLong").split(" > ")
+    assert int(limit) < QUEUE_LIMIT
 
 
 LAG = 'kafka_consumergroup_lag{consumergroup="text-bridge", topic="text-messages", partition="0"}'
@@ -46,6 +59,10 @@ LAG = 'kafka_consumergroup_lag{consumergroup="text-bridge", topic="text-messages
         ("DeadLettersCome", "5m", {'dead_letters_total{reason="invalid-json"}': "50000x10"}, False),
         ("TasksFail", "5m", {'celery_tasks_total{task="sweep", state="failure"}': "0x3 1x10"}, True),
         ("TasksFail", "5m", {'celery_tasks_total{task="sweep", state="success"}': "0x3 1x10"}, False),
+        ("QueueLong", "15m", {'celery_queue_length{queue_name="persist"}': f"{QUEUE_LIMIT}x20"}, True),
+        ("QueueLong", "15m", {'celery_queue_length{queue_name="persist"}': "199 197 200 198" + " 199 200" * 8}, True),
+        ("QueueLong", "15m", {'celery_queue_length{queue_name="persist"}': "16x20"}, False),
+        ("QueueLong", "15m", {'celery_queue_length{queue_name="embed"}': "1000x20"}, False),
     ],
 )
 def test_when_an_alert_fires(alert: str, at: str, series: dict[str, str], fires: bool, tmp_path: Path) -> None:
