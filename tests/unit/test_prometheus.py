@@ -1,5 +1,6 @@
 """deploy/prometheus as Prometheus' own tool reads it: the configuration, the rules, and when some of them fire."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -34,6 +35,15 @@ def expression(alert: str) -> str:
     return str(found)
 
 
+def test_no_api_that_is_scraped_goes_down_unseen() -> None:
+    jobs = [each["job_name"] for each in yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"]]
+    watched = re.fullmatch(r'up\{job=~"(.+)"\} == 0', expression("ApiDown"))
+    assert watched is not None
+    assert len(jobs) == 2
+    for job in jobs:
+        assert re.fullmatch(watched[1], job), job
+
+
 def test_a_queue_counts_as_long_before_beat_stops_filling_it() -> None:
     """Nothing else makes it that long: it would stay at the limit, and the alert at rest."""
     _, limit = expression("QueueLong").split(" > ")
@@ -51,6 +61,10 @@ LAG = 'kafka_consumergroup_lag{consumergroup="text-bridge", topic="text-messages
         ("IntakeStands", "11m", {LAG: "0+0x20", "bridge_records_consumed_total": "7+0x20"}, False),
         ("LagGrows", "40m", {LAG: "0+1000x60"}, True),
         ("LagGrows", "40m", {LAG: "100000-1000x60"}, False),
+        ("ApiDown", "3m", {'up{job="text-pipeline", instance="a"}': "0x10"}, True),
+        ("ApiDown", "3m", {'up{job="text-pipeline-text-api", instance="b"}': "0x10"}, True),
+        ("ApiDown", "3m", {'up{job="text-pipeline-text-api", instance="b"}': "1x10"}, False),
+        ("ApiDown", "3m", {'up{job="somebody-else", instance="c"}': "0x10"}, False),
         ("NoProcess", "2m", {'pipeline_processes_up{part="bridge"}': "0x10"}, True),
         ("NoProcess", "2m", {'pipeline_processes_up{part="bridge"}': "1x10"}, False),
         ("EmbeddingFallsBehind", "12m", {"embedding_oldest_pending_seconds": "301+60x20"}, True),
