@@ -26,9 +26,32 @@ OPERATIONS = ROOT / "docs" / "operations.md"
 
 # PromQL's own words; everything else that looks like a name and is no label is a metric.
 WORDS = frozenset(
-    {"sum", "by", "rate", "increase", "deriv", "histogram_quantile", "and", "or", "unless", "on", "without", "max"}
+    {
+        "sum",
+        "by",
+        "rate",
+        "increase",
+        "deriv",
+        "histogram_quantile",
+        "and",
+        "or",
+        "unless",
+        "on",
+        "without",
+        "max",
+        "min",
+        "avg",
+    }
 )
 OF_PROMETHEUS = frozenset({"up"})
+# What each replica of an API says for itself: that it is asked, and whether the parts answer it.
+OF_A_REPLICA = OF_PROMETHEUS | {
+    "http_requests_total",
+    "http_request_duration_seconds_bucket",
+    "search_duration_seconds_bucket",
+    "pipeline_part_up",
+}
+ONE_OF_ALL_REPLICAS = r"(?:max|min|avg)(?: by \(([^)]*)\) )?\((?:(?:rate|increase|deriv)\()?%s\b(?:\{([^}]*)\})?"
 
 
 def samples(page: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -60,6 +83,12 @@ def expressions(tree: Any) -> Iterator[str]:
     elif isinstance(tree, list):
         for inner in tree:
             yield from expressions(inner)
+
+
+def all_expressions() -> Iterator[str]:
+    for path in DASHBOARDS:
+        yield from expressions(json.loads(path.read_text()))
+    yield from expressions(yaml.safe_load(RULES.read_text()))
 
 
 def names_in(expression: str) -> set[str]:
@@ -149,6 +178,26 @@ def test_the_dashboard_and_the_rules_speak_of_metrics_that_exist(pipeline: Pipel
         return True
 
     eventually(all_there, timeout=30)
+
+
+def test_the_pipeline_is_counted_once_however_many_replicas_show_it(pipeline: Pipeline) -> None:
+    """Each of its numbers is made one by its own labels, no fewer and no more, before anything else is done with it."""
+    pipeline.wait_until_ready(pipeline.send("for one of many"))
+    pipeline.produce(b"{")
+
+    def all_once() -> bool:
+        labels_of = {name: {label for label, _ in labels} for name, labels in metrics(pipeline)}
+        for expression in all_expressions():
+            for name in names_in(expression) - OF_A_REPLICA:
+                uses = re.findall(rf"\b{name}\b", expression)
+                once = re.findall(ONE_OF_ALL_REPLICAS % name, expression)
+                assert len(once) == len(uses), f"{name} is counted for each replica: {expression}"
+                for kept, chosen in once:
+                    labels = re.findall(r"[a-z_]+", kept) + re.findall(r"([a-z_]+)=", chosen)
+                    assert set(labels) == labels_of.get(name), expression
+        return True
+
+    eventually(all_once, timeout=30)
 
 
 def test_every_alert_is_explained() -> None:

@@ -53,33 +53,56 @@ def test_a_queue_counts_as_long_before_beat_stops_filling_it() -> None:
 LAG = 'kafka_consumergroup_lag{consumergroup="text-bridge", topic="text-messages", partition="0"}'
 
 
-@pytest.mark.parametrize(
-    ("alert", "at", "series", "fires"),
-    [
-        ("IntakeStands", "11m", {LAG: "5+0x20", "bridge_records_consumed_total": "7+0x20"}, True),
-        ("IntakeStands", "11m", {LAG: "5+0x20", "bridge_records_consumed_total": "7+60x20"}, False),
-        ("IntakeStands", "11m", {LAG: "0+0x20", "bridge_records_consumed_total": "7+0x20"}, False),
-        ("LagGrows", "40m", {LAG: "0+1000x60"}, True),
-        ("LagGrows", "40m", {LAG: "100000-1000x60"}, False),
-        ("ApiDown", "3m", {'up{job="text-pipeline", instance="a"}': "0x10"}, True),
-        ("ApiDown", "3m", {'up{job="text-pipeline-text-api", instance="b"}': "0x10"}, True),
-        ("ApiDown", "3m", {'up{job="text-pipeline-text-api", instance="b"}': "1x10"}, False),
-        ("ApiDown", "3m", {'up{job="somebody-else", instance="c"}': "0x10"}, False),
-        ("NoProcess", "2m", {'pipeline_processes_up{part="bridge"}': "0x10"}, True),
-        ("NoProcess", "2m", {'pipeline_processes_up{part="bridge"}': "1x10"}, False),
-        ("EmbeddingFallsBehind", "12m", {"embedding_oldest_pending_seconds": "301+60x20"}, True),
-        ("EmbeddingFallsBehind", "12m", {"embedding_oldest_pending_seconds": "10x20"}, False),
-        ("DeadLettersCome", "5m", {'dead_letters_total{reason="invalid-json"}': "0x3 50000x10"}, True),
-        ("DeadLettersCome", "5m", {'dead_letters_total{reason="invalid-json"}': "50000x10"}, False),
-        ("TasksFail", "5m", {'celery_tasks_total{task="sweep", state="failure"}': "0x3 1x10"}, True),
-        ("TasksFail", "5m", {'celery_tasks_total{task="sweep", state="success"}': "0x3 1x10"}, False),
-        ("QueueLong", "15m", {'celery_queue_length{queue_name="persist"}': f"{QUEUE_LIMIT}x20"}, True),
-        ("QueueLong", "15m", {'celery_queue_length{queue_name="persist"}': "199 197 200 198" + " 199 200" * 8}, True),
-        ("QueueLong", "15m", {'celery_queue_length{queue_name="persist"}': "16x20"}, False),
-        ("QueueLong", "15m", {'celery_queue_length{queue_name="embed"}': "1000x20"}, False),
-    ],
-)
+OF_THE_PIPELINE: list[tuple[str, str, dict[str, str], bool]] = [
+    ("IntakeStands", "11m", {LAG: "5+0x20", "bridge_records_consumed_total": "7+0x20"}, True),
+    ("IntakeStands", "11m", {LAG: "5+0x20", "bridge_records_consumed_total": "7+60x20"}, False),
+    ("IntakeStands", "11m", {LAG: "0+0x20", "bridge_records_consumed_total": "7+0x20"}, False),
+    ("LagGrows", "40m", {LAG: "0+1000x60"}, True),
+    ("LagGrows", "40m", {LAG: "100000-1000x60"}, False),
+    ("LagGrows", "55m", {LAG: "0+150x60"}, False),
+    ("LagGrows", "90m", {LAG: "0+150x90"}, True),
+    ("NoProcess", "2m", {'pipeline_processes_up{part="bridge"}': "0x10"}, True),
+    ("NoProcess", "2m", {'pipeline_processes_up{part="bridge"}': "1x10"}, False),
+    ("EmbeddingFallsBehind", "12m", {"embedding_oldest_pending_seconds": "301+60x20"}, True),
+    ("EmbeddingFallsBehind", "12m", {"embedding_oldest_pending_seconds": "10x20"}, False),
+    ("DeadLettersCome", "5m", {'dead_letters_total{reason="invalid-json"}': "0x3 50000x10"}, True),
+    ("DeadLettersCome", "5m", {'dead_letters_total{reason="invalid-json"}': "50000x10"}, False),
+    ("DeadLettersCome", "5m", {'dead_letters_total{reason="invalid-json"}': "0x3 6x10"}, False),
+    ("TasksFail", "5m", {'celery_tasks_total{task="sweep", state="failure"}': "0x3 1x10"}, True),
+    ("TasksFail", "5m", {'celery_tasks_total{task="sweep", state="success"}': "0x3 1x10"}, False),
+    ("EmbeddingsFail", "5m", {"embedding_failures_total": "0x3 1x10"}, True),
+    ("QueueLong", "15m", {'celery_queue_length{queue_name="persist"}': f"{QUEUE_LIMIT}x20"}, True),
+    ("QueueLong", "15m", {'celery_queue_length{queue_name="persist"}': "199 197 200 198" + " 199 200" * 8}, True),
+    ("QueueLong", "15m", {'celery_queue_length{queue_name="persist"}': "16x20"}, False),
+    ("QueueLong", "15m", {'celery_queue_length{queue_name="embed"}': "1000x20"}, False),
+]
+OF_AN_API: list[tuple[str, str, dict[str, str], bool]] = [
+    ("ApiDown", "3m", {'up{job="text-pipeline", instance="a"}': "0x10"}, True),
+    ("ApiDown", "3m", {'up{job="text-pipeline-text-api", instance="b"}': "0x10"}, True),
+    ("ApiDown", "3m", {'up{job="text-pipeline-text-api", instance="b"}': "1x10"}, False),
+    ("ApiDown", "3m", {'up{job="somebody-else", instance="c"}': "0x10"}, False),
+]
+
+
+@pytest.mark.parametrize(("alert", "at", "series", "fires"), [*OF_THE_PIPELINE, *OF_AN_API])
 def test_when_an_alert_fires(alert: str, at: str, series: dict[str, str], fires: bool, tmp_path: Path) -> None:
+    see(alert, at, series, fires, tmp_path)
+
+
+@pytest.mark.parametrize(("alert", "at", "series", "fires"), OF_THE_PIPELINE)
+def test_two_replicas_that_show_the_pipeline_make_it_neither_twice_as_large_nor_two_alerts(
+    alert: str, at: str, series: dict[str, str], fires: bool, tmp_path: Path
+) -> None:
+    both = {of_replica(name, replica): values for name, values in series.items() for replica in ("a:5003", "b:5003")}
+    see(alert, at, both, fires, tmp_path)
+
+
+def of_replica(series: str, instance: str) -> str:
+    name, _, labels = series.partition("{")
+    return f'{name}{{instance="{instance}", {labels or "}"}'
+
+
+def see(alert: str, at: str, series: dict[str, str], fires: bool, tmp_path: Path) -> None:
     """Seen by an expression over ALERTS, so that no wording of an annotation stands here."""
     rising = {"expr": f'count(ALERTS{{alertname="{alert}", alertstate="firing"}})', "eval_time": at}
     samples = [{"labels": "{}", "value": 1}] if fires else []
