@@ -88,8 +88,9 @@ def step(config: Settings) -> bool:
         if room > 0:
             found = next_tasks(connection, change, config, room)
         if change.state == "running":
-            complete = change.scanned and not second_set.waiting(connection, change.model)
-            if complete and second_set.is_indexed(connection, change.model, config):
+            if change.scanned and not second_set.waiting(connection, change.model):
+                if not second_set.is_indexed(connection, change.model, config):
+                    return False  # once a second is enough: a look reads some ten thousand vectors, beside the build
                 log.info("all vectors of %s are there", change.model)
                 second_set.set_closing(connection, closing=True)
         elif second_set.waiting(connection, change.model) > PILED_UP:
