@@ -4,6 +4,7 @@ import os
 import sys
 from typing import Any
 
+import click
 from billiard import pool
 from celery.signals import celeryd_init, worker_process_init
 
@@ -22,6 +23,9 @@ app = celery_logs.Application("text-pipeline")
 app.config_from_object("celeryconfig")
 app.steps["worker"].add("tasks.pulse:Pulse")
 app.steps["worker"].add("tasks.watchdog:Watchdog")
+# `celery -A tasks.app` imports this before it reads the options of its worker or beat.
+if (command := click.get_current_context(silent=True)) is not None:
+    celery_logs.go_by_settings(command)
 
 
 @worker_process_init.connect

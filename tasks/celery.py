@@ -12,6 +12,7 @@ from celery.bin.beat import beat
 from celery.bin.worker import worker
 
 import settings
+from tasks import celery_logs
 from tasks.app import app
 
 
@@ -21,6 +22,7 @@ from tasks.app import app
 def celery(context: click.Context, _name: str) -> None:
     """Starts a worker of the pipeline, or its clock."""
     context.obj = CLIContext(app=app, no_color=False, workdir=None, quiet=False)
+    celery_logs.go_by_settings(context)
 
 
 celery.add_command(worker)

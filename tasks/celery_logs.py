@@ -9,6 +9,7 @@ import sys
 from functools import partial
 from typing import Any
 
+import click
 from celery import Celery
 from celery.signals import setup_logging
 from celery.utils.log import get_multiprocessing_logger
@@ -19,6 +20,13 @@ from tasks import logs
 # They write two lines for each task, and the sweep alone is a task a second, so these lines come at LOG_LEVEL=DEBUG
 # only. Flower shows the tasks.
 CHATTY = ("celery.beat", "celery.app.trace", "celery.worker.strategy")
+
+
+def go_by_settings(command: click.Context) -> None:
+    """Makes LOG_LEVEL the level of the worker or beat whose options are about to be read, unless its `-l` says another.
+    Celery's own is WARNING."""
+    level = {"loglevel": settings.load().log_level}
+    command.default_map = {"worker": level, "beat": level}
 
 
 @setup_logging.connect

@@ -45,3 +45,37 @@ def test_a_setting_that_cannot_be_is_told_in_a_line(command: str) -> None:
     )
     assert ran.returncode == 1
     assert ran.stderr == "celery: KAFKA_PORT='abc': KAFKA_PORT takes a whole number\n"
+
+
+# Says at which level it would log, instead of beginning.
+LEVEL = """
+import sys
+from celery.app.base import Celery
+from celery.bin.celery import main as by_hand
+from tasks.celery_logs import Application
+
+def tell(*, loglevel, **_):
+    sys.exit(f"level {loglevel}")
+
+Celery.Worker = Application.Beat = property(lambda app: tell)
+"""
+BY_HAND = f"{LEVEL}\nby_hand()"
+OUR_OWN = f"{LEVEL}\nfrom tasks.celery import celery\ncelery()"
+
+
+@pytest.mark.parametrize("begins", [BY_HAND, OUR_OWN])
+@pytest.mark.parametrize("command", ["worker", "beat"])
+@pytest.mark.parametrize(
+    ("given", "options", "level"), [("", [], 20), ("DEBUG", [], 10), ("error", [], 40), ("DEBUG", ["-l", "ERROR"], 40)]
+)
+def test_it_logs_at_the_level_of_the_settings_unless_told_otherwise(
+    begins: str, command: str, given: str, options: list[str], level: int
+) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", begins, "-A", "tasks.app", command, *options],
+        cwd=ROOT,
+        env={**os.environ, "LOG_LEVEL": given},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stderr.splitlines()[-1] == f"level {level}"
