@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shlex
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from sqlalchemy import Engine
 
 import kafka_clients
 from db import schema, session
-from settings import Settings
+from settings import ROOT, Settings
 from stack import postgres_place
 from tests.conftest import administer
 from tests.integration.test_bridge import all_committed, stored
@@ -66,8 +67,19 @@ def records(number: int) -> Iterator[tuple[bytes, bytes | None]]:
         yield f"bad-{number}".encode(), b"no json"
 
 
-def tool(settings: Settings, name: str, *arguments: str) -> None:
-    """pg_dump or pg_restore of the PostgreSQL that runs."""
+def restore_options() -> list[str]:
+    """How docs/operations.md calls pg_restore; where the server is and into which database left out."""
+    (line,) = [
+        line
+        for line in (ROOT / "docs/operations.md").read_text().replace("\\\n", "").splitlines()
+        if "bin/pg_restore " in line
+    ]
+    words = shlex.split(line)
+    return [word for word in words[words.index("-U") + 2 : words.index("-d")] if word.startswith("--")]
+
+
+def tool(settings: Settings, name: str, *arguments: str) -> str:
+    """pg_dump or pg_restore of the PostgreSQL that runs; returns what it prints."""
     server = ["-h", settings.database_address, "-p", str(settings.database_port), "-U", settings.database_user]
     ended = subprocess.run(
         [str(postgres_place.binaries(settings) / name), *server, *arguments],
@@ -77,6 +89,7 @@ def tool(settings: Settings, name: str, *arguments: str) -> None:
         timeout=60,
     )
     assert ended.returncode == 0, ended.stderr
+    return ended.stdout
 
 
 def rows(engine: Engine) -> list[dict[str, object]]:
@@ -136,7 +149,7 @@ def test_a_dump_taken_while_messages_flow_and_the_log_since_then_make_the_same_d
     whole = rows(database)
     stop_all(running)
 
-    tool(restored, "pg_restore", "--exit-on-error", "-d", restored.database_name, str(dump))
+    tool(restored, "pg_restore", *restore_options(), "-d", restored.database_name, str(dump))
     schema.upgrade(restored)  # the role of the APIs is no part of a dump
     new = session.connect_engine(restored.database_url(), "test", pool_size=2)
     try:
@@ -156,3 +169,15 @@ def test_a_dump_taken_while_messages_flow_and_the_log_since_then_make_the_same_d
             assert text in [hit["message"] for hit in seen.search(text, limit=100)]
     finally:
         new.dispose()
+
+
+def test_a_restore_asks_for_no_role_that_a_new_server_does_not_have(
+    settings: Settings, database: Engine, tmp_path: Path
+) -> None:
+    dump = tmp_path / "texts.dump"
+    tool(settings, "pg_dump", "-Fc", "-f", str(dump), settings.database_name)
+    assert "GRANT" in tool(settings, "pg_restore", "-f", "-", str(dump))
+    statements = tool(settings, "pg_restore", *restore_options(), "-f", "-", str(dump))
+    assert "CREATE TABLE public.text_messages" in statements
+    for asks in (settings.database_reader_user, "GRANT", "OWNER TO"):
+        assert asks not in statements
