@@ -19,10 +19,17 @@ from stack.status import Line, show
 
 # Building the images on two busy cores takes minutes, but that comes before the waiting.
 HEALTHY_SECONDS = 600
+# Without any -f Compose reads these by itself. The others are where somebody says what is to be different here.
+_FILES = ("docker-compose.yml", "docker-compose.override.yml", "docker-compose.override.yaml")
+_ZOOKEEPER = "docker-compose.zookeeper.yml"
 
 
 def up(settings: Settings) -> None:
-    """Builds, starts, and waits until every service is healthy. Compose shows its own progress."""
+    """Builds, starts, and waits until every service is healthy. Compose shows its own progress. Raises StackError where
+    containers of the other mode of Kafka are there: half of them would go on beside those of this one."""
+    there = _coordination(_containers(_ask(settings, "ps", "-a", "--format", "json")))
+    if there not in (None, settings.kafka_coordination):
+        raise StackError(f"it runs with KAFKA_COORDINATION={there}: start it with the same, or ./stop.sh first")
     say(bold("Starting through docker compose"))
     _mark(settings).parent.mkdir(parents=True, exist_ok=True)
     _mark(settings).touch()
@@ -33,6 +40,14 @@ def up(settings: Settings) -> None:
 def down(settings: Settings, *, volumes: bool) -> None:
     _compose(settings, "down", "--remove-orphans", *(["-v"] if volumes else []))
     _mark(settings).unlink(missing_ok=True)
+
+
+def _coordination(containers: list[dict[str, Any]]) -> str | None:
+    """The mode of the Kafka that is there; None where there is none."""
+    services = {each["Service"] for each in containers}
+    if "zookeeper" in services:
+        return "zookeeper"
+    return "kraft" if "kafka" in services else None
 
 
 def is_up(settings: Settings) -> bool:
@@ -120,8 +135,11 @@ def _docker() -> str:
 
 
 def _command(settings: Settings, *arguments: str) -> list[str]:
-    mode = ["-f", "docker-compose.yml", "-f", "docker-compose.zookeeper.yml"]
-    return [_docker(), "compose", *(mode if settings.kafka_coordination == "zookeeper" else []), *arguments]
+    """What is shown or removed is that of both modes of Kafka: it may have been started or stopped in the other one."""
+    files = []
+    if settings.kafka_coordination == "zookeeper" or arguments[0] != "up":
+        files = [*(name for name in _FILES if (ROOT / name).exists()), _ZOOKEEPER]
+    return [_docker(), "compose", *(word for name in files for word in ("-f", name)), *arguments]
 
 
 def _compose(settings: Settings, *arguments: str) -> None:

@@ -207,6 +207,28 @@ def test_compose_accepts_the_file() -> None:
     assert kafka["environment"]["KAFKA_ADVERTISED_LISTENERS"] == "INTERNAL://kafka:9092,HOST://localhost:19092"
 
 
+class WithOverrides(yaml.SafeLoader):
+    """Takes Compose's own `!override`, by which a value replaces that of the other file instead of joining it."""
+
+
+def overriding(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True)
+    assert isinstance(node, yaml.SequenceNode)
+    return loader.construct_sequence(node, deep=True)
+
+
+WithOverrides.add_constructor("!override", overriding)
+
+
+def test_zookeeper_has_bounds_like_the_others() -> None:
+    file = (ROOT / "docker-compose.zookeeper.yml").read_text()
+    zookeeper = yaml.load(file, WithOverrides)["services"]["zookeeper"]
+    assert zookeeper["mem_limit"]
+    assert zookeeper["pids_limit"]
+    assert zookeeper["logging"] == COMPOSE["x-logging"]
+
+
 def test_with_zookeeper_kafka_is_one_that_knows_it_and_keeps_data_of_its_own() -> None:
     services = composed("docker-compose.yml", "docker-compose.zookeeper.yml")
     assert set(services) == set(SERVICES) | {"zookeeper"}

@@ -1,5 +1,6 @@
 """What the scripts make of `docker compose ps`, and that they remember where the system runs."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from settings import Settings
 from stack import docker
+from stack.errors import StackError
 
 BRIDGE = {"ID": "aa", "Name": "text-pipeline-bridge-1", "Project": "text-pipeline", "Service": "bridge"}
 MIGRATE = {"ID": "bb", "Name": "text-pipeline-migrate-1", "Project": "text-pipeline", "Service": "migrate"}
@@ -60,11 +62,65 @@ def test_what_was_started_in_containers_is_remembered_until_they_are_gone(
     settings = Settings(data_dir=str(tmp_path / "data"))
     monkeypatch.setattr("shutil.which", lambda _name: "/usr/bin/docker")
     monkeypatch.setattr(docker, "_compose", lambda *_: None)
-    monkeypatch.setattr(docker, "_ask", lambda *_: "aa\n")
+    monkeypatch.setattr(docker, "_ask", lambda *_: "")
     assert not docker.is_up(settings)
     docker.up(settings)
+    monkeypatch.setattr(docker, "_ask", lambda *_: "aa\n")
     assert docker.is_up(settings)
     monkeypatch.setattr(docker, "_ask", lambda *_: "\n")  # ended by hand
     assert not docker.is_up(settings)
     monkeypatch.setattr(docker, "_ask", lambda *_: "aa\n")
     assert not docker.is_up(settings)
+
+
+def compose(settings: Settings, *arguments: str) -> list[str]:
+    """The files that a compose command is given."""
+    words = docker._command(settings, *arguments)
+    return [name for option, name in pairwise(words) if option == "-f"]
+
+
+@pytest.mark.parametrize("mode", ["kraft", "zookeeper"])
+def test_what_is_shown_or_removed_is_that_of_both_modes(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a stop that is not told KAFKA_COORDINATION would leave the volumes of the mode that it does not know."""
+    monkeypatch.setattr("shutil.which", lambda _name: "/usr/bin/docker")
+    settings = Settings(kafka_coordination=mode)
+    both = ["docker-compose.yml", "docker-compose.zookeeper.yml"]
+    own = [name for name in compose(settings, "down", "-v") if "override" not in name]
+    assert own == both
+    assert compose(settings, "ps", "-a", "-q") == compose(settings, "down", "-v")
+    assert compose(settings, "up", "-d") == (compose(settings, "down") if mode == "zookeeper" else [])
+
+
+def test_an_override_is_read_with_both_modes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda _name: "/usr/bin/docker")
+    monkeypatch.setattr(docker, "ROOT", tmp_path)
+    for name in ("docker-compose.yml", "docker-compose.zookeeper.yml", "docker-compose.override.yml"):
+        (tmp_path / name).touch()
+    files = ["docker-compose.yml", "docker-compose.override.yml", "docker-compose.zookeeper.yml"]
+    assert compose(Settings(), "down") == files
+
+
+@pytest.mark.parametrize(
+    ("mode", "services", "refused"),
+    [
+        ("kraft", ["kafka", "zookeeper"], "zookeeper"),
+        ("zookeeper", ["kafka"], "kraft"),
+        ("kraft", ["kafka"], None),
+        ("zookeeper", ["kafka", "zookeeper"], None),
+        ("zookeeper", ["migrate"], None),
+    ],
+)
+def test_no_start_mixes_the_two_modes(
+    mode: str, services: list[str], refused: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    monkeypatch.setattr(docker, "_ask", lambda *_: "".join(f'{{"Service": "{name}"}}\n' for name in services))
+    monkeypatch.setattr(docker, "_compose", lambda _settings, *arguments: started.append(arguments[0]))
+    settings = Settings(data_dir=str(tmp_path / "data"), kafka_coordination=mode)
+    if refused is None:
+        docker.up(settings)
+        assert started == ["up"]
+    else:
+        with pytest.raises(StackError, match=f"it runs with KAFKA_COORDINATION={refused}"):
+            docker.up(settings)
+        assert started == []
