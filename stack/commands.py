@@ -135,31 +135,37 @@ def _go_on_in_venv(hold: lock.Lock) -> None:
 
 
 def _start_local(settings: Settings, *, demo: bool) -> int:
-    from stack import probes, report
-    from stack.demo import demo as show_demo
+    from stack import report
     from stack.start import start
 
     tell_misspelt()
     start(settings)
-    if demo and probes.intake_paused(settings):
-        say("The intake is paused, so no message is sent: `python kafka_cli.py resume` takes it up again")
-    elif demo:
-        show_demo(settings)
+    if demo:
+        _show_demo(settings)
     report.show(settings)
     return 0
 
 
 def _start_docker(settings: Settings, *, demo: bool) -> int:
     from stack import docker, report
-    from stack.demo import demo as show_demo
 
     tell_misspelt()
     docker.up(settings)
     here = docker.seen_from_here(settings)
     if demo:
-        show_demo(here)
+        _show_demo(here)
     report.show(here, docker=True)
     return 0
+
+
+def _show_demo(settings: Settings) -> None:
+    """Sends a message and finds it; not while the intake is paused, when nothing would come of it."""
+    from stack import demo, probes
+
+    if probes.intake_paused(settings):
+        say("The intake is paused, so no message is sent: `python kafka_cli.py resume` takes it up again")
+    else:
+        demo.demo(settings)
 
 
 def _stop(settings: Settings, arguments: argparse.Namespace) -> int:

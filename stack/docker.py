@@ -15,7 +15,7 @@ from stack import places
 from stack.errors import StackError
 from stack.part import Port
 from stack.progress import bold, say
-from stack.status import Line, show
+from stack.status import Line, show, show_pause
 
 # Building the images on two busy cores takes minutes, but that comes before the waiting.
 HEALTHY_SECONDS = 600
@@ -66,7 +66,9 @@ def status(settings: Settings) -> int:
     if not found:
         say("Nothing runs in containers. ./start.sh --docker starts it.")
         return 1
-    return show(found)
+    code = show(found)
+    show_pause(seen_from_here(settings))
+    return code
 
 
 def lines(containers: list[dict[str, Any]], settings: Settings) -> list[Line]:

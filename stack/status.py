@@ -84,7 +84,11 @@ def show_flow(settings: Settings) -> None:
         workers.append(f"{queue} {count}" + (f" ({bounds[0]} to {bounds[1]} by its backlog)" if bounds else ""))
     say()
     say(f"workers: {', '.join(workers)}  {dim('./scale.sh changes that')}")
-    if probes.intake_paused(known.settings):
+    show_pause(known.settings)
+
+
+def show_pause(settings: Settings) -> None:
+    if probes.intake_paused(settings):
         say(red("intake: paused by command; `python kafka_cli.py resume` takes it up again"))
 
 

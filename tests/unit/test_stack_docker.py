@@ -1,5 +1,6 @@
 """What the scripts make of `docker compose ps`, and that they remember where the system runs."""
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from settings import Settings
-from stack import docker
+from stack import commands, demo, docker, probes, report
 from stack.errors import StackError
 
 BRIDGE = {"ID": "aa", "Name": "text-pipeline-bridge-1", "Project": "text-pipeline", "Service": "bridge"}
@@ -124,3 +125,30 @@ def test_no_start_mixes_the_two_modes(
         with pytest.raises(StackError, match=f"it runs with KAFKA_COORDINATION={refused}"):
             docker.up(settings)
         assert started == []
+
+
+@pytest.mark.parametrize("paused", [True, False, None])  # None: Redis does not answer
+def test_a_start_sends_no_message_into_a_paused_intake(
+    paused: bool | None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(redis_url="redis://elsewhere:6379/0")
+    here = docker.seen_from_here(settings)
+    shown: list[Settings] = []
+    monkeypatch.setattr(probes, "intake_paused", lambda asked: paused if asked == here else None)
+    monkeypatch.setattr(docker, "up", lambda _: None)
+    monkeypatch.setattr(demo, "demo", shown.append)
+    monkeypatch.setattr(report, "show", lambda *_, **__: None)
+    assert commands._start_docker(settings, demo=True) == 0
+    assert shown == ([] if paused else [here])
+    assert ("The intake is paused" in capfd.readouterr().out) is bool(paused)
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_the_state_tells_of_a_paused_intake(
+    paused: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    container = json.dumps(BRIDGE | {"State": "running"})
+    monkeypatch.setattr(docker, "_ask", lambda *_: container)
+    monkeypatch.setattr(probes, "intake_paused", lambda _settings: paused)
+    assert docker.status(Settings()) == 0
+    assert ("intake: paused" in capfd.readouterr().out) is paused
