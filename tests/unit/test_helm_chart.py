@@ -242,6 +242,47 @@ def test_what_keda_logs_in_with_is_a_reference(full: list[dict[str, Any]]) -> No
     assert (triggers[0]["metadata"]["sasl"], triggers[0]["metadata"]["tls"]) == ("scram_sha512", "enable")
 
 
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ("server:9092", "server.prod:9092"),
+        ("server.data:9092", "server.data:9092"),
+        ("10.0.0.1:9092", "10.0.0.1:9092"),
+        ("[fd00::1]:9092", "[fd00::1]:9092"),
+    ],
+)
+def test_keda_asks_from_another_namespace_and_is_given_whole_names(given: str, asked: str) -> None:
+    two = f"{given}, {given}"
+    documents = chart.documents(
+        settings={"KAFKA_BOOTSTRAP_SERVERS": two, "DATABASE_HOST": given.removesuffix(":9092")},
+        keda={"redis": {"address": given}},
+    )
+    triggers = [trigger for each in named(documents, "ScaledObject").values() for trigger in each["spec"]["triggers"]]
+    told = {trigger["type"]: trigger["metadata"] for trigger in triggers}
+    assert told["kafka"]["bootstrapServers"] == f"{asked}, {asked}"
+    assert told["redis"]["address"] == asked
+    assert told["postgresql"]["host"] == asked.removesuffix(":9092")
+    # The parts themselves are told what was written.
+    assert environment(pods(documents)["bridge"])["KAFKA_BOOTSTRAP_SERVERS"]["value"] == two
+
+
+def test_keda_has_the_password_of_redis_as_a_key(plain: list[dict[str, Any]], full: list[dict[str, Any]]) -> None:
+    """The documented one, where the documented REDIS_URL has a password."""
+    page = (ROOT / "docs/containers.md").read_text()
+    (key,) = re.findall(r"--set keda\.redis\.passwordKey=(\w+)", page)
+    assert f"--from-literal={key}=" in page
+    login = named(full, "TriggerAuthentication")["redis"]
+    assert login["spec"]["secretTargetRef"] == [{"parameter": "password", "name": "text-pipeline", "key": key}]
+    for documents, expected in ((plain, None), (full, {"name": login["metadata"]["name"]})):
+        triggers = [
+            trigger
+            for each in named(documents, "ScaledObject").values()
+            for trigger in each["spec"]["triggers"]
+            if trigger["type"] == "redis"
+        ]
+        assert [trigger.get("authenticationRef") for trigger in triggers] == [expected, expected]
+
+
 def test_without_keda_the_replicas_are_those_of_the_values() -> None:
     values = {"keda": {"enabled": False}, "parts": {"bridge": {"replicas": 3}}}
     documents = chart.documents(**values)

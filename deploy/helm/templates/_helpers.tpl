@@ -118,3 +118,9 @@ volumes:
   - {name: kafka-ca, secret: {secretName: {{ .root.Values.kafkaCaSecretName }}}}
   {{- end }}
 {{- end }}
+
+{{/* Servers as KEDA has to be told of them: it looks names up from its own namespace, where a short one is nobody, or
+somebody else. */}}
+{{- define "text-pipeline.qualified" -}}
+{{ regexReplaceAll "(^|,\\s*)([A-Za-z0-9-]+)(:[0-9]+|$)" (toString .servers) (printf "${1}${2}.%s${3}" .root.Release.Namespace) }}
+{{- end }}
