@@ -1,5 +1,8 @@
 """The schema: migrations go up and down, adopt a plain table with rows, and refuse a database that cannot hold it."""
 
+import os
+import re
+import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +19,8 @@ from sqlalchemy.exc import InternalError as RefusedStatement
 from sqlalchemy.exc import ProgrammingError
 
 from db import schema, session, text_index
-from settings import Settings
-from stack import plan
+from settings import ROOT, Settings
+from stack import plan, postgres_place
 from stack.errors import Unhealthy
 from tests.conftest import administer
 from tests.parts import Running
@@ -293,6 +296,44 @@ def test_a_database_in_another_encoding_is_refused(settings: Settings, postgres:
 def test_a_revision_that_is_not_there_is_named(settings: Settings, database: Engine) -> None:
     with pytest.raises(schema.UnusableDatabase, match="9999"):
         schema.upgrade(settings, "9999")
+
+
+def test_an_owner_made_as_the_chart_wants_it_can_do_all_and_its_reader_read(
+    settings: Settings, postgres: Running
+) -> None:
+    """With what docs/containers.md has a superuser type, and under names of its own: a server has each role once."""
+    owner = f"owner_of_{settings.database_name}"
+    chosen = replace(
+        settings,
+        database_user=owner,
+        database_password="PASSWORD",
+        database_reader_user=f"reader_of_{settings.database_name}",
+    )
+    (typed,) = re.findall(r"```sql\n(.*?)```", (ROOT / "docs/containers.md").read_text(), flags=re.DOTALL)
+    typed = typed.replace("text_owner", owner).replace("text_messages_db", settings.database_name)
+    server = ["-h", settings.database_address, "-p", str(settings.database_port), "-U", settings.database_user]
+    ended = subprocess.run(
+        [str(postgres_place.binaries(settings) / "psql"), *server, "-v", "ON_ERROR_STOP=1", "postgres"],
+        env={**os.environ, "PGPASSWORD": settings.database_password},
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
+    try:
+        latest = schema.upgrade(chosen)
+        assert schema.upgrade(chosen) == latest  # as at each upgrade of the chart
+        with connected(chosen) as connection:
+            connection.execute(text("INSERT INTO text_messages (id, message) VALUES (gen_random_uuid(), 'seen')"))
+        reader = session.connect_engine(chosen.database_url(reader=True), "test")
+        with reader.connect() as connection:
+            assert connection.execute(text("SELECT message FROM text_messages")).scalars().all() == ["seen"]
+        reader.dispose()
+    finally:
+        administer(settings, "DROP DATABASE IF EXISTS {name} WITH (FORCE)", settings.database_name)
+        for role in (chosen.database_reader_user, owner):
+            administer(settings, "DROP ROLE IF EXISTS {name}", role)
 
 
 def test_a_start_does_not_wait_for_a_password_that_is_wrong(settings: Settings, postgres: Running) -> None:
