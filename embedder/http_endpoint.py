@@ -47,6 +47,11 @@ class Refused(Exception):
     """The endpoint has no vector for this input; the message is what it said."""
 
 
+class Broken(EmbedderUnavailable):
+    """The endpoint answers 500: an outage, or an input that it fails over, as llama.cpp does over one that is too long
+    and Ollama over one whose vector is NaN. Only asking for something else tells."""
+
+
 class Endpoint:
     """POSTs to one URL, from any number of threads at once."""
 
@@ -74,7 +79,8 @@ class Endpoint:
         return self.name
 
     def post(self, question: Mapping[str, Any]) -> bytes:
-        """The body of the answer. Raises Refused, and EmbedderUnavailable for everything else that is no success."""
+        """The body of the answer. Raises Refused, Broken, and EmbedderUnavailable for everything else that is no
+        success."""
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -85,7 +91,8 @@ class Endpoint:
             raise Refused(f"HTTP {status}: {self._reason(answer)}")
         # What is said of a key may hold parts of it.
         said = WHAT_TO_DO.get(status) or self._reason(answer)
-        raise EmbedderUnavailable(f"{self} answers HTTP {status}: {said}", seconds(retry_after))
+        kind = Broken if status == 500 else EmbedderUnavailable
+        raise kind(f"{self} answers HTTP {status}: {said}", seconds(retry_after))
 
     def _exchange(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, str | None, bytes]:
         try:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedder.http_endpoint import Endpoint, Refused
+from embedder.http_endpoint import Broken, Endpoint, Refused
 from embedder.passages import split_characters
 from embedder.protocol import EmbedderUnavailable, ModelError, UnembeddableText, encode_all
 from settings import InvalidSetting, Settings
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 # An empty input is an error to the API; a blank passage of a long text should not fail its message.
 BLANK = "."
 PROBE = "probe"
+# A text that the endpoint has failed over is asked for so often again, so long after, before that is the text's fault.
+# At once one after the other: of two servers that take turns one may be ill.
+TRIES_AGAIN = 2
+PAUSE_SECONDS = 1.0
 
 
 class OpenAIEmbedder:
@@ -70,22 +76,37 @@ class OpenAIEmbedder:
 
     def _embed(self, texts: Sequence[str], first: int) -> Vectors:
         """The vectors of texts that fit into one request, or into several where the endpoint refuses that one, or has
-        no vector for one of them."""
+        no vector for one of them, or fails over one."""
         try:
             return self._request([text if text.strip() else BLANK for text in texts])
-        except Refused as error:
-            if len(texts) == 1:
+        except (Refused, Broken) as error:
+            if isinstance(error, Broken) or len(texts) == 1:
                 self._check_that_it_takes_others(error)
-                raise UnembeddableText(f"{self.endpoint} has no vector for the text: {error}", first) from None
+            if len(texts) == 1:
+                return self._embed_again(texts[0], first, error)
         middle = len(texts) // 2
         return np.concatenate([self._embed(texts[:middle], first), self._embed(texts[middle:], first + middle)])
 
-    def _check_that_it_takes_others(self, refused: Refused) -> None:
-        """An endpoint that has a vector for no text has another trouble, which is no text's fault."""
+    def _embed_again(self, text: str, place: int, error: Refused | Broken) -> Vectors:
+        """The vector of a text that the endpoint has failed over, where that has passed. Raises UnembeddableText where
+        it has not, and for one that was refused."""
+        if isinstance(error, Broken):
+            time.sleep(PAUSE_SECONDS)
+            for _ in range(TRIES_AGAIN):
+                try:
+                    return self._request([text if text.strip() else BLANK])
+                except (Refused, Broken) as again:
+                    error = again
+            self._check_that_it_takes_others(error)
+        raise UnembeddableText(f"{self.endpoint} has no vector for the text: {error}", place) from None
+
+    def _check_that_it_takes_others(self, error: Refused | Broken) -> None:
+        """An endpoint that has a vector for no text has another trouble, which is no text's fault. It is asked for one
+        that no cache in front of it has."""
         try:
-            self._request([PROBE])
+            self._request([f"{PROBE} {secrets.token_hex(4)}"])
         except Refused:
-            raise EmbedderUnavailable(f"{self.endpoint} has no vector for any text: {refused}") from None
+            raise EmbedderUnavailable(f"{self.endpoint} has no vector for any text: {error}") from None
 
     def _request(self, texts: list[str]) -> Vectors:
         # Four times as short as numbers in JSON. A server that does not know it answers with those.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedder import EmbedderUnavailable, ModelError, UnembeddableText, http_endpoint, load_provider
+from embedder import EmbedderUnavailable, ModelError, UnembeddableText, http_endpoint, load_provider, openai
 from settings import InvalidSetting, Settings
 from tests.embedder_parts import HASHING, KEY, Answer, EmbeddingServer, embedding_server
 
@@ -96,14 +96,95 @@ def test_a_blank_passage_does_not_fail(server: EmbeddingServer) -> None:
     assert load_provider(server.settings()).embed(["", " \n", "text"]).shape == (3, 384)
 
 
-@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 529, 301])
+@pytest.mark.parametrize("status", [408, 409, 429, 502, 503, 504, 529, 301])
 def test_an_outage_is_an_outage(server: EmbeddingServer, status: int) -> None:
     embedder = load_provider(server.settings())
     server.answers = [Answer(status)]
     with pytest.raises(EmbedderUnavailable, match=f"HTTP {status}") as caught:
         embedder.embed(["hello"])
     assert caught.value.retry_after is None
+    assert len(server.requests) == 2
     assert embedder.embed(["hello"]).shape == (1, 384)
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_500_for_everything_is_an_outage_which_one_more_question_tells(server: EmbeddingServer, count: int) -> None:
+    embedder = load_provider(server.settings())
+    server.answers = [Answer(500), Answer(500, {"Retry-After": "7"})]
+    with pytest.raises(EmbedderUnavailable, match="HTTP 500") as caught:
+        embedder.embed(["hello"] * count)
+    assert caught.value.retry_after == 7
+    assert len(server.requests) == 3
+    server.answers = [Answer(500), Answer(503)]
+    with pytest.raises(EmbedderUnavailable, match="HTTP 503"):
+        embedder.embed(["hello"] * count)
+    server.answers = [Answer(500)]
+    with pytest.raises(EmbedderUnavailable, match="HTTP 500"):
+        load_provider(server.settings())
+
+
+@pytest.mark.parametrize("place", [0, 77, 99])
+def test_the_one_text_that_is_answered_by_500_is_found(
+    server: EmbeddingServer, place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai, "PAUSE_SECONDS", 0.0)
+    embedder = load_provider(server.settings())
+    texts = [f"text {number}" for number in range(100)]
+    server.fails_over = {texts[place]}
+    with pytest.raises(UnembeddableText, match="unsupported value: NaN") as caught:
+        embedder.embed(texts)
+    assert caught.value.index == place
+    assert len(server.requests) < 30
+
+
+def test_a_question_too_large_for_the_server_is_halved_where_it_says_500(server: EmbeddingServer) -> None:
+    embedder = load_provider(server.settings())
+    texts = [f"text {number}" for number in range(10)]
+    server.answers = [Answer(500)]
+    np.testing.assert_allclose(embedder.embed(texts), HASHING.embed(texts), atol=1e-6)
+    assert [len(request["input"]) for request in server.requests[1:]] == [10, 1, 5, 5]
+
+
+GOOD = Answer(200, {}, f'{{"data": [{{"index": 0, "embedding": [{", ".join(["1.0"] * 384)}]}}]}}')
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [Answer(500)],
+        [Answer(500), GOOD, Answer(500)],  # as of two servers that take turns
+        [Answer(500), GOOD, Answer(400)],
+    ],
+    ids=["once", "every other", "and 400"],
+)
+def test_an_endpoint_that_answers_500_now_and_then_costs_no_text_its_vector(
+    server: EmbeddingServer, answers: list[Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai, "PAUSE_SECONDS", 0.0)
+    embedder = load_provider(server.settings())
+    server.answers = answers
+    np.testing.assert_allclose(embedder.embed(["hello"]), HASHING.embed(["hello"]), atol=1e-6)
+    assert server.answers == []
+
+
+def test_an_outage_that_begins_while_a_text_is_looked_for_is_no_texts_fault(
+    server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai, "PAUSE_SECONDS", 0.0)
+    embedder = load_provider(server.settings())
+    server.answers = [Answer(500), GOOD, *[Answer(500)] * 3]
+    with pytest.raises(EmbedderUnavailable, match="HTTP 500"):
+        embedder.embed(["hello"])
+    assert server.answers == []
+
+
+def test_no_cache_can_answer_whether_others_are_taken(server: EmbeddingServer) -> None:
+    embedder = load_provider(server.settings())
+    for _ in range(2):
+        with pytest.raises(UnembeddableText):
+            embedder.embed(["REFUSED"])
+    probes = [request["input"][0] for request in server.requests if request["input"] != ["REFUSED"]]
+    assert len(set(probes)) == 3
 
 
 @pytest.mark.parametrize(
