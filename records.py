@@ -1,4 +1,5 @@
-"""What travels between the bridge, the tasks and the database: checked records and dead letters. Nothing but data."""
+"""What travels between the bridge, the tasks and the database: checked records and dead letters. Nothing but data, and
+what is done to words of others so that they may travel."""
 
 from typing import NamedTuple
 
@@ -59,3 +60,8 @@ class DeadLetter(NamedTuple):
     value_bytes: int | None
     headers: list[tuple[str, str | None]]
     again: bool = False
+
+
+def printable(text: str, most: int) -> str:
+    """The text as any database and any header takes it: no NUL, no half surrogates, at most so many characters."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()[:most]

@@ -14,7 +14,7 @@ import kafka_clients
 import letter_headers
 from bridge.message import BadRecord, first_coming
 from letter_headers import Coordinates
-from records import DeadLetter
+from records import DeadLetter, printable
 from settings import Settings
 
 # What a broker takes by default (message.max.bytes is 1,048,588) less some room for the batch around the record.
@@ -56,22 +56,17 @@ def note(record: ConsumerRecord, reason: str, detail: str) -> DeadLetter:
         first.offset,
         first.timestamp,
         reason,
-        printable(detail),
+        printable(detail, DETAIL_CHARS),
         encode(record.key),
         encode(record.value),
         None if record.value is None else len(record.value),
-        [(printable(name), encode(value)) for name, value in record.headers][:100],
+        [(printable(name, DETAIL_CHARS), encode(value)) for name, value in record.headers][:100],
         first is not at,
     )
 
 
 def encode(value: bytes | None) -> str | None:
     return None if value is None else base64.b64encode(value[:NOTED_BYTES]).decode("ascii")
-
-
-def printable(text: str) -> str:
-    """The text as any database and any header takes it: no NUL, no half surrogates, not endless."""
-    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()[:DETAIL_CHARS]
 
 
 def send(producer: KafkaProducer, topic: str, record: ConsumerRecord, error: BadRecord) -> FutureRecordMetadata:
@@ -85,7 +80,7 @@ def send(producer: KafkaProducer, topic: str, record: ConsumerRecord, error: Bad
         headers.append((letter_headers.NULL_VALUE, b"1"))
     headers += [
         (letter_headers.REASON, error.reason.encode()),
-        (letter_headers.DETAIL, printable(error.detail).encode()),
+        (letter_headers.DETAIL, printable(error.detail, DETAIL_CHARS).encode()),
         *letter_headers.naming(first),
     ]
     value = b"" if record.key is None and record.value is None else record.value

@@ -18,9 +18,13 @@ from db.commands import array, each_message
 from db.copy import copy_pieces, id_bytes, ids_array, vector_rows
 from db.outbox import Job, LeaseLost, Left, queue_for, requeue_outdated
 from db.session import ask_driver, for_driver
+from records import printable
 
 # From so many vectors on COPY is worth its round trips.
 FEW = 16
+
+# Of what a provider or a tokenizer has said, which may quote a part of the text: half of an emoji, a NUL.
+REASON_CHARS = 1_000
 
 
 class ModelSwitched(Exception):
@@ -352,7 +356,13 @@ def record_failure(
             ON CONFLICT (message_id, model) DO UPDATE SET content_hash = excluded.content_hash,
                 reason = excluded.reason, attempts = excluded.attempts, failed_at = clock_timestamp()
         """),
-        {"id": message_id, "hash": content_hash, "model": model, "reason": reason[:1000], "attempts": attempts},
+        {
+            "id": message_id,
+            "hash": content_hash,
+            "model": model,
+            "reason": printable(reason, REASON_CHARS),
+            "attempts": attempts,
+        },
     )
 
 

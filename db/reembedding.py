@@ -23,6 +23,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from records import printable
+
+PROBLEM_CHARS = 500
+
 
 class Refused(Exception):
     """What was asked for cannot be done in this state; the message says why, and what can."""
@@ -203,5 +207,5 @@ def note_problem(connection: Connection, model: str, problem: str) -> None:
             UPDATE reembedding SET problem = :problem, problem_at = clock_timestamp()
             WHERE model = :model AND state IN ('running', 'closing')
         """),
-        {"problem": problem[:500], "model": model},
+        {"problem": printable(problem, PROBLEM_CHARS), "model": model},
     )

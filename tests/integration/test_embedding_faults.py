@@ -11,11 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from sqlalchemy import Engine
 
-from db import embeddings, outbox
+from db import embeddings, outbox, reembedding
 from embedder import EmbedderUnavailable
 from embedder.hashing import HashingEmbedder
 from settings import Settings
 from tasks import embed, resources, upkeep, vectors
+from tasks.reembedding import noted_for
 from tests.parts import eventually
 from tests.samples import OTHER_LEASE, a_record, ask, embedded, meanwhile, persist, run
 
@@ -82,6 +83,33 @@ def test_a_text_that_cannot_be_split_fails_alone(database: Engine, fickle: Fickl
     assert embedded(database) == {records[0].id, records[2].id}
     assert ask(database, FAILED) == [{"id": records[1].id, "reason": "ValueError: no token for it"}]
     assert job_ids(database) == []
+
+
+UNSTORABLE = "no token for \ud83d and \0"
+
+
+def test_a_reason_that_quotes_what_no_database_takes_is_stored(
+    database: Engine, fickle: Fickle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def passages(text: str) -> list[tuple[int, int]]:
+        raise ValueError(UNSTORABLE)
+
+    monkeypatch.setattr(fickle, "passages", passages)
+    persist(database, a_record("one"))
+    embed.embed_text(job_ids(database))
+    (failed,) = ask(database, FAILED)
+    assert failed["reason"] == r"ValueError: no token for \ud83d and \0"
+    assert job_ids(database) == []
+
+
+def test_a_problem_that_quotes_what_no_database_takes_is_noted(database: Engine, fickle: Fickle) -> None:
+    with database.begin() as connection:
+        reembedding.start(connection, "another", 384, {})
+    with pytest.raises(EmbedderUnavailable), noted_for("another"):
+        raise EmbedderUnavailable(UNSTORABLE)
+    assert ask(database, "SELECT problem FROM reembedding") == [
+        {"problem": r"EmbedderUnavailable: no token for \ud83d and \0"}
+    ]
 
 
 def test_a_provider_that_goes_away_half_way_keeps_what_it_has_done(database: Engine, fickle: Fickle) -> None:
