@@ -41,6 +41,8 @@ WHAT_TO_DO = {
 # Of an answer: more than a thousand long vectors as numbers. It is read in pieces, whatever length it says it has.
 MOST_BYTES = 2**27
 PIECE_BYTES = 2**20
+# Of what it says in an error.
+SAID_CHARS = 200
 
 
 class Refused(Exception):
@@ -88,9 +90,9 @@ class Endpoint:
         if status == 200:
             return answer
         if status in REFUSED_INPUT:
-            raise Refused(f"HTTP {status}: {self._reason(answer)}")
+            raise Refused(f"HTTP {status}: {self.reason(answer)}")
         # What is said of a key may hold parts of it.
-        said = WHAT_TO_DO.get(status) or self._reason(answer)
+        said = WHAT_TO_DO.get(status) or self.reason(answer)
         kind = Broken if status == 500 else EmbedderUnavailable
         raise kind(f"{self} answers HTTP {status}: {said}", seconds(retry_after))
 
@@ -109,7 +111,8 @@ class Endpoint:
             connection.close()
             if kept and isinstance(error, CLOSED):  # by the server while it was not used
                 return self._exchange(body, headers)
-            raise EmbedderUnavailable(f"{self} cannot be reached: {str(error) or type(error).__name__}") from None
+            said = self.shown(str(error) or type(error).__name__)  # http.client quotes a first line that is none
+            raise EmbedderUnavailable(f"{self} cannot be reached: {said}") from None
         if response.will_close:
             connection.close()
         else:
@@ -125,7 +128,7 @@ class Endpoint:
         connection.response_class = Response
         return connection
 
-    def _reason(self, answer: bytes) -> str:
+    def reason(self, answer: bytes) -> str:
         """What an answer says went wrong, in one line."""
         text = answer.decode(errors="replace")
         try:
@@ -134,10 +137,14 @@ class Endpoint:
             text = str(error.get("message") or error) if isinstance(error, dict) else str(error)
         except (ValueError, AttributeError, RecursionError):
             pass
+        return self.shown(text)
+
+    def shown(self, text: str) -> str:
+        """What the endpoint has said, or what quotes it, as logs may have it: one short line, without the key."""
         text = " ".join(text.split())
         if self._key:
             text = text.replace(self._key, "***")
-        return text[:200] or "no reason given"
+        return text[:SAID_CHARS] or "no reason given"
 
 
 class Response(http.client.HTTPResponse):

@@ -154,4 +154,5 @@ def read_vectors(answer: bytes, count: int, endpoint: Endpoint) -> Vectors:
             raise ValueError("not a vector for each text")
         return np.stack(rows)
     except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
-        raise EmbedderUnavailable(f"{endpoint} gives no embeddings but {answer[:100]!r} ({error})") from None
+        wrong = endpoint.shown(f"{type(error).__name__}: {error}")  # which may quote what is no number
+        raise EmbedderUnavailable(f"{endpoint} gives no embeddings ({wrong}) but: {endpoint.reason(answer)}") from None

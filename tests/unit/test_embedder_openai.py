@@ -402,6 +402,39 @@ def test_the_key_appears_nowhere(server: EmbeddingServer, status: int, caplog: p
     assert KEY not in f"{seen!r} {seen!s} {caught.value} {caplog.text}"
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"Bearer {KEY} is not liked",
+        f'{{"error": {{"message": "Bearer {KEY} is not liked"}}}}',
+        f'{{"data": [{{"index": 0, "embedding": ["Bearer {KEY} is not liked{" and more" * 100}"]}}]}}',
+    ],
+    ids=["no JSON", "an error", "no numbers"],
+)
+def test_an_answer_that_is_none_is_quoted_in_short_and_without_the_key(server: EmbeddingServer, body: str) -> None:
+    embedder = load_provider(server.settings())
+    server.answers = [Answer(200, {}, body)]
+    with pytest.raises(EmbedderUnavailable, match=r"Bearer \*\*\* is not liked") as caught:
+        embedder.embed(["hello"])
+    assert KEY not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_first_line_that_is_none_is_quoted_without_the_key(server: EmbeddingServer) -> None:
+    def serve() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            while b"probe" not in connection.recv(2**16):
+                pass
+            connection.sendall(f"{KEY} is not liked\r\n\r\n".encode())
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        with pytest.raises(EmbedderUnavailable, match=r"\*\*\* is not liked"):
+            load_provider(server.settings(openai_base_url=url))
+
+
 def test_without_a_key_none_is_sent(server: EmbeddingServer) -> None:
     with pytest.raises(EmbedderUnavailable, match="401"):
         load_provider(server.settings(openai_api_key=""))
