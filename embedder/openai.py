@@ -42,6 +42,8 @@ class OpenAIEmbedder:
         self.batch_max = settings.openai_batch_max
         self.window = settings.openai_passage_chars
         self.asked = wanted_dimensions(settings)
+        # Four times as short as numbers in JSON. Most servers that do not know it answer with those.
+        self.as_base64 = True
         self.dimensions = self.asked or 0
         # Shortened vectors do not compare with whole ones.
         self.model = f"{self.name}@{self.asked}" if self.asked else self.name
@@ -57,11 +59,18 @@ class OpenAIEmbedder:
         )
         embedder = cls(endpoint, settings)
         try:
-            vectors = embedder._request([PROBE])
+            vectors = embedder._first_request()
         except Refused as error:
             raise ModelError(f"{embedder.endpoint} does not embed: {error}") from None
         embedder.dimensions = vectors.shape[1]
         return embedder
+
+    def _first_request(self) -> Vectors:
+        try:
+            return self._request([PROBE])
+        except Refused:  # as by LiteLLM before Ollama, Vertex and Bedrock, which have numbers only
+            self.as_base64 = False
+            return self._request([PROBE])
 
     def passages(self, text: str) -> list[Span]:
         return split_characters(text, self.window, self.window // 8)
@@ -109,8 +118,9 @@ class OpenAIEmbedder:
             raise EmbedderUnavailable(f"{self.endpoint} has no vector for any text: {error}") from None
 
     def _request(self, texts: list[str]) -> Vectors:
-        # Four times as short as numbers in JSON. A server that does not know it answers with those.
-        question: dict[str, Any] = {"model": self.name, "input": texts, "encoding_format": "base64"}
+        question: dict[str, Any] = {"model": self.name, "input": texts}
+        if self.as_base64:
+            question["encoding_format"] = "base64"
         if self.asked:
             question["dimensions"] = self.asked
         vectors = read_vectors(self.endpoint.post(question), len(texts), self.endpoint)

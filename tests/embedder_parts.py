@@ -54,6 +54,7 @@ class EmbeddingServer(ThreadingHTTPServer):
         self.dimensions = HASHING.dimensions
         self.batch_max = 2048
         self.plain_numbers = False
+        self.refuses_base64 = False
         self.fails_over: set[str] = set()  # each question with one of these texts is answered by 500
         self.spoilt: dict[str, str] = {}  # what, in JSON, comes instead of the vector of a text
         self.close_after_answer = False
@@ -100,6 +101,8 @@ class Embeddings(BaseHTTPRequestHandler):
             return Answer(413, {}, '{"error": "too many inputs"}')
         if any(text == "" or "REFUSED" in text for text in texts):
             return Answer(400, {}, json.dumps({"error": {"message": f"an input is invalid ({KEY})"}}))
+        if self.server.refuses_base64 and "encoding_format" in question:
+            return Answer(400, {}, '{"error": {"message": "UnsupportedParamsError: encoding_format"}}')
         if not self.server.fails_over.isdisjoint(texts):
             return Answer(500, {}, '{"error": "failed to encode response: json: unsupported value: NaN"}')
         dimensions = question.get("dimensions", self.server.dimensions)

@@ -57,6 +57,13 @@ def test_answers_are_put_in_order_and_made_unit_length(server: EmbeddingServer, 
     np.testing.assert_allclose(load_provider(server.settings()).embed(texts), HASHING.embed(texts), atol=1e-6)
 
 
+def test_an_endpoint_that_refuses_base64_is_asked_without(server: EmbeddingServer) -> None:
+    server.refuses_base64 = server.plain_numbers = True
+    embedder = load_provider(server.settings())
+    np.testing.assert_allclose(embedder.embed(["hello"]), HASHING.embed(["hello"]), atol=1e-6)
+    assert [request.get("encoding_format") for request in server.requests] == ["base64", None, None]
+
+
 def test_texts_are_sent_in_batches(server: EmbeddingServer) -> None:
     load_provider(server.settings(openai_batch_max=40)).embed([f"text {number}" for number in range(100)])
     assert [len(request["input"]) for request in server.requests[1:]] == [40, 40, 20]
@@ -87,7 +94,7 @@ def test_an_endpoint_that_refuses_every_text_is_no_texts_fault(server: Embedding
 
 
 def test_an_endpoint_that_refuses_the_first_question_is_an_error_at_start(server: EmbeddingServer) -> None:
-    server.answers = [Answer(400, {}, '{"error": {"message": "no such model"}}')]
+    server.answers = [Answer(400, {}, '{"error": {"message": "no such model"}}')] * 2
     with pytest.raises(ModelError, match="no such model"):
         load_provider(server.settings())
 
@@ -239,7 +246,7 @@ def test_an_endpoint_that_has_no_vector_for_any_text_is_no_texts_fault(server: E
     server.answers = [Answer(200, {}, f'{{"data": [{{"index": 0, "embedding": {vector}}}]}}')] * 2
     with pytest.raises(EmbedderUnavailable, match="no vector for any text"):
         embedder.embed(["hello"])
-    server.answers = [Answer(200, {}, f'{{"data": [{{"index": 0, "embedding": {vector}}}]}}')]
+    server.answers = [Answer(200, {}, f'{{"data": [{{"index": 0, "embedding": {vector}}}]}}')] * 2
     with pytest.raises(ModelError, match="does not embed"):
         load_provider(server.settings())
 
