@@ -23,6 +23,7 @@ class FastEmbedEmbedder:
     """A model that fastembed knows by name; `folder` holds its files, without one they are fetched from the hub."""
 
     worth_keeping = True
+    batch_max = None
 
     def __init__(self, model: str, folder: str = "", threads: int = 1) -> None:
         """Raises ModelError where the package or the model cannot be loaded."""

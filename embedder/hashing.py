@@ -49,6 +49,7 @@ class HashingEmbedder:
     model = "hashing-384"
     dimensions = 384
     worth_keeping = False
+    batch_max: int | None = None
 
     def __init__(self, microseconds: float = 0.0) -> None:
         self.seconds = microseconds / 1_000_000

@@ -41,6 +41,7 @@ class MiniLM:
 
     dimensions = 384
     worth_keeping = True
+    batch_max = None
 
     def __init__(self, threads: int = 1, folder: Path | None = None) -> None:
         """`threads` compute one call of `embed`. Raises ModelError where the model's files are missing or damaged."""

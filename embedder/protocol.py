@@ -69,6 +69,12 @@ class Embedder(Protocol):
         """Whether making a vector costs more than looking up whether it was made before."""
         ...
 
+    @property
+    def batch_max(self) -> int | None:
+        """How many texts to give at most, since each so many may fail by themselves, and what is done of the others
+        would be lost; None where more at a time costs nothing."""
+        ...
+
     def passages(self, text: str) -> list[Span]:
         """Where to cut a text so that each piece fits the model's window, as spans of characters in order.
 

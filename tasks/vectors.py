@@ -5,6 +5,7 @@ import hashlib
 import logging
 import uuid
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,25 +112,27 @@ def embed(embedder: Embedder, texts: Mapping[str, str]) -> Embedded:
             passages.add(digest, number, (start, end), text[start:end])
     left: set[bytes] = set()
     seconds = 0.0
-    for portion in portions((map(len, passages.texts[known:]), PORTION_CHARS)):
+    lengths = [len(text) for text in passages.texts[known:]]
+    limits = [(lengths, PORTION_CHARS)]
+    if embedder.batch_max is not None:
+        limits.append(([1] * len(lengths), embedder.batch_max))
+    for portion in portions(*limits):
         done, end = known + portion.start, known + portion.stop
-        try:
-            vectors, reasons = vectors_and_reasons(embedder, passages.texts[done:end])
-        except EmbedderUnavailable as error:
-            left = set(passages.hashes[done:])
-            if left == messages.keys() - failed.keys():
-                raise
-            log.warning("embedder unavailable, %d texts wait: %s", len(left), error)
-            seconds = pause(error)
+        made = vectors_and_reasons(embedder, passages.texts[done:end])
+        failed |= {passages.hashes[done + place]: why for place, why in made.reasons.items()}
+        passages.arrays.append(made.vectors)
+        if made.away is not None:
+            left = {*(passages.hashes[done + place] for place in made.left), *passages.hashes[end:]} - failed.keys()
+            if left == messages.keys():
+                raise made.away
+            log.warning("embedder unavailable, %d texts wait: %s", len(left), made.away)
+            seconds = pause(made.away)
             break
-        failed |= {passages.hashes[done + place]: why for place, why in reasons.items()}
-        passages.arrays.append(vectors)
     return Embedded(
         passages.vectors(messages, left | failed.keys()),
         [
             (message_id, str(uuid.UUID(bytes=digest)), why)
             for digest, why in failed.items()
-            if digest not in left
             for message_id in messages[digest]
         ],
         Left(frozenset(message_id for digest in left for message_id in messages[digest]), seconds),
@@ -147,18 +150,28 @@ def pause(error: EmbedderUnavailable) -> float:
     return min(error.retry_after or 1.0, LONGEST_PAUSE_SECONDS)
 
 
-def vectors_and_reasons(
-    embedder: Embedder, texts: Sequence[str], *, one_is_told: bool = True
-) -> tuple[NDArray[np.float32], dict[int, str]]:
-    """The (n, dimensions) vectors of n texts; and of each text that can have none, by its place, the reason (its row
-    means nothing). The first is the one that the provider names; any others, and what a library raises, are found by
-    halving. Raises for outages only."""
+class Made(NamedTuple):
+    """What came of n texts: (n, dimensions) vectors, and by place the reason of each that can have none. Where the
+    provider went `away`, the places of those that are `left`. The rows of neither mean anything."""
+
+    vectors: NDArray[np.float32]
+    reasons: dict[int, str]
+    away: EmbedderUnavailable | None = None
+    left: Sequence[int] = ()
+
+
+def vectors_and_reasons(embedder: Embedder, texts: Sequence[str], *, one_is_told: bool = True) -> Made:
+    """The vectors of texts. Of those that can have none, the first is the one that the provider names; any others, and
+    what a library raises, are found by halving. An outage meanwhile keeps what was made and found until then: under a
+    limit of requests each try gets further. Raises ModelError."""
     if not texts:
-        return np.zeros((0, embedder.dimensions), dtype=np.float32), {}
+        return Made(np.zeros((0, embedder.dimensions), dtype=np.float32), {})
     try:
         vectors = embedder.embed(texts)
-    except (EmbedderUnavailable, ModelError):
+    except ModelError:
         raise
+    except EmbedderUnavailable as error:
+        return nothing_made(embedder, len(texts), error)
     except Exception as error:  # noqa: BLE001 - whatever a text makes the model's libraries raise must not sink its neighbours
         if isinstance(error, UnembeddableText) and one_is_told:
             place = error.index
@@ -166,19 +179,30 @@ def vectors_and_reasons(
             place = 0
         else:
             return around(embedder, texts, len(texts) // 2, len(texts) // 2)
-        vectors, reasons = around(embedder, texts, place, place + 1)
-        return vectors, reasons | {place: f"{type(error).__name__}: {error}"}
+        made = around(embedder, texts, place, place + 1)
+        return made._replace(reasons=made.reasons | {place: f"{type(error).__name__}: {error}"})
     if np.isfinite(vectors).all():
-        return vectors, {}
+        return Made(vectors, {})
     odd = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    return vectors, {int(place): "the model gave numbers that are not finite" for place in odd}
+    return Made(vectors, {int(place): "the model gave numbers that are not finite" for place in odd})
 
 
-def around(
-    embedder: Embedder, texts: Sequence[str], start: int, stop: int
-) -> tuple[NDArray[np.float32], dict[int, str]]:
+def nothing_made(embedder: Embedder, count: int, error: EmbedderUnavailable) -> Made:
+    return Made(np.zeros((count, embedder.dimensions), dtype=np.float32), {}, error, range(count))
+
+
+def around(embedder: Embedder, texts: Sequence[str], start: int, stop: int) -> Made:
     """As `vectors_and_reasons`, without the texts from `start` to `stop`, whose rows are zero."""
-    before, reasons = vectors_and_reasons(embedder, texts[:start], one_is_told=False)
-    after, more = vectors_and_reasons(embedder, texts[stop:], one_is_told=False)
+    before = vectors_and_reasons(embedder, texts[:start], one_is_told=False)
+    after = (
+        vectors_and_reasons(embedder, texts[stop:], one_is_told=False)
+        if before.away is None
+        else nothing_made(embedder, len(texts) - stop, before.away)
+    )
     left_out = np.zeros((stop - start, embedder.dimensions), dtype=np.float32)
-    return np.concatenate([before, left_out, after]), reasons | {stop + place: why for place, why in more.items()}
+    return Made(
+        np.concatenate([before.vectors, left_out, after.vectors]),
+        before.reasons | {stop + place: why for place, why in after.reasons.items()},
+        after.away,
+        [*before.left, *(stop + place for place in after.left)],
+    )

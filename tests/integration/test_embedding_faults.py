@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine
 
 from db import embeddings, outbox, reembedding
-from embedder import EmbedderUnavailable
+from embedder import EmbedderUnavailable, UnembeddableText
 from embedder.hashing import HashingEmbedder
 from settings import Settings
 from tasks import embed, resources, upkeep, vectors
@@ -29,7 +29,8 @@ class Killed(BaseException):
 
 
 class Fickle(HashingEmbedder):
-    """The hashing provider, with texts that it cannot split, or that kill it, and calls that go wrong or wait."""
+    """The hashing provider, with texts that it cannot split or embed, or that kill it, and calls that go wrong or
+    wait."""
 
     model = "fickle-384"
     worth_keeping = True
@@ -53,6 +54,9 @@ class Fickle(HashingEmbedder):
             raise EmbedderUnavailable("429", retry_after=0.0)
         if any("deadly" in text for text in texts):
             raise Killed
+        for place, text in enumerate(texts):
+            if "unembeddable" in text:
+                raise UnembeddableText("no vector for it", place)
         self.texts += texts
         self.inside.set()
         if self.gate is not None:
@@ -125,6 +129,40 @@ def test_a_provider_that_goes_away_half_way_keeps_what_it_has_done(database: Eng
     embed.embed_text(job_ids(database))
     assert embedded(database) == {record.id for record in records}
     assert ask(database, FAILED) == []
+
+
+def test_a_provider_that_goes_away_keeps_what_it_has_found(database: Engine, fickle: Fickle) -> None:
+    records = [a_record(text) for text in ("one", "unembeddable", "three", "four")]
+    persist(database, *records)
+    fickle.away_from_call = 3
+    embed.embed_text(job_ids(database), {record.id: str(record.message) for record in records})
+    assert embedded(database) == {records[0].id}
+    assert ask(database, FAILED) == [{"id": records[1].id, "reason": "UnembeddableText: no vector for it"}]
+    assert ask(database, JOBS) == [{"messages": 2, "attempts": 0, "leased": False}]
+    fickle.away_from_call = 10**9
+    embed.embed_text(job_ids(database))
+    assert embedded(database) == {records[0].id, records[2].id, records[3].id}
+    assert len(ask(database, FAILED)) == 1
+
+
+def test_a_text_that_failed_in_one_portion_does_not_wait_for_the_next(database: Engine, fickle: Fickle) -> None:
+    failing = a_record("unembeddable " + "A sentence of a long text, which has several passages. " * 60)
+    persist(database, failing)
+    fickle.batch_max = 1
+    fickle.away_from_call = 2
+    embed.embed_text(job_ids(database))
+    assert [row["id"] for row in ask(database, FAILED)] == [failing.id]
+    assert job_ids(database) == []
+
+
+def test_a_provider_is_given_no_more_texts_at_once_than_it_takes(database: Engine, fickle: Fickle) -> None:
+    records = [a_record(f"text {number}") for number in range(5)]
+    persist(database, *records)
+    fickle.batch_max = 2
+    fickle.away_from_call = 3
+    embed.embed_text(job_ids(database))
+    assert len(embedded(database)) == 4
+    assert ask(database, JOBS) == [{"messages": 1, "attempts": 0, "leased": False}]
 
 
 def test_a_provider_that_is_away_costs_no_attempt(database: Engine, fickle: Fickle) -> None:

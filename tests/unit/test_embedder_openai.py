@@ -65,7 +65,9 @@ def test_an_endpoint_that_refuses_base64_is_asked_without(server: EmbeddingServe
 
 
 def test_texts_are_sent_in_batches(server: EmbeddingServer) -> None:
-    load_provider(server.settings(openai_batch_max=40)).embed([f"text {number}" for number in range(100)])
+    embedder = load_provider(server.settings(openai_batch_max=40))
+    assert embedder.batch_max == 40
+    embedder.embed([f"text {number}" for number in range(100)])
     assert [len(request["input"]) for request in server.requests[1:]] == [40, 40, 20]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from embedder import UnembeddableText
+from embedder import EmbedderUnavailable, UnembeddableText
 from embedder.hashing import HashingEmbedder
 from tasks.vectors import vectors_and_reasons
 
@@ -20,8 +20,11 @@ class Picky(HashingEmbedder):
         super().__init__()
         self.how, self.bad = how, bad
         self.calls: list[int] = []
+        self.away_from_call = 10**9
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if len(self.calls) >= self.away_from_call:
+            raise EmbedderUnavailable("429")
         self.calls.append(len(texts))
         places = [place for place, text in enumerate(texts) if text in self.bad]
         if places and self.how == "named":
@@ -36,11 +39,38 @@ class Picky(HashingEmbedder):
 @pytest.mark.parametrize("how", ["named", "raised", "nan"])
 @pytest.mark.parametrize("bad", [set(), {0}, {63}, {20}, {20, 21}, {0, 31, 32, 63}, set(range(64))], ids=str)
 def test_each_bad_text_and_no_other(how: str, bad: set[int]) -> None:
-    vectors, reasons = vectors_and_reasons(Picky(how, {TEXTS[place] for place in bad}), TEXTS)
+    vectors, reasons, away, left = vectors_and_reasons(Picky(how, {TEXTS[place] for place in bad}), TEXTS)
     assert reasons.keys() == bad
+    assert (away, list(left)) == (None, [])
     good = sorted(set(range(64)) - bad)
     np.testing.assert_array_equal(vectors[good], HashingEmbedder().embed(TEXTS)[good])
     assert vectors.shape == (64, HashingEmbedder.dimensions)
+
+
+@pytest.mark.parametrize("how", ["named", "raised", "nan"])
+@pytest.mark.parametrize("calls", [0, 1, 2, 3, 10, 15])
+def test_an_outage_keeps_what_was_found_until_then(how: str, calls: int) -> None:
+    bad = {0, 20, 40}
+    picky = Picky(how, {TEXTS[place] for place in bad})
+    picky.away_from_call = calls
+    vectors, reasons, away, left = vectors_and_reasons(picky, TEXTS)
+    assert (away is None) == (not left)
+    assert (len(left) == 64) == (calls == 0 or (how == "raised" and calls < 10))
+    assert reasons.keys() == bad - set(left)
+    good = sorted(set(range(64)) - bad - set(left))
+    np.testing.assert_array_equal(vectors[good], HashingEmbedder().embed(TEXTS)[good])
+    assert vectors.shape == (64, HashingEmbedder.dimensions)
+
+
+def test_a_provider_that_allows_two_calls_at_a_time_gets_to_the_end() -> None:
+    waiting, failed = TEXTS, 0
+    picky = Picky("named", {TEXTS[place] for place in (0, 20, 21, 40)})
+    for _ in range(20):
+        picky.away_from_call = len(picky.calls) + 2
+        made = vectors_and_reasons(picky, waiting)
+        failed += len(made.reasons)
+        waiting = [waiting[place] for place in made.left]
+    assert (waiting, failed) == ([], 4)
 
 
 def test_one_that_is_named_costs_two_more_questions() -> None:
