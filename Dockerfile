@@ -19,8 +19,10 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=igno
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /app
-COPY requirements.txt ./
-RUN pip install -r requirements.txt
+COPY requirements.txt requirements-otel.txt ./
+# Anything: with what OpenTelemetry needs, which cannot be added later, as pip is gone then.
+ARG OTEL=""
+RUN pip install -r requirements.txt ${OTEL:+-r requirements-otel.txt}
 # The model is made once, here; neither its sources nor what made it goes into the image.
 COPY settings.py portions.py ./
 COPY embedder embedder

@@ -19,7 +19,8 @@ def is_on(settings: Settings) -> bool:
     if missing:
         raise InvalidSetting(
             f"OTEL_EXPORTER_OTLP_ENDPOINT is set, but the package {missing[0]} is not installed: "
-            "`.venv/bin/python -m pip install -r requirements-otel.txt` installs what it needs"
+            "`.venv/bin/python -m pip install -r requirements-otel.txt` installs what it needs, "
+            "and `docker compose build --build-arg OTEL=yes migrate` makes an image that has it"
         )
     return True
 

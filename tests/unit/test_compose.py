@@ -43,9 +43,14 @@ LOCAL = {
 }
 
 
+# Read by OpenTelemetry itself, which takes an empty one for a value: handed on where they are set.
+OF_OTEL = {"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"}
+
+
 def test_every_setting_reaches_the_containers() -> None:
     names = {field.name.upper() for field in fields(Settings)}
-    assert set(COMPOSE["x-settings"]) | LOCAL == names
+    assert set(COMPOSE["x-settings"]) | LOCAL == names | OF_OTEL
+    assert {name for name, value in COMPOSE["x-settings"].items() if value is None} == OF_OTEL
     assert set(COMPOSE["x-settings"]) & LOCAL == set()
 
 
@@ -150,6 +155,18 @@ def test_images_of_others_have_a_version() -> None:
         assert tag not in {"latest", "main"}
 
 
+def test_what_traces_need_is_built_into_the_image_where_they_are_wanted() -> None:
+    """It cannot be added to a container: pip is none of what the image keeps."""
+    build = (ROOT / "Dockerfile").read_text().partition(" AS build\n")[2].partition("\nFROM ")[0]
+    (copy,) = re.findall(r"^COPY (requirements.*) \./$", build, re.MULTILINE)
+    copied = set(copy.split())
+    assert copied == {"requirements.txt", "requirements-otel.txt"}
+    assert copied <= {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert re.search(r'^ARG OTEL=""\nRUN pip install .*\$\{OTEL:\+-r requirements-otel\.txt\}$', build, re.MULTILINE)
+    built = [each["build"] for name, each in SERVICES.items() if name in OWN and "build" in each]
+    assert [each["args"] for each in built] == [{"OTEL": "${OTEL_EXPORTER_OTLP_ENDPOINT:+yes}"}] * 2
+
+
 def test_what_the_image_runs_is_in_it() -> None:
     """Every module of this project that one in the image imports is let through by .dockerignore."""
     lines = (ROOT / ".dockerignore").read_text().splitlines()
@@ -195,6 +212,16 @@ def composed(*files: str, **variables: str) -> dict[str, Any]:
     )
     assert answer.returncode == 0, answer.stderr
     return dict(json.loads(answer.stdout)["services"])
+
+
+def test_compose_hands_on_what_opentelemetry_reads_and_builds_for_it() -> None:
+    off = composed("docker-compose.yml")
+    endpoint = "http://collector:4318"
+    on = composed("docker-compose.yml", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_TRACES_SAMPLER="always_off")
+    assert off["migrate"]["build"]["args"] == {"OTEL": ""}
+    assert on["migrate"]["build"]["args"] == {"OTEL": "yes"}
+    assert off["bridge"]["environment"].get("OTEL_TRACES_SAMPLER") is None
+    assert on["bridge"]["environment"]["OTEL_TRACES_SAMPLER"] == "always_off"
 
 
 def test_compose_accepts_the_file() -> None:
