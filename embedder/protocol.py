@@ -94,8 +94,8 @@ class Embedder(Protocol):
         text does not depend on the texts embedded with it, up to rounding. A text longer than the window is cut off
         there: ask `passages` first.
 
-        Raises UnembeddableText (with the index of the text; nothing is returned for the others), EmbedderUnavailable,
-        ModelError.
+        Raises UnembeddableText (with the index of the first such text; nothing is returned for the others),
+        EmbedderUnavailable, ModelError.
         """
         ...
 

@@ -161,9 +161,11 @@ class Made(NamedTuple):
 
 
 def vectors_and_reasons(embedder: Embedder, texts: Sequence[str], *, one_is_told: bool = True) -> Made:
-    """The vectors of texts. Of those that can have none, the first is the one that the provider names; any others, and
-    what a library raises, are found by halving. An outage meanwhile keeps what was made and found until then: under a
+    """The vectors of texts. One that can have none is left out where the provider names it, as it may have taken many
+    requests to find; what a library raises is found by halving, and so that many named ones take few steps, what comes
+    behind any but the first is halved as well. An outage meanwhile keeps what was made and found until then: under a
     limit of requests each try gets further. Raises ModelError."""
+    count = len(texts)
     if not texts:
         return Made(np.zeros((0, embedder.dimensions), dtype=np.float32), {})
     try:
@@ -171,15 +173,16 @@ def vectors_and_reasons(embedder: Embedder, texts: Sequence[str], *, one_is_told
     except ModelError:
         raise
     except EmbedderUnavailable as error:
-        return nothing_made(embedder, len(texts), error)
+        return Made(np.zeros((count, embedder.dimensions), dtype=np.float32), {}, error, range(count))
     except Exception as error:  # noqa: BLE001 - whatever a text makes the model's libraries raise must not sink its neighbours
-        if isinstance(error, UnembeddableText) and one_is_told:
+        if isinstance(error, UnembeddableText):
             place = error.index
-        elif len(texts) == 1:
+        elif count == 1:
             place = 0
         else:
-            return around(embedder, texts, len(texts) // 2, len(texts) // 2)
-        made = around(embedder, texts, place, place + 1)
+            return in_parts(embedder, texts, range(count // 2), range(count // 2, count))
+        middle = place + 1 if one_is_told else (place + 1 + count) // 2
+        made = in_parts(embedder, texts, range(place), range(place + 1, middle), range(middle, count))
         return made._replace(reasons=made.reasons | {place: f"{type(error).__name__}: {error}"})
     if np.isfinite(vectors).all():
         return Made(vectors, {})
@@ -187,22 +190,19 @@ def vectors_and_reasons(embedder: Embedder, texts: Sequence[str], *, one_is_told
     return Made(vectors, {int(place): "the model gave numbers that are not finite" for place in odd})
 
 
-def nothing_made(embedder: Embedder, count: int, error: EmbedderUnavailable) -> Made:
-    return Made(np.zeros((count, embedder.dimensions), dtype=np.float32), {}, error, range(count))
-
-
-def around(embedder: Embedder, texts: Sequence[str], start: int, stop: int) -> Made:
-    """As `vectors_and_reasons`, without the texts from `start` to `stop`, whose rows are zero."""
-    before = vectors_and_reasons(embedder, texts[:start], one_is_told=False)
-    after = (
-        vectors_and_reasons(embedder, texts[stop:], one_is_told=False)
-        if before.away is None
-        else nothing_made(embedder, len(texts) - stop, before.away)
-    )
-    left_out = np.zeros((stop - start, embedder.dimensions), dtype=np.float32)
-    return Made(
-        np.concatenate([before.vectors, left_out, after.vectors]),
-        before.reasons | {stop + place: why for place, why in after.reasons.items()},
-        after.away,
-        [*before.left, *(stop + place for place in after.left)],
-    )
+def in_parts(embedder: Embedder, texts: Sequence[str], *parts: range) -> Made:
+    """As `vectors_and_reasons`, of the texts at these places, part by part; the rows of others are zero."""
+    vectors = np.zeros((len(texts), embedder.dimensions), dtype=np.float32)
+    reasons: dict[int, str] = {}
+    away: EmbedderUnavailable | None = None
+    left: list[int] = []
+    for part in parts:
+        if away is not None:
+            left += part
+            continue
+        made = vectors_and_reasons(embedder, texts[part.start : part.stop], one_is_told=False)
+        vectors[part.start : part.stop] = made.vectors
+        reasons |= {part[place]: why for place, why in made.reasons.items()}
+        away = made.away
+        left += [part[place] for place in made.left]
+    return Made(vectors, reasons, away, left)

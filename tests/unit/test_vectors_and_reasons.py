@@ -20,6 +20,7 @@ class Picky(HashingEmbedder):
         super().__init__()
         self.how, self.bad = how, bad
         self.calls: list[int] = []
+        self.failed = 0
         self.away_from_call = 10**9
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -27,6 +28,7 @@ class Picky(HashingEmbedder):
             raise EmbedderUnavailable("429")
         self.calls.append(len(texts))
         places = [place for place, text in enumerate(texts) if text in self.bad]
+        self.failed += bool(places)
         if places and self.how == "named":
             raise UnembeddableText("not this one", places[0])
         if places and self.how == "raised":
@@ -77,3 +79,12 @@ def test_one_that_is_named_costs_two_more_questions() -> None:
     picky = Picky("named", {TEXTS[20]})
     vectors_and_reasons(picky, TEXTS)
     assert picky.calls == [64, 20, 43]
+
+
+@pytest.mark.parametrize("bad", [{5, 20}, {20, 21, 40}, set(range(64))], ids=["two", "three", "all"])
+def test_one_that_is_named_is_never_asked_for_again(bad: set[int]) -> None:
+    picky = Picky("named", {TEXTS[place] for place in bad})
+    assert vectors_and_reasons(picky, TEXTS).reasons.keys() == bad
+    assert picky.failed == len(bad)
+    assert len(picky.calls) <= 1 + 3 * len(bad)
+    assert sum(picky.calls) < 64 * 8
