@@ -1,8 +1,8 @@
 """How the pipeline is doing, for the console and /metrics: what the database, Kafka and Redis said last.
 
 Each is asked in the background, at most about once a second whoever looks, and so seldom that it is busy with it for
-one twentieth of its time at most. Looking waits a moment for a first answer and never for a part that hangs, so a
-hundred open pages cost what one costs.
+one twentieth of its time at most, or one third where it fails after a long time. Looking waits a moment for a first
+answer and never for a part that hangs, so a hundred open pages cost what one costs.
 """
 
 import logging
@@ -32,6 +32,7 @@ T = TypeVar("T")
 KEEP_SECONDS = 1.0
 SHARE = 20  # an answer that took a second is kept for twenty
 LONGEST_SECONDS = 30.0
+FAILED_SECONDS = 10.0  # the same where there was no answer: it is told soon that a part is back
 SILENT_SECONDS = 3.0  # a question that is under way for so long is a part that does not answer
 COUNTING_SECONDS = 30.0  # the same for counting, each statement of which is ended in time
 FRESH_SECONDS = 10.0  # where the last answer is older, a new one is worth waiting for
@@ -125,8 +126,8 @@ class Watched(Generic[T]):
                     self._value, self._value_at = value, now
                 self._problem = problem
                 self._asked_at = None
-                pause = SHARE * (now - began) if value is not None else 0.0
-                self._next = now + min(max(self.keep, pause), LONGEST_SECONDS)
+                longest = LONGEST_SECONDS if problem is None else FAILED_SECONDS
+                self._next = now + min(max(self.keep, SHARE * (now - began)), longest)
             self._answered.set()
 
 

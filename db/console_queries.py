@@ -109,7 +109,11 @@ def dead_letter(connection: Connection, topic: str, partition: int, offset: int)
 
 def failure_page(connection: Connection, *, limit: int, cursor: str | None = None) -> Row:
     """Messages whose embedding failed, the latest first: {"failures", "next"}; `newest` of each is when the latest of
-    all failed, whichever page it is. Raises InvalidCursor."""
+    all failed, whichever page it is. Raises InvalidCursor.
+
+    The page is cut off before its texts are looked up: PostgreSQL would rather look up the message of every failure
+    and sort those. A failure whose message was just deleted counts for the page, and is not shown.
+    """
     values: Row = {"limit": limit + 1, "preview": PREVIEW_CHARS}
     where = "TRUE"
     if cursor is not None:
@@ -121,16 +125,18 @@ def failure_page(connection: Connection, *, limit: int, cursor: str | None = Non
                 to_json(f.failed_at) #>> '{{}}' AS failed_at, left(m.message, :preview) AS message,
                 length(m.message) AS characters, (SELECT to_json(max(failed_at)) #>> '{{}}' FROM embedding_failures
                     WHERE model = coalesce({ACTIVE}, model)) AS newest
-            FROM embedding_failures f JOIN text_messages m ON m.id = f.message_id
-            WHERE f.model = coalesce({ACTIVE}, f.model) AND {where}
-            ORDER BY f.failed_at DESC, f.message_id::text DESC LIMIT :limit
+            FROM (
+                SELECT * FROM embedding_failures f WHERE f.model = coalesce({ACTIVE}, f.model) AND {where}
+                ORDER BY f.failed_at DESC, f.message_id::text DESC LIMIT :limit
+            ) AS f LEFT JOIN LATERAL (SELECT * FROM text_messages t WHERE t.id = f.message_id OFFSET 0) AS m ON TRUE
+            ORDER BY f.failed_at DESC, f.message_id::text DESC
         """),
         values,
     )
     found = [dict(row) for row in rows.mappings()]
     page = found[:limit]
     following = write_cursor(page[-1]["failed_at"], page[-1]["id"]) if len(found) > limit else None
-    return {"failures": page, "next": following}
+    return {"failures": [row for row in page if row["message"] is not None], "next": following}
 
 
 def ages(connection: Connection, message_ids: Sequence[str]) -> list[float]:

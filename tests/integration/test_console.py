@@ -15,7 +15,7 @@ import pytest
 import requests
 from flask.testing import FlaskClient
 from kafka import KafkaConsumer
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from api import auth
 from api.app import create_app
@@ -24,6 +24,7 @@ from db import console_commands, console_queries
 from settings import Settings
 from tests.parts import Running, eventually
 from tests.pipeline import Pipeline
+from tests.samples import run
 
 TOKEN = re.compile(r'name="token" value="([0-9a-f]{64})"')
 AWAY = Settings(database_port=1, kafka_port=1, redis_port=1, embedding_provider="hashing")
@@ -341,6 +342,36 @@ def note_failures(engine: Engine, count: int) -> list[str]:
             {"ids": ids},
         )
     return ids
+
+
+def failures_of(connection: Connection, cursor: str | None = None) -> tuple[list[str], str | None]:
+    page = console_queries.failure_page(connection, limit=10, cursor=cursor)
+    return [row["id"] for row in page["failures"]], page["next"]
+
+
+def test_a_page_of_failures_looks_up_no_other_messages(database: Engine) -> None:
+    ids = sorted(note_failures(database, 500), reverse=True)
+    counted = text("SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'text_messages'")
+    with database.begin() as connection:
+        before = connection.execute(counted).scalar_one()
+        shown, following = failures_of(connection)
+        assert shown == ids[:10]
+        assert connection.execute(counted).scalar_one() == before + 11
+        assert failures_of(connection, following)[0] == ids[10:20]
+
+
+def test_the_failure_of_a_message_that_is_gone_ends_no_page(database: Engine) -> None:
+    """Of one that is deleted while it is embedded."""
+    ids = sorted(note_failures(database, 12), reverse=True)
+    run(
+        database,
+        "UPDATE embedding_failures SET message_id = :other WHERE message_id = :id",
+        id=ids[0],
+        other=str(uuid.UUID(int=2**128 - 1)),
+    )
+    with database.begin() as connection:
+        shown, following = failures_of(connection)
+        assert shown + failures_of(connection, following)[0] == ids[1:]
 
 
 def test_retrying_reaches_those_that_failed_until_then(database: Engine) -> None:

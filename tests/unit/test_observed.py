@@ -1,4 +1,6 @@
-"""What is wrong with a watched part is told, whatever it is."""
+"""What is wrong with a watched part is told, whatever it is, and it is not kept busy with asking."""
+
+import time
 
 import pytest
 
@@ -37,3 +39,20 @@ def test_an_error_of_any_kind_is_a_problem_and_a_bug_is_logged_once(
     assert len([record for record in caplog.records if record.exc_info and record.exc_info[1] is error]) == lines
     part.error = None
     eventually(lambda: watched.look().problem is None)
+
+
+def test_a_question_that_failed_late_is_not_asked_again_at_once() -> None:
+    def ask() -> int:
+        asked.append(time.monotonic())
+        time.sleep(0.05)
+        raise OSError("too slow")
+
+    asked: list[float] = []
+    watched = Watched(ask, (OSError,), keep=0.0)
+
+    def asked_twice() -> bool:
+        watched.look()
+        return len(asked) > 1
+
+    eventually(asked_twice)
+    assert asked[1] - asked[0] >= 0.05 * 21
