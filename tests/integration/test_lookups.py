@@ -1,5 +1,7 @@
 """Many messages are looked up by their ids, whatever other index of the table has an id somewhere in it."""
 
+import hashlib
+import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -140,3 +142,71 @@ def test_a_second_set_looks_up_the_vectors_of_a_piece(database: Engine) -> None:
         scans = """SELECT sum(pg_stat_get_xact_numscans(indexrelid)) FROM pg_index
             WHERE indrelid = 'message_embeddings'::regclass"""
         assert connection.execute(text(scans)).scalar_one() >= second_set.SCAN_ROWS
+
+
+@pytest.fixture
+def edited(database: Engine) -> Engine:
+    """20,000 messages with a vector each, in tables that nobody has analysed yet."""
+    with database.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))  # no jobs
+        connection.execute(
+            text("""
+                INSERT INTO text_messages (id, message) SELECT md5(number::text)::uuid, number
+                FROM generate_series(1, 20000) AS number
+            """)
+        )
+        connection.execute(
+            text("""
+                INSERT INTO message_embeddings (message_id, passage_start, passage_end, content_hash, model, embedding)
+                SELECT id, 0, 1, content_hash, :model, array_fill(0.5, ARRAY[384])::real[]::halfvec FROM text_messages
+            """),
+            {"model": MODEL},
+        )
+    return database
+
+
+def edit(connection: Connection, first: int, last: int) -> None:
+    connection.execute(
+        text("""
+            UPDATE text_messages SET message = message || '!'
+            WHERE id IN (SELECT md5(number::text)::uuid FROM generate_series(:first ::int, :last ::int) AS number)
+        """),
+        {"first": first, "last": last},
+    )
+
+
+@pytest.mark.parametrize(
+    "statement", ["UPDATE text_messages SET message = message || '!'", "DELETE FROM text_messages"]
+)
+def test_many_edits_and_deletions_look_up_their_vectors(edited: Engine, statement: str) -> None:
+    ids = [str(uuid.UUID(bytes=hashlib.md5(str(number).encode()).digest())) for number in range(1, 501)]
+    seen = text("SELECT seq_tup_read, idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'message_embeddings'")
+    with edited.begin() as connection:
+        before = connection.execute(seen).one()
+        connection.execute(text(f"{statement} WHERE id = ANY (:ids ::uuid[])"), {"ids": ids})
+        after = connection.execute(seen).one()
+        left = connection.execute(text("SELECT count(*) FROM message_embeddings")).scalar_one()
+    assert left == 19_500
+    assert [now - then for now, then in zip(after, before, strict=True)] == [0, MANY]
+
+
+def test_many_edits_after_one_are_not_compared_with_each_other(edited: Engine) -> None:
+    """A session keeps the plan of its first edit."""
+
+    def milliseconds(connection: Connection) -> float:
+        """What the trigger takes for 4,000 edits, without the functions that it calls."""
+        taken = text("""
+            SELECT coalesce(sum(self_time), 0) FROM pg_stat_xact_user_functions
+            WHERE funcname = 'text_messages_updated'
+        """)
+        connection.execute(text("SET track_functions = 'pl'"))
+        before = connection.execute(taken).scalar_one()
+        edit(connection, 2, 4_001)
+        return float(connection.execute(taken).scalar_one() - before)
+
+    edited.dispose()
+    with edited.begin() as connection, edited.connect() as other:
+        edit(connection, 1, 1)
+        after_one = milliseconds(connection)
+        connection.rollback()
+        assert after_one < 10 * milliseconds(other)
