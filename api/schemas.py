@@ -288,7 +288,7 @@ class SearchAnswer(Output):
 
 class IndexPart(Output):
     id: int
-    rows: int = Field(description="vectors in it, as last counted: within a minute")
+    rows: int = Field(description="vectors in it, as last counted: a minute ago, longer where there are millions")
     state: Literal["ready"]
 
 

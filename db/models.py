@@ -124,6 +124,7 @@ class VectorIndexPart(Base):
     changed_at: Mapped[datetime] = mapped_column(Timestamp, server_default=CLOCK)  # of its state
     counted_at: Mapped[datetime] = mapped_column(Timestamp, server_default=CLOCK)
     build_seconds: Mapped[float] = mapped_column(Double, server_default="0")
+    count_seconds: Mapped[float] = mapped_column(Double, server_default="0")  # what counting live_rows took
     __table_args__ = (
         CheckConstraint("state IN ('building', 'ready', 'retired')", name="vector_index_parts_state_check"),
         CheckConstraint("from_id < to_id", name="vector_index_parts_check"),

@@ -98,7 +98,7 @@ def tend(settings: Settings, rate: float, quiet_seconds: float) -> int | None:
 
 
 def take_in_texts(settings: Settings) -> bool:
-    """Puts what waits beside the text indexes into them, and does nothing else: `tend` counts every part. Returns
+    """Puts what waits beside the text indexes into them, and does nothing else: `tend` may count every part. Returns
     whether it was done: where another builder is at work it is left to a later time."""
     with builder(settings) as connection:
         if connection is not None:
@@ -124,7 +124,7 @@ def builder(settings: Settings) -> Iterator[Connection | None]:
 
 
 def put_in_order(connection: Connection, settings: Settings) -> None:
-    """Forgets what nobody needs any more and counts the parts again. For the builder only."""
+    """Forgets what nobody needs any more and counts again what was counted long ago. For the builder only."""
     for entry in catalogue(connection):
         part = entry.part
         if entry.is_built:
@@ -161,12 +161,22 @@ def drop_strays(connection: Connection) -> None:
 
 def recount(connection: Connection) -> None:
     for entry in catalogue(connection):
-        if entry.state == "ready":
-            live = count(connection, entry.model, entry.part.from_id, entry.part.to_id)
+        if not entry.is_counted:
+            live, seconds = counted(connection, entry.model, entry.part.from_id, entry.part.to_id)
             connection.execute(
-                text("UPDATE vector_index_parts SET live_rows = :rows, counted_at = clock_timestamp() WHERE id = :id"),
-                {"rows": live, "id": entry.part.id},
+                text("""
+                    UPDATE vector_index_parts SET live_rows = :rows, count_seconds = :seconds,
+                        counted_at = clock_timestamp()
+                    WHERE id = :id
+                """),
+                {"rows": live, "seconds": seconds, "id": entry.part.id},
             )
+
+
+def counted(connection: Connection, model: str, from_id: int, to_id: int) -> tuple[int, float]:
+    """The vectors of a model in a range of ids, and the seconds that it took to count them."""
+    began = time.monotonic()
+    return count(connection, model, from_id, to_id), time.monotonic() - began
 
 
 def drop(connection: Connection, part: int) -> None:
@@ -225,6 +235,7 @@ def create_index(connection: Connection, part: int, model: Model, wanted: Range,
 
 def finish(connection: Connection, part: int, model: str, wanted: Range, seconds: float = 0.0) -> None:
     """Makes a built part the one that counts, and retires those that it replaces, in one statement."""
+    rows, count_seconds = counted(connection, model, wanted.from_id, wanted.to_id)
     connection.execute(
         text("""
             UPDATE vector_index_parts SET
@@ -232,13 +243,15 @@ def finish(connection: Connection, part: int, model: str, wanted: Range, seconds
                 built_rows = CASE WHEN id = :id THEN :rows ELSE built_rows END,
                 live_rows = CASE WHEN id = :id THEN :rows ELSE live_rows END,
                 build_seconds = CASE WHEN id = :id THEN :seconds ELSE build_seconds END,
+                count_seconds = CASE WHEN id = :id THEN :count_seconds ELSE count_seconds END,
                 changed_at = clock_timestamp(), counted_at = clock_timestamp()
             WHERE id = :id OR (model = :model AND state = 'ready' AND from_id >= :from AND to_id <= :to)
         """),
         {
             "id": part,
-            "rows": count(connection, model, wanted.from_id, wanted.to_id),
+            "rows": rows,
             "seconds": seconds,
+            "count_seconds": count_seconds,
             "model": model,
             "from": wanted.from_id,
             "to": wanted.to_id,

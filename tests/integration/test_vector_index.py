@@ -38,6 +38,11 @@ def stored(database: Engine) -> Stored:
     return Stored(database)
 
 
+def count_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_catalogue, "COUNT_SECONDS", 0.0)
+    monkeypatch.setattr(index_catalogue, "COUNT_SHARE", 0)
+
+
 def test_a_small_table_is_scanned(stored: Stored, chosen: Settings) -> None:
     stored.add(199)
     assert seal(chosen) is None
@@ -154,7 +159,7 @@ def test_searches_beside_merges_miss_nothing(stored: Stored, chosen: Settings) -
 def test_a_part_that_lost_most_of_its_rows_is_built_again_and_a_small_rest_needs_none(
     stored: Stored, chosen: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_catalogue, "COUNT_SECONDS", 0.0)
+    count_always(monkeypatch)
     ids = stored.add(1_000)
     rest(chosen, stored.engine)
     (first,) = ask(stored.engine, "SELECT id, built_rows FROM vector_index_parts WHERE state = 'ready'")
@@ -169,6 +174,34 @@ def test_a_part_that_lost_most_of_its_rows_is_built_again_and_a_small_rest_needs
     rest(chosen, stored.engine)
     assert ranges(stored.engine) == []
     assert stored.recall() == 1.0
+
+
+def test_parts_are_counted_for_a_hundredth_of_the_time(stored: Stored, chosen: Settings) -> None:
+    ids = stored.add(500)
+    rest(chosen, stored.engine)
+    stored.delete(ids[:10])
+
+    def counted() -> int:
+        """What is alive, as the builder knows it after a look."""
+        with stored.engine.connect() as connection:
+            is_due = index_catalogue.disorder(connection)
+        vector_index.tend(chosen, 0.0, AT_REST)
+        (part,) = ask(stored.engine, "SELECT live_rows FROM vector_index_parts WHERE state = 'ready'")
+        assert is_due or part["live_rows"] == 500
+        return int(part["live_rows"])
+
+    def age(took: float, seconds: float) -> None:
+        statement = "UPDATE vector_index_parts SET count_seconds = :took, counted_at = clock_timestamp() - :age"
+        run(stored.engine, f"{statement} * INTERVAL '1 s'", took=took, age=seconds)
+
+    age(took=3.0, seconds=200.0)
+    assert counted() == 500
+    age(took=0.1, seconds=50.0)
+    assert counted() == 500
+    age(took=3.0, seconds=310.0)
+    assert eventually(lambda: counted() == 490)
+    (part,) = ask(stored.engine, "SELECT count_seconds FROM vector_index_parts")
+    assert 0 < part["count_seconds"] < 3
 
 
 def test_a_part_whose_index_somebody_dropped_is_slower_and_not_wrong(stored: Stored, chosen: Settings) -> None:
@@ -253,7 +286,7 @@ def test_the_parts_of_a_model_that_is_no_more_are_dropped(
     rest(chosen, stored.engine)
     run(stored.engine, "UPDATE embedding_models SET active = FALSE")
     run(stored.engine, "DELETE FROM message_embeddings")
-    monkeypatch.setattr(index_catalogue, "COUNT_SECONDS", 0.0)
+    count_always(monkeypatch)
     monkeypatch.setattr(index_catalogue, "RETIRE_SECONDS", 0.0)
     seal(chosen)
     seal(chosen)
@@ -289,7 +322,7 @@ def test_the_index_of_a_second_set_begins_where_its_vectors_do(stored: Stored, s
 def test_an_empty_part_of_a_set_that_is_coming_is_kept(
     stored: Stored, small: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_catalogue, "COUNT_SECONDS", 0.0)
+    count_always(monkeypatch)
     fill(stored.engine, MODEL, 3_000)
     with stored.engine.begin() as connection:
         reembedding.start(connection, SECOND, DIMENSIONS, {})

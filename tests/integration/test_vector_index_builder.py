@@ -123,7 +123,10 @@ def test_a_merge_is_broken_off_when_too_much_comes_in(
     # The same range, as if a part had been there: then it is a merge, of so many rows that it takes long.
     (part,) = ask(
         stored.engine,
-        "INSERT INTO vector_index_parts (model, from_id, to_id, state) VALUES (:model, 1, 200, 'ready') RETURNING id",
+        """
+        INSERT INTO vector_index_parts (model, from_id, to_id, state, live_rows) VALUES (:model, 1, 200, 'ready', 199)
+        RETURNING id
+        """,
         model=MODEL,
     )
     run(stored.engine, f"CREATE INDEX {index_catalogue.NAME}{part['id']} ON vector_index_parts (id)")
