@@ -69,6 +69,29 @@ def test_a_look_in_a_burst_reads_no_more_than_it_counts(database: Engine) -> Non
     assert read <= 3 * limits.seal_rows + 1
 
 
+@pytest.mark.parametrize(
+    ("from_id", "to_id", "found", "most"),
+    [
+        (1, 15_001, (15_000, 15_000, 15_001), 300),
+        (501, 511, (10, 10, 511), 10),
+        (30_001, 30_011, (0, 0, 30_001), 10),
+    ],
+)
+def test_the_size_of_a_gap_is_told_by_so_many_vectors(
+    database: Engine, from_id: int, to_id: int, found: tuple[int, int, int], most: int
+) -> None:
+    fill(database, MODEL, 20_000)  # in a table that nobody has analysed yet
+    model = index_catalogue.Model(MODEL, DIMENSIONS, active=True)
+    with database.begin() as connection:
+        assert index_catalogue.size(connection, model, from_id, to_id, 300) == found
+        read = connection.execute(
+            text("""
+                SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'message_embeddings'
+            """)
+        ).scalar_one()
+    assert read <= most + 1
+
+
 def test_searches_are_right_from_the_first_vector_to_one_index(stored: Stored, chosen: Settings) -> None:
     stored.add(300)
     assert status(chosen, stored.engine)["unindexed"] == 300
