@@ -33,11 +33,13 @@ EXACT = "e.embedding <=> :query ::halfvec"
 # rather read and sort a part that it believes small than walk its graph. relaxed_order finds more of the nearest than
 # strict_order; what comes out is sorted anyway. Beside indexes nothing is read as a whole: before its first ANALYZE
 # PostgreSQL takes what lies outside of the parts for a third of the table, a quarter of a second at a million vectors.
-# But for a filter over a very large open part, which is joined to its messages as a whole.
+# But for a filter over a very large open part, which is joined to its messages as a whole. The messages of a time are
+# walked from the newest down: a third of them is expected there before the first ANALYZE, so all were read to find the
+# newest at the end.
 SETTINGS = """
     SELECT set_config('hnsw.ef_search', :ef, true), set_config('hnsw.iterative_scan', 'relaxed_order', true),
         set_config('jit', 'off', true), set_config('enable_sort', 'off', true),
-        set_config('enable_seqscan', :seqscan, true);
+        set_config('enable_seqscan', :seqscan, true), set_config('enable_bitmapscan', :bitmapscan, true);
 """
 
 # What is left of a part whose vectors were deleted is read faster without its index, and has no more than that.
@@ -50,12 +52,13 @@ READY_PARTS = text("""
 @dataclass(frozen=True)
 class Asked:
     """What is looked for: so many messages `m` under the conditions `where`, by vectors `e` under the conditions `of`;
-    and the values that these bind."""
+    and the values that these bind. `of_time`: the conditions are of nothing else."""
 
     limit: int
     where: Sequence[str]
     of: Sequence[str]
     values: Row
+    of_time: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,14 +97,13 @@ def semantic(
     wanted = wanted_of(limit)
     ef_search = max(settings.load().index_ef_search, wanted)
     values |= {"query": literal(vector), "model": model, "limit": limit, "without": without, "ef": str(ef_search)}
-    asked = Asked(
-        limit, where, ["e.model = :model", *([] if without is None else ["e.message_id <> :without ::uuid"])], values
-    )
+    of = ["e.model = :model", *([] if without is None else ["e.message_id <> :without ::uuid"])]
+    asked = Asked(limit, where, of, values, of_time=bool(where) and not filter)
     parts = ready_parts(connection, model, least=wanted)
     if not parts:
         hits = by_rows(connection, everything(asked), asked, wanted)
     elif where and few_match(connection, asked):
-        hits = by_rows(connection, few(asked), asked, wanted)
+        hits = by_rows(connection, few(asked), asked, wanted, in_order=asked.of_time)
     else:
         hits = by_index(connection, parts, len(vector), asked, wanted)
     for hit in hits:
@@ -124,10 +126,9 @@ def wanted_of(limit: int) -> int:
 
 def few_match(connection: Connection, asked: Asked) -> bool:
     matching = f"SELECT FROM text_messages m WHERE {' AND '.join(asked.where)} LIMIT :most"
-    found = connection.execute(
-        text(f"SELECT count(*) FROM ({matching}) AS found"), asked.values | {"most": FEW + 1}
-    ).scalar_one()
-    return int(found) <= FEW
+    statement = text(f"{SETTINGS if asked.of_time else ''} SELECT count(*) FROM ({matching}) AS found")
+    values = asked.values | {"most": FEW + 1, "seqscan": "off", "bitmapscan": "off"}
+    return int(connection.execute(statement, values).scalar_one()) <= FEW
 
 
 def hits_of(arms: Sequence[str]) -> str:
@@ -160,8 +161,10 @@ def hits_of(arms: Sequence[str]) -> str:
     """
 
 
-def find(connection: Connection, arms: Sequence[str], asked: Asked, wanted: int, *, seqscan: str) -> Found:
-    values = asked.values | {"wanted": wanted, "seqscan": seqscan}
+def find(
+    connection: Connection, arms: Sequence[str], asked: Asked, wanted: int, *, seqscan: str, bitmapscan: str = "on"
+) -> Found:
+    values = asked.values | {"wanted": wanted, "seqscan": seqscan, "bitmapscan": bitmapscan}
     rows = [dict(row) for row in connection.execute(text(hits_of(arms)), values).mappings()]
     seen, reaches = rows[0]["seen"], rows[0]["reaches"]
     hits = [row for row in rows if row["id"] is not None]
@@ -252,7 +255,7 @@ def walked(
         for part in parts
     ]
     statement = text(f"{SETTINGS} SELECT count(*) FROM ({' UNION ALL '.join(arms)}) AS arms WHERE distance >= :needed")
-    values = asked.values | {"needed": needed, "seqscan": "off"}
+    values = asked.values | {"needed": needed, "seqscan": "off", "bitmapscan": "on"}
     return int(connection.execute(statement, values).scalar_one()) == len(parts)
 
 
@@ -296,10 +299,11 @@ def everything(asked: Asked) -> str:
     return vectors_of(source, EXACT, [*asked.of, *asked.where])
 
 
-def by_rows(connection: Connection, nearest: str, asked: Asked, wanted: int) -> list[Row]:
-    """An exact pass, widened until there are enough messages or no more vectors."""
+def by_rows(connection: Connection, nearest: str, asked: Asked, wanted: int, *, in_order: bool = False) -> list[Row]:
+    """An exact pass, widened until there are enough messages or no more vectors; `in_order`: by indexes alone."""
+    scan = "off" if in_order else "on"
     while True:
-        found = find(connection, [nearest], asked, wanted, seqscan="on")
+        found = find(connection, [nearest], asked, wanted, seqscan=scan, bitmapscan=scan)
         # Too few, because several passages of one message or outdated vectors were among the nearest: look further.
         if len(found.hits) >= asked.limit or found.seen < wanted:
             return found.hits

@@ -139,6 +139,54 @@ def test_a_part_without_any_match_costs_no_pass_over_everything(
     assert sent == [("index", 18)]
 
 
+@pytest.mark.parametrize(
+    "narrowed",
+    [
+        {"since": "2020-01-01T05:33:11Z"},
+        {"since": "2020-01-01T05:33:11Z", "until": "2030-01-01T00:00:00Z"},
+        {"since": "2020-01-01T00:00:00Z", "until": "2020-01-01T00:00:11Z"},
+        {"until": "2020-01-01T00:00:11Z"},
+    ],
+)
+def test_the_messages_of_a_time_are_read_alone(stored: Stored, narrowed: dict[str, str]) -> None:
+    """20,000 messages of a second each, in tables that nobody has analysed yet."""
+    with stored.engine.begin() as connection:
+        connection.execute(text("SET LOCAL session_replication_role = replica"))  # no jobs
+        connection.execute(
+            text("""
+                INSERT INTO text_messages (id, message, created_at)
+                SELECT gen_random_uuid(), number, TIMESTAMPTZ '2020-01-01Z' + number * INTERVAL '1 s'
+                FROM generate_series(1, 20000) AS number
+            """)
+        )
+        connection.execute(
+            text("""
+                INSERT INTO message_embeddings (message_id, passage_start, passage_end, content_hash, model, embedding)
+                SELECT id, 0, 1, content_hash, :model, array_fill(0.5, ARRAY[16])::real[]::halfvec FROM text_messages
+            """),
+            {"model": MODEL},
+        )
+        connection.execute(
+            text("""
+                INSERT INTO vector_index_parts (model, from_id, to_id, state, live_rows)
+                VALUES (:model, 1, 20001, 'ready', 20000)
+            """),
+            {"model": MODEL},
+        )
+    seen = text("""
+        SELECT sum(seq_tup_read), sum(idx_tup_fetch) FROM pg_stat_xact_user_tables
+        WHERE relname IN ('text_messages', 'message_embeddings')
+    """)
+    with stored.engine.begin() as connection:
+        before = connection.execute(seen).one()
+        hits = vector_search.semantic(connection, [1.0] * 16, MODEL, limit=5, **narrowed)  # type: ignore[arg-type]
+        after = connection.execute(seen).one()
+    assert len(hits) == 5
+    whole, looked_up = (now - then for now, then in zip(after, before, strict=True))
+    assert whole == 0
+    assert looked_up < 100
+
+
 @contextmanager
 def searches(engine: Engine) -> Iterator[list[tuple[str, int]]]:
     """How each statement that makes hits looks for vectors, and for how many."""
