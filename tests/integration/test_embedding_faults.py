@@ -116,11 +116,14 @@ def test_a_problem_that_quotes_what_no_database_takes_is_noted(database: Engine,
     ]
 
 
-def test_a_provider_that_goes_away_half_way_keeps_what_it_has_done(database: Engine, fickle: Fickle) -> None:
+@pytest.mark.parametrize("away_from_call", [2, 3], ids=["with more behind", "at the end"])
+def test_a_provider_that_goes_away_half_way_keeps_what_it_has_done(
+    away_from_call: int, database: Engine, fickle: Fickle
+) -> None:
     long = "word " * (vectors.PORTION_CHARS // 10 + 100)
     records = [a_record(f"{number} {long}") for number in range(5)]
     persist(database, *records)
-    fickle.away_from_call = 3
+    fickle.away_from_call = away_from_call
     embed.embed_text(job_ids(database))
     done = embedded(database)
     assert 0 < len(done) < 5
@@ -174,10 +177,17 @@ def test_a_provider_that_is_away_costs_no_attempt(database: Engine, fickle: Fick
     assert ask(database, JOBS) == [{"messages": 2, "attempts": 0, "leased": False}]
 
 
-@pytest.mark.parametrize("jobs", [[1] * 40, [5] * 8, [40]])
+@pytest.mark.parametrize(("jobs", "attempts_max"), [([1] * 40, 5), ([1] * 40, 1), ([5] * 8, 5), ([40], 5)])
 def test_a_text_that_kills_its_worker_fails_alone(
-    jobs: list[int], database: Engine, settings: Settings, fickle: Fickle, monkeypatch: pytest.MonkeyPatch
+    jobs: list[int],
+    attempts_max: int,
+    database: Engine,
+    settings: Settings,
+    fickle: Fickle,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    chosen = Settings(**{**settings.__dict__, "embed_attempts_max": attempts_max})
+    monkeypatch.setattr("settings.load", lambda: chosen)
     deadly = a_record("deadly")
     records = [*(a_record(f"text {number}") for number in range(sum(jobs) - 1)), deadly]
     for size in jobs:
@@ -190,7 +200,7 @@ def test_a_text_that_kills_its_worker_fails_alone(
     while job_ids(database):
         run(database, "UPDATE embedding_jobs SET available_at = clock_timestamp()")
         sent.clear()
-        upkeep.feed(settings)
+        upkeep.feed(chosen)
         assert rounds > 0 or len(sent) == 1, "all of them in one task"
         for ids in sent:
             with contextlib.suppress(Killed):
