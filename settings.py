@@ -22,9 +22,11 @@ ROOT = Path(__file__).resolve().parent
 # Providers whose model computes in the worker: a core embeds about a hundred texts a second.
 LOCAL_PROVIDERS = ("minilm", "fastembed")
 LOCAL_TASK_MESSAGES = 100
+LOCAL_TASK_BYTES = 64 * 1024  # one to two seconds of the default model on one core
 # Providers whose model answers over the network: a task is some ten requests, and several workers share a burst.
 REMOTE_PROVIDERS = ("openai",)
 REMOTE_TASK_MESSAGES = 1_000
+TASK_BYTES = 512 * 1024
 
 # They may be zero or less: -1 keeps records for ever, 0 adds no time.
 NOT_ABOVE_ZERO = frozenset({"kafka_retention_ms", "hashing_microseconds"})
@@ -170,6 +172,12 @@ class Settings:
         if self.embedding_provider in REMOTE_PROVIDERS:
             return min(self.embed_batch_max, REMOTE_TASK_MESSAGES)
         return self.embed_batch_max
+
+    @property
+    def embed_task_bytes(self) -> int:
+        """How many bytes of texts one embed_text task reads, beside a first text of any length: with long texts a task
+        takes about as much time and memory as with many short ones."""
+        return LOCAL_TASK_BYTES if self.embedding_provider in LOCAL_PROVIDERS else TASK_BYTES
 
     def autoscale(self, queue: str) -> tuple[int, int] | None:
         """The fewest and the most worker processes of a queue, where they are to follow its backlog."""

@@ -233,10 +233,17 @@ def lock_active(connection: Connection) -> Active | None:
     return None if row is None else Active(*row)
 
 
-def texts(connection: Connection, ids: Collection[str]) -> dict[str, str]:
-    """The texts of those of the messages that exist, by id."""
+def texts(connection: Connection, ids: Collection[str], *, most_bytes: int) -> dict[str, str | None]:
+    """The texts of those of the messages that exist, by id: of the first of them, and of as many more as have no more
+    than `most_bytes` together with it. The others are not read, and None."""
     rows = connection.execute(
-        text(f"SELECT m.id::text, m.message FROM {each_message('id, message')}"), {"ids": array(ids)}
+        text(f"""
+            SELECT id, CASE WHEN before = 0 OR before + size <= :most THEN message END
+            FROM (SELECT m.id::text, m.message, octet_length(m.message) AS size,
+                    sum(octet_length(m.message)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(m.message) AS before
+                  FROM {each_message("id, message")}) AS sized
+        """),
+        {"ids": array(ids), "most": most_bytes},
     )
     return {row[0]: row[1] for row in rows}
 
@@ -320,7 +327,7 @@ def finish_jobs(connection: Connection, jobs: Sequence[Job], lease: str, model: 
     ).one()
     ours = set(finished or [])
     for job in jobs:
-        if job not in whole:
+        if not left.message_ids.isdisjoint(job.message_ids):
             unedited = False  # that is not asked here
             found = connection.execute(
                 text("""

@@ -101,9 +101,11 @@ def carry_out(
         claimed = claim(jobs, lease, embedder.model, counts=counts)
     if not claimed:
         return None
+    current, later = current_texts(claimed, texts)
+    claimed = without_untried(claimed, later, lease)
     try:
         with reembedding.noted_for(model), leases.kept(claimed, lease, settings.load().embed_lease_seconds):
-            done = embed(embedder, current_texts(claimed, texts))
+            done = embed(embedder, current)
     except EmbedderUnavailable as error:
         log.warning("embedder unavailable, the jobs wait: %s", error)
         release(claimed, lease, pause(error))
@@ -111,6 +113,7 @@ def carry_out(
         log.error("cannot embed, the jobs wait: %s", error)
         release(claimed, lease, MODEL_ERROR_SECONDS)
     else:
+        done = done._replace(left=done.left._replace(message_ids=done.left.message_ids | later))
         return store(claimed, lease, embedder.model, done, counted=model is None, of_the_jobs=of_the_jobs)
     return None
 
@@ -143,21 +146,41 @@ def give_up(connection: Connection, job: Job, lease: str, model: str) -> None:
     said = f"given up after {job.attempts - 1} attempts, each of which ended with its worker"
     failures = [
         (message_id, str(uuid.UUID(bytes=content_hash(text))), said)
-        for message_id, text in embeddings.texts(connection, job.message_ids).items()
+        for message_id, text in embeddings.texts(connection, job.message_ids, most_bytes=0).items()
+        if text is not None
     ]
     embeddings.store(connection, [job], lease, model, Embedded(NO_VECTORS, failures))
 
 
-def current_texts(claimed: Sequence[Job], handed: dict[str, str]) -> dict[str, str]:
-    wanted = [message_id for job in claimed if not job.deleted for message_id in job.message_ids]
+def current_texts(claimed: Sequence[Job], handed: dict[str, str]) -> tuple[dict[str, str], frozenset[str]]:
+    """The texts of the jobs' messages, by id, and the messages that are left for another task, as these are enough for
+    one."""
+    wanted = list(dict.fromkeys(message_id for job in claimed if not job.deleted for message_id in job.message_ids))
     missing = [message_id for message_id in wanted if message_id not in handed]
     if not missing and len(wanted) == len(handed):
-        return handed
+        return handed, frozenset()
     found = {message_id: handed[message_id] for message_id in wanted if message_id in handed}
+    later = set()
     if missing:
         with resources.engine().begin() as connection:
-            found |= embeddings.texts(connection, missing)
-    return found
+            read = embeddings.texts(connection, missing, most_bytes=settings.load().embed_task_bytes)
+        for message_id, text in read.items():
+            if text is None:
+                later.add(message_id)
+            else:
+                found[message_id] = text
+    return found, frozenset(later)
+
+
+def without_untried(claimed: Sequence[Job], later: frozenset[str], lease: str) -> Sequence[Job]:
+    """The jobs without those whose messages are all left for later, which are given back for whoever is free."""
+    if not later:
+        return claimed
+    untried = [job for job in claimed if job.message_ids and later.issuperset(job.message_ids)]
+    if untried:
+        release(untried, lease, 0.0)
+    given_back = {job.id for job in untried}
+    return [job for job in claimed if job.id not in given_back]
 
 
 def release(claimed: Sequence[Job], lease: str, seconds: float) -> None:

@@ -254,7 +254,7 @@ def test_what_changes_after_a_swept_text_was_read_is_seen(
     run(database, TYPED)
     read = embed.current_texts
 
-    def read_and_change(*given: object) -> dict[str, str]:
+    def read_and_change(*given: object) -> tuple[dict[str, str], frozenset[str]]:
         found = read(*given)  # type: ignore[arg-type]
         run(database, statement)
         return found
