@@ -5,6 +5,7 @@ python -m db downgrade REVISION     undo migrations down to REVISION ("base": al
 python -m db current                show the revision
 python -m db reembed [--provider P] change the embedding model while everything runs (--help says more)
 python -m db retry-failed           embed once more what is marked as failed
+python -m db embed-missing          embed what has no vectors, as somebody has deleted them or not restored them
 """
 
 import sys

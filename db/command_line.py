@@ -7,10 +7,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import settings as configuration
 import streams
-from db import console_commands, output, reembed_command, schema, session
+from db import console_commands, outbox, output, reembed_command, schema, session
 from settings import Settings
 
 INTERRUPTED = 130
+
+MISSING_PIECE = 20_000  # messages, each looked up: well under a second
 
 
 def main() -> int:
@@ -38,6 +40,7 @@ def parse() -> argparse.Namespace:
     commands.add_parser("current", help="show the revision")
     reembed_command.add_to(commands)
     commands.add_parser("retry-failed", help="embed once more the messages that are marked as failed")
+    commands.add_parser("embed-missing", help="embed the messages whose vectors somebody has deleted, or not restored")
     return parser.parse_args()
 
 
@@ -53,6 +56,8 @@ def carry_out(given: argparse.Namespace) -> int:
             output.say(f"database: revision {schema.current(chosen)}")
         elif given.command == "reembed":
             return reembed_command.run(given, chosen)
+        elif given.command == "embed-missing":
+            output.say(f"{embed_missing(chosen)} messages had no vectors, and are queued")
         else:
             output.say(f"trying {retry_failed(chosen)} messages again")
     except (schema.UnusableDatabase, configuration.InvalidSetting) as error:
@@ -70,6 +75,22 @@ def retry_failed(settings: Settings) -> int:
     try:
         with engine.begin() as connection:
             return console_commands.retry_failures(connection, None, until="infinity", limit=None)
+    finally:
+        engine.dispose()
+
+
+def embed_missing(settings: Settings) -> int:
+    """Queues every message that has no vector of its text, though nothing is queued or marked as failed; returns how
+    many."""
+    engine = session.connect_engine(settings.database_url(), "embed-missing")
+    queued, cursor, more = 0, None, True
+    try:
+        while more:
+            with engine.begin() as connection:
+                found, cursor = outbox.queue_missing(connection, cursor, limit=MISSING_PIECE)
+            queued += found
+            more = cursor is not None
+        return queued
     finally:
         engine.dispose()
 

@@ -198,3 +198,33 @@ def requeue_outdated(connection: Connection, model: str, message_ids: Iterable[b
             """),
             {"ids": ids, "model": model},
         )
+
+
+def queue_missing(connection: Connection, after: str | None, *, limit: int) -> tuple[int, str | None]:
+    """Queues those of the `limit` messages behind the id `after` that have neither a vector of their text, nor a
+    failure, nor a job: somebody has deleted their vectors. Returns how many, and the id behind which to go on, or None.
+    """
+    # OFFSET 0: each is looked up, or every piece would read all vectors.
+    queued, last, looked_at = connection.execute(
+        text(f"""
+            WITH piece AS MATERIALIZED (
+                SELECT id, content_hash FROM text_messages
+                {"WHERE id > :after ::uuid" if after is not None else ""} ORDER BY id LIMIT :limit
+            ), bare AS MATERIALIZED (
+                SELECT id FROM piece p
+                WHERE NOT EXISTS (
+                    SELECT FROM message_embeddings e WHERE e.message_id = p.id AND e.content_hash = p.content_hash
+                        AND e.model = (SELECT name FROM embedding_models WHERE active) OFFSET 0)
+                AND NOT EXISTS (
+                    SELECT FROM embedding_failures f
+                    WHERE f.message_id = p.id AND f.content_hash = p.content_hash OFFSET 0)
+            ), missing AS MATERIALIZED (
+                SELECT id FROM bare WHERE id NOT IN (
+                    SELECT unnest(message_ids) FROM embedding_jobs WHERE NOT deleted AND model IS NULL)
+            )
+            SELECT (SELECT count(*) FROM missing), (SELECT id::text FROM piece ORDER BY id DESC LIMIT 1),
+                (SELECT count(*) FROM piece), queue_embedding((SELECT array_agg(id) FROM missing))
+        """),
+        {"limit": limit} | ({} if after is None else {"after": after}),
+    ).one()[:3]
+    return queued, last if looked_at == limit else None

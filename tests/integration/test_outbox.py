@@ -7,7 +7,7 @@ import psycopg2
 import pytest
 from sqlalchemy import Engine, text
 
-from db import commands, embeddings, outbox, queries, vector_search
+from db import command_line, commands, embeddings, outbox, queries, vector_search
 from db.command_line import retry_failed
 from db.embeddings import Embedded
 from db.outbox import Job
@@ -499,3 +499,45 @@ def test_a_task_that_had_the_wrong_text_at_hand_leaves_a_job_behind(database: En
     assert embedded(database) == set()
     embed(database, {record.id: "the stored text"})
     assert embedded(database) == {record.id}
+
+
+class TestMissing:
+    @pytest.fixture
+    def bare(self, database: Engine) -> str:
+        """The id of a message whose vector was deleted, beside one that has its vector, one that failed and one that
+        waits."""
+        bare, whole, failed = (a_record(text) for text in ("bare", "whole", "failed"))
+        persist(database, bare, whole)
+        texts = {bare.id: "bare", whole.id: "whole"}
+        store(database, claim(database, job_ids(database)), texts)
+        persist(database, failed)
+        TestFailures().fail(database, failed.id, "failed")
+        run(database, "DELETE FROM message_embeddings WHERE message_id = :id ::uuid", id=bare.id)
+        persist(database, a_record("waiting"))
+        return bare.id
+
+    @pytest.mark.parametrize("piece", [1, 2, 100])
+    def test_a_message_without_vectors_is_queued_once(
+        self, settings: Settings, database: Engine, bare: str, monkeypatch: pytest.MonkeyPatch, piece: int
+    ) -> None:
+        monkeypatch.setattr(command_line, "MISSING_PIECE", piece)
+        waiting = queued(database)
+        assert command_line.embed_missing(settings) == 1
+        assert queued(database) == sorted([bare, *waiting])
+        assert command_line.embed_missing(settings) == 0
+
+    def test_vectors_of_an_older_text_or_another_model_are_none(
+        self, settings: Settings, database: Engine, bare: str
+    ) -> None:
+        run(database, "DELETE FROM embedding_jobs")
+        run(database, "UPDATE message_embeddings SET model = 'another'")
+        assert command_line.embed_missing(settings) == 3
+
+    def test_a_deletion_that_is_queued_is_no_job_for_a_text(
+        self, settings: Settings, database: Engine, bare: str
+    ) -> None:
+        run(database, "INSERT INTO embedding_jobs (message_ids, deleted) VALUES (ARRAY[:id ::uuid], TRUE)", id=bare)
+        assert command_line.embed_missing(settings) == 1
+
+    def test_where_there_is_no_message(self, settings: Settings, database: Engine) -> None:
+        assert command_line.embed_missing(settings) == 0

@@ -1,0 +1,92 @@
+"""Whoever may write the table of texts reaches the search index, whatever role it is and wherever it looks."""
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import ProgrammingError
+
+from tests.samples import ask, run
+
+FIRST, SECOND = str(uuid.UUID(int=7)), str(uuid.UUID(int=8))
+JOBS = "SELECT message_ids::text[] AS ids, deleted FROM embedding_jobs ORDER BY id"
+DELETED = "SELECT id::text FROM deleted_messages ORDER BY id"
+
+
+@pytest.fixture
+def application(database: Engine) -> Iterator[str]:
+    """A role that has the table of texts and nothing else."""
+    name = f"application_{uuid.uuid4().hex[:8]}"
+    run(database, f"CREATE ROLE {name}")
+    run(database, f"GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON text_messages TO {name}")
+    yield name
+    run(database, f"DROP OWNED BY {name}")
+    run(database, f"DROP ROLE {name}")
+
+
+def type_all(connection: Connection) -> None:
+    """Each kind of statement."""
+    for statement in (
+        f"INSERT INTO public.text_messages (id, message) VALUES ('{FIRST}', 'one'), ('{SECOND}', 'two')",
+        f"UPDATE public.text_messages SET message = 'three' WHERE id = '{FIRST}'",
+        f"DELETE FROM public.text_messages WHERE id = '{SECOND}'",
+        f"INSERT INTO public.text_messages (id, message) VALUES ('{SECOND}', 'again')",
+        "TRUNCATE public.text_messages CASCADE",
+        f"INSERT INTO public.text_messages (id, message) VALUES ('{FIRST}', 'last')",
+    ):
+        connection.execute(text(statement))
+
+
+DONE = [
+    {"ids": [FIRST, SECOND], "deleted": False},
+    {"ids": [FIRST], "deleted": False},
+    {"ids": [SECOND], "deleted": True},
+    {"ids": [SECOND], "deleted": False},
+    {"ids": [FIRST, SECOND], "deleted": True},
+    {"ids": [FIRST], "deleted": False},
+]
+
+
+def look(database: Engine) -> None:
+    found = ask(database, JOBS)
+    assert [{**job, "ids": sorted(job["ids"])} for job in found] == DONE
+    assert ask(database, DELETED) == [{"id": FIRST}, {"id": SECOND}]
+    assert ask(database, "SELECT id::text, message FROM text_messages") == [{"id": FIRST, "message": "last"}]
+
+
+def test_a_role_that_has_the_table_alone(database: Engine, application: str) -> None:
+    with database.begin() as connection:
+        connection.execute(text(f"SET LOCAL ROLE {application}"))
+        type_all(connection)
+    look(database)
+
+
+@pytest.mark.parametrize("path", ["''", "pg_catalog", "'nowhere'"])
+def test_with_any_search_path(database: Engine, path: str) -> None:
+    with database.begin() as connection:
+        connection.execute(text(f"SET LOCAL search_path = {path}"))
+        type_all(connection)
+    look(database)
+
+
+def test_a_table_of_the_sessions_own_is_not_taken_for_the_outbox(database: Engine, application: str) -> None:
+    with database.begin() as connection:
+        connection.execute(text(f"SET LOCAL ROLE {application}"))
+        for name in ("embedding_jobs", "deleted_messages"):
+            connection.execute(text(f"CREATE TEMPORARY TABLE {name} (LIKE public.text_messages) ON COMMIT DROP"))
+        type_all(connection)
+    look(database)
+
+
+def test_nobody_else_hangs_the_triggers_on_a_table_of_his_own(database: Engine, application: str) -> None:
+    with database.connect() as connection:
+        connection.execute(text(f"SET LOCAL ROLE {application}"))
+        connection.execute(text("CREATE TEMPORARY TABLE forged (LIKE public.text_messages)"))
+        with pytest.raises(ProgrammingError, match="permission denied for function text_messages_deleted"):
+            connection.execute(
+                text("""
+                    CREATE TRIGGER forged AFTER DELETE ON forged REFERENCING OLD TABLE AS old_rows
+                    FOR EACH STATEMENT EXECUTE FUNCTION text_messages_deleted()
+                """)
+            )
