@@ -13,7 +13,7 @@ from gunicorn import util
 
 import settings
 from api import gunicorn_errors
-from tasks import tracing
+from telemetry import tracing
 
 worker_class = "gthread"  # a request waits for the database and for Kafka most of its time
 threads = 16

@@ -3,7 +3,7 @@
 Names only, made with the standard library: nothing connects here. What lies under a name stands where it is written.
 """
 
-# What the processes have counted, and which of them are up (tasks/numbers_store.py).
+# What the processes have counted, and which of them are up (telemetry/numbers_store.py).
 TOTALS = "text-pipeline:numbers"
 HISTORY = "text-pipeline:history"
 PROCESSES = "text-pipeline:processes"

@@ -5,7 +5,7 @@ from typing import Any
 from gunicorn import glogging
 
 import settings as configuration
-from tasks import logs
+from telemetry import logs
 
 
 class Log(glogging.Logger):  # type: ignore[misc]

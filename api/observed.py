@@ -21,9 +21,9 @@ from db import console_queries, queries
 from db.session import first_line
 from redis_keys import task_list
 from settings import Settings
-from tasks import numbers_store
 from tasks.broker import BROKER_ERRORS, BULK_PRIORITY
-from tasks.numbers_store import Kept
+from telemetry import numbers_store
+from telemetry.numbers_store import Kept
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from api.observed import Broker, Contents, Observed, Seen, database
-from tasks.numbers import ALL, SEPARATOR, SUM, Number
-from tasks.numbers_store import count_by_part
+from telemetry.numbers import ALL, SEPARATOR, SUM, Number
+from telemetry.numbers_store import count_by_part
 
 log = logging.getLogger(__name__)
 

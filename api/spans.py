@@ -8,7 +8,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from settings import Settings
-from tasks.spans import FIELDS, W3C, start_tracer
+from telemetry.spans import FIELDS, W3C, start_tracer
 
 # Asked every few seconds by machines and open pages.
 UNWATCHED = ("/health", "/metrics", "/console/live", "/static", "/console/static")

@@ -7,7 +7,7 @@ from flask import Flask
 from werkzeug.datastructures import Headers
 
 from settings import Settings
-from tasks import tracing
+from telemetry import tracing
 
 # https://www.w3.org/TR/trace-context/
 TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")

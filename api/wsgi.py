@@ -11,7 +11,7 @@ import settings as configuration
 from api import tracing, waits
 from api.app import create_app
 from api.parts import Role
-from tasks import logs
+from telemetry import logs
 
 ROLES: dict[str, Role] = {"text_api": "text", "search_api": "search"}
 

@@ -16,8 +16,9 @@ from bridge.consumer import Bridge, connect_consumer
 from bridge.hand_over import HandOvers
 from replay import record_batches
 from settings import Settings
-from tasks import garbage, logs, numbers_store, tracing
+from tasks import garbage
 from tasks.app import app
+from telemetry import logs, numbers_store, tracing
 
 log = logging.getLogger("bridge")
 

@@ -27,7 +27,7 @@ from bridge.positions import OUT_OF_PLACE, Positions, position_of
 from bridge.steering import Steering
 from portions import portions
 from settings import Settings
-from tasks import heartbeat, numbers
+from telemetry import heartbeat, numbers
 
 log = logging.getLogger(__name__)
 

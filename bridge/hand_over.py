@@ -19,14 +19,14 @@ from celery import Celery, states
 from kafka import KafkaProducer
 from kafka.consumer.fetcher import ConsumerRecord
 
-import tasks
+import task_names
 from bridge import dead_letters
 from bridge.letters import Letters, SentLetter
 from bridge.message import BadRecord, Row, decode, decode_plain
 from records import Record
 from settings import Settings
-from tasks import logs
 from tasks.broker import BROKER_ERRORS, queue_length
+from telemetry import logs
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class HandOvers:
         if batch:
             buried = {id(record) for record, _ in bad}
             hand_over.good = [record for record in records if id(record) not in buried] if bad else records
-            self.send(hand_over, tasks.PERSIST_TEXT, batch, f"({len(batch)} records)")
+            self.send(hand_over, task_names.PERSIST_TEXT, batch, f"({len(batch)} records)")
             handed = map(Record._make, batch)
             logs.each(log, "handed over", handed, self.settings.kafka_topic, task_id=hand_over.sent[-1].id)
         if bad:
@@ -172,7 +172,7 @@ class HandOvers:
         for record, error in bad:
             hand_over.letters.append(self.letters.send(record, error))
             notes.append(dead_letters.note(record, error.reason, error.detail))
-        self.send(hand_over, tasks.RECORD_DEAD_LETTERS, notes, f"({len(notes)} dead letters)")
+        self.send(hand_over, task_names.RECORD_DEAD_LETTERS, notes, f"({len(notes)} dead letters)")
 
     def collect(self) -> None:
         """Looks at the results of all tasks under way, in one read, and finishes the hand-overs that are complete."""
@@ -205,7 +205,7 @@ class HandOvers:
         if result["status"] == states.SUCCESS:
             hand_over.sent.remove(task)
             self.finished.append(task.order)
-            if task.name == tasks.PERSIST_TEXT:
+            if task.name == task_names.PERSIST_TEXT:
                 self.bury_rejected(hand_over, result["result"]["rejected"])
             return True
         if answer != task.seen:  # somebody is at it: a try that failed, with another to come

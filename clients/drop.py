@@ -5,6 +5,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+import task_names
 from clients import database, json_form
 from clients.place import counted, dead_letter
 from clients.terminal import confirm, say
@@ -56,4 +57,4 @@ def tell_workers(settings: Settings, choice: Mapping[str, Any]) -> int:
     from clients import workers  # it brings Celery, which would make every other command wait
 
     about = ", ".join(map(str, choice["keys"])) if "keys" in choice else f"all: {choice['why'] or 'any'}"
-    return int(workers.ask(settings, workers.DROP_DEAD_LETTERS, choice, about)["dropped"])
+    return int(workers.ask(settings, task_names.DROP_DEAD_LETTERS, choice, about)["dropped"])

@@ -1,5 +1,5 @@
 """Asking the workers to change something, and waiting for what comes of it. The tasks are those of the console's
-buttons (tasks/actions.py); a client knows their names only, and cannot write itself."""
+buttons (tasks/actions.py); a client knows their names only (task_names.py), and cannot write itself."""
 
 import time
 import uuid
@@ -15,7 +15,6 @@ from clients.terminal import CommandFailed, Unreachable
 from settings import Settings
 
 APPLICATION = "tasks.app"  # by its name, as in `celery -A tasks.app`
-DROP_DEAD_LETTERS = "tasks.drop_dead_letters"
 
 AWAY = (KombuError, redis.RedisError, OSError)
 LOOK_SECONDS = 0.05

@@ -1,20 +1,11 @@
 """The Celery application and its tasks: `persist_text` and `embed_text`, which it chains, and their upkeep.
 
-The names are all that the bridge and the APIs need; the tasks themselves, and with them the database, are imported only
-by who asks for them.
+Their names (task_names.py) are all that the bridge and the APIs need; the tasks themselves, and with them the database,
+are imported only by who asks for them.
 """
 
 from importlib import import_module
 from typing import Any
-
-PERSIST_TEXT = "tasks.persist_text"
-RECORD_DEAD_LETTERS = "tasks.record_dead_letters"
-EMBED_TEXT = "tasks.embed_text"
-SWEEP = "tasks.sweep"
-TEND_INDEX = "tasks.tend_index"
-REPLAY_DEAD_LETTERS = "tasks.replay_dead_letters"
-DROP_DEAD_LETTERS = "tasks.drop_dead_letters"
-RETRY_FAILURES = "tasks.retry_failures"
 
 # Where each task is, by its name without the package's.
 MODULES = {

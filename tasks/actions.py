@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 import settings as configuration
-import tasks
+import task_names
 from db import commands, console_commands, session
 from tasks import resources
 from tasks.app import app
@@ -37,7 +37,7 @@ SHOWN_PROBLEMS = 5
 TRIES = 8  # with pauses of up to 2 s: who pressed the button is still looking
 
 
-@app.task(bind=True, name=tasks.REPLAY_DEAD_LETTERS, max_retries=TRIES)
+@app.task(bind=True, name=task_names.REPLAY_DEAD_LETTERS, max_retries=TRIES)
 def replay_dead_letters(
     self: Task,
     *,
@@ -86,7 +86,7 @@ def replay_dead_letters(
     return done
 
 
-@app.task(bind=True, name=tasks.DROP_DEAD_LETTERS, max_retries=TRIES)
+@app.task(bind=True, name=task_names.DROP_DEAD_LETTERS, max_retries=TRIES)
 def drop_dead_letters(
     self: Task, *, keys: list[Key] | None = None, why: str | None = None, until: str | None = None, dropped: int = 0
 ) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def drop_dead_letters(
     return {"dropped": dropped + count}
 
 
-@app.task(bind=True, name=tasks.RETRY_FAILURES, max_retries=TRIES)
+@app.task(bind=True, name=task_names.RETRY_FAILURES, max_retries=TRIES)
 def retry_failures(
     self: Task, *, ids: list[str] | None = None, until: str | None = None, queued: int = 0
 ) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from billiard import pool
 from celery.signals import celeryd_init, worker_process_init
 
 import settings
-from tasks import celery_logs, garbage, tracing, transport
+from tasks import celery_logs, garbage, transport
+from telemetry import tracing
 
 # `celery -A tasks.app` has the folder that it is called in in its path until this module is found. What is loaded
 # later, such as beat's scheduler, lies there too.

@@ -1,4 +1,4 @@
-"""Celery's own lines in the form of all the others (tasks/logs.py): a worker's, its children's and beat's.
+"""Celery's own lines in the form of all the others (telemetry/logs.py): a worker's, its children's and beat's.
 
 Celery leaves logging alone once its signal `setup_logging` is taken, which an import of this module does.
 """
@@ -15,7 +15,7 @@ from celery.signals import setup_logging
 from celery.utils.log import get_multiprocessing_logger
 
 import settings
-from tasks import logs
+from telemetry import logs
 
 # They write two lines for each task, and the sweep alone is a task a second, so these lines come at LOG_LEVEL=DEBUG
 # only. Flower shows the tasks.
@@ -31,7 +31,7 @@ def go_by_settings(command: click.Context) -> None:
 
 @setup_logging.connect
 def log_like_the_rest(loglevel: int | None = None, logfile: str | None = None, **_: object) -> None:
-    """Logging is set up by tasks.logs; Celery, which finds this signal taken, then leaves it alone."""
+    """Logging is set up by telemetry.logs; Celery, which finds this signal taken, then leaves it alone."""
     logs.set_up(settings.load(), "" if logs.is_named() else "beat", level=loglevel, file=logfile)
     if loglevel is None or loglevel > logging.DEBUG:
         for name in CHATTY:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 import settings
-import tasks
+import task_names
 from db.outbox import Waiting
 from portions import portions
 from tasks.app import app
@@ -48,7 +48,7 @@ def chain_embedding(
             messages = [message_id for job in ids for message_id in jobs[job]]
             handed = {message_id: texts[message_id] for message_id in messages if message_id in texts}
             app.send_task(
-                tasks.EMBED_TEXT,
+                task_names.EMBED_TEXT,
                 args=[ids, handed],
                 kwargs={"held": held[ids[0]]} if ids[0] in held else {},
                 headers={SENT: began or time.time()},
@@ -70,7 +70,7 @@ def send_jobs(groups: Sequence[tuple[list[int], int]], *, priority: int, model: 
     is that of the jobs where it is not the active one."""
     for jobs, messages in groups:
         app.send_task(
-            tasks.EMBED_TEXT,
+            task_names.EMBED_TEXT,
             args=[jobs],
             kwargs={} if model is None else {"model": model},
             argsrepr=f"({messages} messages)",

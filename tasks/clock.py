@@ -12,8 +12,8 @@ from celery import signals
 from celery.apps import beat
 from celery.beat import ScheduleEntry, Scheduler, SchedulingError
 
-from tasks import heartbeat, numbers_store
 from tasks.broker import BROKER_ERRORS, queue_length
+from telemetry import heartbeat, numbers_store
 
 log = logging.getLogger(__name__)
 

@@ -14,17 +14,18 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 import settings
-import tasks
+import task_names
 from db import embeddings, outbox, session
 from db.embeddings import NO_VECTORS, Embedded, Following
 from db.outbox import Job
 from embedder import EmbedderUnavailable, ModelError
 from settings import LOCAL_PROVIDERS, InvalidSetting
-from tasks import leases, logs, measured, reembedding, resources
+from tasks import leases, measured, reembedding, resources
 from tasks.app import app
 from tasks.chain import SENT
 from tasks.outages import Outage, reason, retry
 from tasks.vectors import content_hash, embed, pause
+from telemetry import logs
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ MODEL_ERROR_SECONDS = 10.0
 SWITCHED_SECONDS = 0.5
 
 
-@app.task(bind=True, name=tasks.EMBED_TEXT, max_retries=None, ignore_result=True)
+@app.task(bind=True, name=task_names.EMBED_TEXT, max_retries=None, ignore_result=True)
 def embed_text(
     self: Task,
     jobs: list[int],

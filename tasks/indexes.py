@@ -10,7 +10,7 @@ import psycopg2
 from sqlalchemy.exc import SQLAlchemyError
 
 import settings
-import tasks
+import task_names
 from db import index_catalogue, index_plan, text_index, vector_index
 from tasks import resources
 from tasks.app import app
@@ -66,7 +66,7 @@ class Watch:
 watch = Watch()
 
 
-@app.task(name=tasks.TEND_INDEX, ignore_result=True, send_events=False)
+@app.task(name=task_names.TEND_INDEX, ignore_result=True, send_events=False)
 def tend_index() -> None:
     """Has a thread look whether something is due; calls that piled up behind a backlog are one."""
     if watch.looking is None or not watch.looking.is_alive():

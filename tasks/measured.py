@@ -17,9 +17,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db import console_queries
 from records import DeadLetter
-from tasks import numbers_store, outages, resources
+from tasks import outages, resources
 from tasks.app import app
-from tasks.numbers import (
+from telemetry import numbers_store
+from telemetry.numbers import (
     BATCH_SIZE,
     DEAD_LETTERS,
     EMBEDDED,

@@ -13,13 +13,14 @@ from celery import Task
 from sqlalchemy.exc import SQLAlchemyError
 
 import settings
-import tasks
+import task_names
 from db import commands, outbox, session
 from records import DeadLetter, Record
-from tasks import logs, measured, resources
+from tasks import measured, resources
 from tasks.app import app
 from tasks.chain import chain_embedding, embed_queue_has_room
 from tasks.outages import Outage, reason, retry
+from telemetry import logs
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Expecting(threading.local):
 expecting = Expecting()
 
 
-@app.task(bind=True, name=tasks.PERSIST_TEXT, max_retries=None)
+@app.task(bind=True, name=task_names.PERSIST_TEXT, max_retries=None)
 def persist_text(
     self: Task, records: list[list[Any]], waiting: list[int] | None = None, rejected: list[Rejected] | None = None
 ) -> dict[str, Any]:
@@ -205,7 +206,7 @@ def persist(records: Sequence[Record], *, expect_new: bool, **options: Any) -> c
         return persist(records, expect_new=False, **options)
 
 
-@app.task(bind=True, name=tasks.RECORD_DEAD_LETTERS, max_retries=None)
+@app.task(bind=True, name=task_names.RECORD_DEAD_LETTERS, max_retries=None)
 def record_dead_letters(self: Task, letters: list[list[Any]]) -> int:
     """Notes dead letters in their table, each once for its coordinates; returns how many it was given.
 

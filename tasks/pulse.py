@@ -16,8 +16,8 @@ from celery import bootsteps
 from celery.worker import consumer, state
 
 import settings
-from tasks import heartbeat
 from tasks.broker import BROKER_ERRORS
+from telemetry import heartbeat
 
 TELL_SECONDS = 0.5
 

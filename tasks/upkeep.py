@@ -6,7 +6,7 @@ import time
 from sqlalchemy.exc import SQLAlchemyError
 
 import settings
-import tasks
+import task_names
 from db import commands, outbox, session
 from tasks import leases, reembedding, resources
 from tasks.app import app
@@ -22,7 +22,7 @@ SWEEP_AGAIN_SECONDS = 0.3
 _forgotten_at = _swept_at = float("-inf")
 
 
-@app.task(name=tasks.SWEEP, ignore_result=True, send_events=False)  # one a second would fill Flower
+@app.task(name=task_names.SWEEP, ignore_result=True, send_events=False)  # one a second would fill Flower
 def sweep() -> int:
     """Feeds jobs that wait in the outbox to the queue `embed`, as far as it has room; returns how many messages.
 

@@ -10,7 +10,7 @@ from api.console.throughput import Throughput
 from api.kafka_watch import Position
 from api.observed import QUEUES, Broker, Contents, Observed, Seen, database
 from api.pipeline_numbers import PARTS
-from tasks.numbers_store import BUCKET_SECONDS, HISTORY_SECONDS, count_by_part
+from telemetry.numbers_store import BUCKET_SECONDS, HISTORY_SECONDS, count_by_part
 
 SHOWN_PARTITIONS = 12
 BEHIND_RECORDS = 1_000

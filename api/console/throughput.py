@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.numbers import CONSUMED, DEAD_LETTERS, EMBEDDED, FRESHNESS, PERSISTED, SEPARATOR, SUM, Number, field
-from tasks.numbers_store import BUCKET_SECONDS
+from telemetry.numbers import CONSUMED, DEAD_LETTERS, EMBEDDED, FRESHNESS, PERSISTED, SEPARATOR, SUM, Number, field
+from telemetry.numbers_store import BUCKET_SECONDS
 
 Spans = Sequence[tuple[int, Mapping[str, float]]]
 

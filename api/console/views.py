@@ -12,7 +12,7 @@ from flask import Blueprint, Response, render_template, request, url_for
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-import tasks
+import task_names
 from api import auth, incoming, search
 from api.console import actions, safety, shown, state
 from api.observed import LISTED, Observed
@@ -109,17 +109,17 @@ def blueprint(parts: Parts, observed: Observed) -> Blueprint:
     @console.post("/console/dead-letters/replay")
     def replay() -> Response:
         safety.check()
-        return begun(sender, tasks.REPLAY_DEAD_LETTERS, chosen_letters())
+        return begun(sender, task_names.REPLAY_DEAD_LETTERS, chosen_letters())
 
     @console.post("/console/dead-letters/drop")
     def drop() -> Response:
         safety.check()
-        return begun(sender, tasks.DROP_DEAD_LETTERS, chosen_letters())
+        return begun(sender, task_names.DROP_DEAD_LETTERS, chosen_letters())
 
     @console.post("/console/failures/retry")
     def retry() -> Response:
         safety.check()
-        return begun(sender, tasks.RETRY_FAILURES, chosen_failures())
+        return begun(sender, task_names.RETRY_FAILURES, chosen_failures())
 
     @console.get("/console/actions/<uuid:action>")
     def action_state(action: uuid.UUID) -> Response:

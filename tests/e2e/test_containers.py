@@ -46,7 +46,7 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
 # and the size of its source (https://peps.python.org/pep-0552/).
 COMPILED = """
 import os, sys
-import tasks.heartbeat
+import telemetry.heartbeat
 from tasks.app import app
 app.loader.import_default_modules()
 

@@ -14,8 +14,8 @@ from records import Record
 from settings import Settings
 from tasks import persist as storing
 from tasks import resources
-from tasks.numbers import PERSISTED, TALLY, field
 from tasks.outages import Outage
+from telemetry.numbers import PERSISTED, TALLY, field
 from tests.integration.test_embedding_faults import fickle  # noqa: F401 - a fixture
 from tests.integration.test_few_messages import at
 from tests.samples import a_record, ask, persist, run

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api.app import create_app
 from settings import ROOT, Settings
-from tasks import numbers, numbers_store
+from telemetry import numbers, numbers_store
 from tests.parts import eventually
 from tests.pipeline import Pipeline
 

@@ -213,7 +213,8 @@ from api import wsgi
 from api.app import create_app
 from bridge.hand_over import HandOvers
 from celery.signals import before_task_publish, task_prerun
-from tasks import embed, measured, persist, tracing
+from tasks import embed, measured, persist
+from telemetry import tracing
 wsgi.text_api
 hand_overs = HandOvers(settings.load(), None, None)
 tracing.watch_bridge(settings.load(), hand_overs)
@@ -221,7 +222,7 @@ before = len(task_prerun.receivers), len(before_task_publish.receivers)
 tracing.watch_worker(settings.load())
 assert vars(hand_overs).keys() & {"begin", "publish"} == set()
 assert before == (len(task_prerun.receivers), len(before_task_publish.receivers))
-mine = ("tasks.spans", "api.spans", "opentelemetry.exporter", "opentelemetry.sdk.trace")  # redis-py loads others
+mine = ("telemetry.spans", "api.spans", "opentelemetry.exporter", "opentelemetry.sdk.trace")  # redis-py loads others
 print([name for name in sys.modules if name.startswith(mine)])
 """
     ended = run(program)

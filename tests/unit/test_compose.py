@@ -129,7 +129,7 @@ def test_our_own_containers_need_no_rights(name: str) -> None:
 
 def test_health_is_asked_of_every_service_that_can_tell() -> None:
     for name in LOOPS:
-        assert SERVICES[name]["healthcheck"]["test"] == ["CMD", "python", "-m", "tasks.heartbeat"]
+        assert SERVICES[name]["healthcheck"]["test"] == ["CMD", "python", "-m", "telemetry.heartbeat"]
         assert SERVICES[name]["environment"]["HEARTBEAT_FILE"].startswith(SERVICES[name]["tmpfs"][0])
     for name in SERVICES.keys() - LOOPS - {"migrate", "kafka-ui"}:  # the image of kafka-ui brings nothing to ask with
         assert SERVICES[name]["healthcheck"]["test"]

@@ -11,7 +11,7 @@ from api.console.shown import Piece
 from api.console.state import facts
 from api.pipeline_numbers import numbers_in
 from settings import Settings
-from tasks.numbers import CONSUMED, EMBEDDED, FRESHNESS, PERSISTED, Tally, field
+from telemetry.numbers import CONSUMED, EMBEDDED, FRESHNESS, PERSISTED, Tally, field
 
 
 @pytest.mark.parametrize(

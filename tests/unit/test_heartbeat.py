@@ -18,9 +18,10 @@ from kombu.exceptions import OperationalError
 
 import settings as configuration
 from settings import ROOT, Settings
-from tasks import heartbeat, pulse
+from tasks import pulse
 from tasks.app import app
 from tasks.clock import Clock
+from telemetry import heartbeat
 from tests.parts import eventually
 
 
@@ -34,7 +35,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def check(**variables: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if name != "HEARTBEAT_FILE"}
-    command = [sys.executable, "-m", "tasks.heartbeat"]
+    command = [sys.executable, "-m", "telemetry.heartbeat"]
     return subprocess.run(command, cwd=ROOT, env={**kept, **variables}, capture_output=True, text=True, timeout=60)
 
 

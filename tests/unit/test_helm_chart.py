@@ -165,7 +165,7 @@ def test_no_pod_has_rights_that_it_does_not_need(full: list[dict[str, Any]]) -> 
 def test_health_of_loops_is_their_heartbeat_and_of_servers_an_answer(plain: list[dict[str, Any]]) -> None:
     found = pods(plain)
     for part in LOOPS:
-        assert container(found[part])["livenessProbe"]["exec"]["command"] == ["python", "-m", "tasks.heartbeat"]
+        assert container(found[part])["livenessProbe"]["exec"]["command"] == ["python", "-m", "telemetry.heartbeat"]
         assert environment(found[part])["HEARTBEAT_FILE"]["value"].startswith("/tmp/")
     for part, port in PORTS.items():
         each = container(found[part])

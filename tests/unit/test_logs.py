@@ -16,8 +16,8 @@ from sqlalchemy.exc import DataError
 
 from records import Record
 from settings import ROOT, InvalidSetting, Settings, from_environment
-from tasks import logs
-from tasks.logs import JsonLines, TextLines
+from telemetry import logs
+from telemetry.logs import JsonLines, TextLines
 
 FORGED = "x\n2026-01-01 00:00:00,000 CRITICAL bridge: all is lost\r\x1b[2J\x85\u2028\u202eend"
 ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
@@ -187,7 +187,7 @@ def test_what_nobody_has_caught_is_a_line_too(thread: bool) -> None:
     program = f"""
 import threading
 from settings import Settings
-from tasks import logs
+from telemetry import logs
 def fail():
     raise ValueError("gone\\nCRITICAL forged")
 logs.set_up(Settings(log_format="json"), "bridge-0")

@@ -5,7 +5,7 @@ import pytest
 import celeryconfig
 from api.pipeline_numbers import counter
 from records import REASONS
-from tasks.numbers import ALL, CONSUMED, DEAD_LETTERS, PERSISTED, TASKS, Number, field
+from telemetry.numbers import ALL, CONSUMED, DEAD_LETTERS, PERSISTED, TASKS, Number, field
 
 
 def samples(number: Number, totals: dict[str, float]) -> dict[tuple[str, ...], float]:

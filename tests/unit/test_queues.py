@@ -8,9 +8,11 @@ import pytest
 import yaml
 
 import celeryconfig
+import task_names
 from settings import ROOT, Settings
 from stack import supervisor
 from stack.pipeline import pipeline
+from tasks import MODULES
 from tasks.app import app
 
 QUEUES = {queue.name for queue in celeryconfig.task_queues}
@@ -63,6 +65,7 @@ def test_every_task_has_a_route_and_every_route_a_task_and_a_queue() -> None:
     app.loader.import_default_modules()
     tasks = {name for name in app.tasks if not name.startswith("celery.")}
     assert set(celeryconfig.task_routes) == tasks
+    assert set(task_names.ALL) == tasks == {f"tasks.{name}" for name in MODULES}
     assert {route["queue"] for route in celeryconfig.task_routes.values()} <= QUEUES
 
 

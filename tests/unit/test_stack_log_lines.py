@@ -16,7 +16,7 @@ from stack.errors import StackError
 from stack.processes import Identity
 from stack.progress import Progress
 from stack.record import Record
-from tasks.logs import JsonLines
+from telemetry.logs import JsonLines
 
 SAYS = """
 import sys

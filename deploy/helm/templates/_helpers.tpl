@@ -56,12 +56,12 @@ livenessProbe:
   failureThreshold: 3
 {{- else -}}
 startupProbe:
-  exec: {command: [python, -m, tasks.heartbeat]}
+  exec: {command: [python, -m, telemetry.heartbeat]}
   periodSeconds: 5
   timeoutSeconds: 10
   failureThreshold: 36
 livenessProbe:
-  exec: {command: [python, -m, tasks.heartbeat]}
+  exec: {command: [python, -m, telemetry.heartbeat]}
   periodSeconds: 30
   timeoutSeconds: 10
   failureThreshold: 3

@@ -1,4 +1,4 @@
-"""The pulse of a part that listens on no port: its loop calls `beat`; `python -m tasks.heartbeat` asks whether it did.
+"""The pulse of a part that listens on no port: its loop calls `beat`; `python -m telemetry.heartbeat` asks if it did.
 
 For health checks of containers, one part each: a loop that hangs beats no more, while a process that merely exists
 would pass. Without HEARTBEAT_FILE nothing is written. Only the standard library is used: it is run every few seconds.

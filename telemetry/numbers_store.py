@@ -16,7 +16,7 @@ import redis
 
 import settings as configuration
 from redis_keys import HISTORY, PROCESSES, TOTALS, process_member, process_of
-from tasks.numbers import BY_NAME, SEPARATOR, TALLY
+from telemetry.numbers import BY_NAME, SEPARATOR, TALLY
 
 log = logging.getLogger(__name__)
 

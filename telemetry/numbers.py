@@ -1,7 +1,7 @@
 """The numbers of the bridge and the workers: which there are, and the counting of them in each process.
 
-Counting is an addition to a dict. What was counted goes to Redis about once a second (tasks/numbers_store.py), where
-all processes add up; the search API shows it at /metrics and draws its charts from it.
+Counting is an addition to a dict. What was counted goes to Redis about once a second (telemetry/numbers_store.py),
+where all processes add up; the search API shows it at /metrics and draws its charts from it.
 """
 
 import threading
@@ -9,8 +9,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import task_names
 from records import REASONS
-from tasks import MODULES
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 FRESHNESS_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0)
@@ -62,7 +62,7 @@ TASKS = Number(
     "celery_tasks",
     "Tasks that ended, by state: success, retry, failure",
     ("task", "state"),
-    (tuple(MODULES), ("success", "retry", "failure")),
+    (tuple(name.removeprefix("tasks.") for name in task_names.ALL), ("success", "retry", "failure")),
 )
 
 ALL = (CONSUMED, DEAD_LETTERS, PERSISTED, EMBEDDED, EMBEDDING_FAILURES, FRESHNESS, BATCH_SIZE, RUNTIME, TASKS)

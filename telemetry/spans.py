@@ -1,5 +1,5 @@
 """Spans of OpenTelemetry: of a bridge's hand-overs and a worker's tasks, in one trace with the record's producer. Only
-tasks.tracing imports this, and only where traces are wanted; those of an API's calls are in api/spans.py.
+telemetry.tracing imports this, and only where traces are wanted; those of an API's calls are in api/spans.py.
 
 A hand-over of one record goes on in its producer's trace; one of many has a trace of its own, with a link to each. No
 span holds a text.
@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-import tasks
+import task_names
 from settings import Settings
 
 W3C = TraceContextTextMapPropagator()
@@ -32,7 +32,7 @@ FLUSH_SECONDS = 3.0  # a part that ends waits no longer for a collector
 LINKS_MOST = 2_000  # as many as BRIDGE_BATCH_MAX; the library's own limit would be 128
 
 # Beat's, one a second each, would be all that a trace viewer shows.
-UNTRACED = frozenset({tasks.SWEEP, tasks.TEND_INDEX})
+UNTRACED = frozenset({task_names.SWEEP, task_names.TEND_INDEX})
 
 
 def start_tracer(settings: Settings, part: str) -> Tracer:
@@ -162,7 +162,7 @@ def watch_worker(settings: Settings) -> None:
 
 def carried(name: str, args: Sequence[Any]) -> Mapping[str, int]:
     """How many records or messages a task has in hand."""
-    place = {tasks.PERSIST_TEXT: 0, tasks.RECORD_DEAD_LETTERS: 0, tasks.EMBED_TEXT: 1}.get(name)
+    place = {task_names.PERSIST_TEXT: 0, task_names.RECORD_DEAD_LETTERS: 0, task_names.EMBED_TEXT: 1}.get(name)
     if place is None or len(args) <= place or args[place] is None:
         return {}
     return {"messaging.batch.message_count": len(args[place])}

@@ -1,6 +1,6 @@
 """OpenTelemetry as an extra: traces go where OTEL_EXPORTER_OTLP_ENDPOINT says. Without it nothing of it is imported.
 
-A part is wrapped at its start (tasks/spans.py), so that with it off no record and no task passes through anything.
+A part is wrapped at its start (telemetry/spans.py), so that with it off no record and no task passes through anything.
 """
 
 from importlib.util import find_spec
@@ -35,7 +35,7 @@ def installed(package: str) -> bool:
 def watch_bridge(settings: Settings, hand_overs: Any) -> None:
     """Makes a span of each hand-over of this bridge, where traces are wanted."""
     if is_on(settings):
-        from tasks import spans
+        from telemetry import spans
 
         spans.watch_bridge(settings, hand_overs)
 
@@ -43,6 +43,6 @@ def watch_bridge(settings: Settings, hand_overs: Any) -> None:
 def watch_worker(settings: Settings) -> None:
     """Makes a span of each task of this process, where traces are wanted."""
     if is_on(settings):
-        from tasks import spans
+        from telemetry import spans
 
         spans.watch_worker(settings)
