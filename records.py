@@ -20,6 +20,13 @@ REASONS = frozenset(
 )
 
 
+# What the table keeps of a dead letter, to be looked at and, where that is all of it, to be sent again. The topic and
+# the log have the rest.
+KEPT_BYTES = 65_536  # of its key, its value and each header
+KEPT_HEADERS = 100
+KEPT_CHARS = 500  # of a header's name, and of the detail
+
+
 class Record(NamedTuple):
     """A checked record. `message` is None for a tombstone; `metadata` is JSON text; timestamp in ms since 1970.
 

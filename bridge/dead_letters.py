@@ -14,14 +14,11 @@ import kafka_clients
 import letter_headers
 from bridge.message import BadRecord, first_coming
 from letter_headers import Coordinates
-from records import DeadLetter, printable
+from records import KEPT_BYTES, KEPT_CHARS, KEPT_HEADERS, DeadLetter, printable
 from settings import Settings
 
 # What a broker takes by default (message.max.bytes is 1,048,588) less some room for the batch around the record.
 RECORD_BYTES = 1_000_000
-# What is kept in the table, to be looked at; the topic and the log have the rest.
-NOTED_BYTES = 65_536
-DETAIL_CHARS = 500
 NULL_NAMES_BYTES = 10_000
 
 
@@ -56,17 +53,17 @@ def note(record: ConsumerRecord, reason: str, detail: str) -> DeadLetter:
         first.offset,
         first.timestamp,
         reason,
-        printable(detail, DETAIL_CHARS),
+        printable(detail, KEPT_CHARS),
         encode(record.key),
         encode(record.value),
         None if record.value is None else len(record.value),
-        [(printable(name, DETAIL_CHARS), encode(value)) for name, value in record.headers][:100],
+        [(printable(name, KEPT_CHARS), encode(value)) for name, value in record.headers][:KEPT_HEADERS],
         first is not at,
     )
 
 
 def encode(value: bytes | None) -> str | None:
-    return None if value is None else base64.b64encode(value[:NOTED_BYTES]).decode("ascii")
+    return None if value is None else base64.b64encode(value[:KEPT_BYTES]).decode("ascii")
 
 
 def send(producer: KafkaProducer, topic: str, record: ConsumerRecord, error: BadRecord) -> FutureRecordMetadata:
@@ -80,7 +77,7 @@ def send(producer: KafkaProducer, topic: str, record: ConsumerRecord, error: Bad
         headers.append((letter_headers.NULL_VALUE, b"1"))
     headers += [
         (letter_headers.REASON, error.reason.encode()),
-        (letter_headers.DETAIL, printable(error.detail, DETAIL_CHARS).encode()),
+        (letter_headers.DETAIL, printable(error.detail, KEPT_CHARS).encode()),
         *letter_headers.naming(first),
     ]
     value = b"" if record.key is None and record.value is None else record.value

@@ -14,11 +14,9 @@ from kafka.consumer.fetcher import ConsumerRecord
 
 import letter_headers
 from letter_headers import Coordinates, Headers
+from records import KEPT_BYTES, KEPT_CHARS, KEPT_HEADERS
 from replay.reading import at_offsets, follow
 
-TABLE_BYTES = 65_536  # of a key, a value or a header that the table keeps
-TABLE_HEADERS = 100
-TABLE_NAME_CHARS = 500
 # How the table has a NUL and half a surrogate in a header's name; a name may as well have come like this.
 REWRITTEN = ("\\0", "\\ud")
 
@@ -85,7 +83,7 @@ def whole(row: dict[str, Any]) -> Original | None:
     headers = [(str(name), None if content is None else base64.b64decode(content)) for name, content in row["headers"]]
     kept = [part for part in (key, *(content for _, content in headers)) if part is not None]
     cut = (None if value is None else len(value)) != row["value_bytes"]
-    if cut or len(headers) >= TABLE_HEADERS or any(len(part) >= TABLE_BYTES for part in kept):
+    if cut or len(headers) >= KEPT_HEADERS or any(len(part) >= KEPT_BYTES for part in kept):
         return None
     if any(may_be_changed(name) for name, _ in headers):
         return None
@@ -94,7 +92,7 @@ def whole(row: dict[str, Any]) -> Original | None:
 
 def may_be_changed(name: str) -> bool:
     """Whether the name of a header may have come with other characters than the table has."""
-    return len(name) >= TABLE_NAME_CHARS or any(mark in name for mark in REWRITTEN)
+    return len(name) >= KEPT_CHARS or any(mark in name for mark in REWRITTEN)
 
 
 def as_bytes(content: Any) -> bytes | None:

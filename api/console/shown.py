@@ -9,10 +9,12 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
+from records import KEPT_BYTES
+
 CONTEXT_CHARS = 120
 HIT_CHARS = 900
 SEARCHED_CHARS = 20_000
-RECORD_CHARS = 65_536  # so that a text is shown as far as the table keeps it
+RECORD_CHARS = KEPT_BYTES  # so that a text is shown as far as the table keeps it
 PIECES = 5_000  # each is an element, and a browser lays out no hundred thousand of them
 
 # Characters that change how others look, or cannot be seen: they are shown by their code.

@@ -96,7 +96,8 @@ def blueprint(parts: Parts, observed: Observed) -> Blueprint:
         row = from_reader(parts, read) if console_queries.can_be_asked(topic) else None
         if row is None:
             raise Problem(404, f"there is no dead letter {topic}:{partition}:{offset}")
-        return piece("letter", f"Dead letter {topic}:{partition}:{offset}", letter=row)
+        name = f"Dead letter {topic}:{partition}:{offset}"
+        return piece("letter", name, letter=row, record_chars=shown.RECORD_CHARS)
 
     @console.get("/console/failures")
     def failures() -> Response:

@@ -17,8 +17,8 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.record.default_records import DefaultRecordBatchBuilder
 from sqlalchemy import Engine
 
-from bridge import dead_letters
 from bridge.message import message_id
+from records import KEPT_BYTES
 from settings import Settings
 from stack import local_part
 from tests.parts import Running, eventually
@@ -219,7 +219,7 @@ def test_each_record_is_stored_to_the_letter_or_buried_with_its_reason(
     ]
     for odd, letter in zip(BURIED, letters, strict=True):
         assert as_bytes(letter["key"]) == odd.key, odd.name
-        assert as_bytes(letter["value"]) == (odd.value and odd.value[: dead_letters.NOTED_BYTES]), odd.name
+        assert as_bytes(letter["value"]) == (odd.value and odd.value[:KEPT_BYTES]), odd.name
         assert letter["value_bytes"] == (None if odd.value is None else len(odd.value)), odd.name
     for odd, buried in zip(BURIED, read(settings.dead_letter_topic, len(BURIED), settings), strict=True):
         headers = dict(buried.headers)

@@ -9,6 +9,7 @@ import pytest
 
 from bridge.message import first_coming
 from letter_headers import Coordinates
+from records import KEPT_BYTES, KEPT_HEADERS
 from replay import letters as replay_letters
 from replay.letters import Letter, Original, copies, letter_of, originals, replay_headers, whole
 
@@ -55,10 +56,10 @@ def test_a_row_that_holds_all_of_the_record_is_enough() -> None:
     "changes",
     [
         {"value_bytes": 2},
-        {"value": b"x" * 65_536, "value_bytes": 65_537},
-        {"key": b"x" * 65_536},
-        {"headers": [["h", encoded(b"x" * 65_536)]]},
-        {"headers": [["h", None]] * 100},
+        {"value": b"x" * KEPT_BYTES, "value_bytes": KEPT_BYTES + 1},
+        {"key": b"x" * KEPT_BYTES},
+        {"headers": [["h", encoded(b"x" * KEPT_BYTES)]]},
+        {"headers": [["h", None]] * KEPT_HEADERS},
     ],
 )
 def test_a_row_that_may_hold_a_part_is_not(changes: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from bridge import dead_letters
 from bridge.message import BadRecord
+from records import KEPT_BYTES, KEPT_CHARS, KEPT_HEADERS, DeadLetter
 from replay import letters as replay_letters
 from replay.letters import Letter, Original
 
@@ -80,7 +81,7 @@ def test_a_record_beyond_the_limit_goes_cut_and_says_so(record: Any) -> None:
 
 def test_the_note_has_the_beginning_of_the_value_and_its_whole_length() -> None:
     note = dead_letters.note(a_record(b"x" * 100_000, None, [("n", None), ("\0\ud800", b"\xff")]), "r", "d\0")
-    assert base64.b64decode(note.value or "") == b"x" * dead_letters.NOTED_BYTES
+    assert base64.b64decode(note.value or "") == b"x" * KEPT_BYTES
     assert (note.value_bytes, note.key, note.detail) == (100_000, None, "d\\0")
     assert note.headers == [("n", None), ("\\0\\ud800", "/w==")]
 
@@ -120,10 +121,10 @@ def test_a_record_comes_back_from_its_copy_as_it_was(monkeypatch: pytest.MonkeyP
     ("name", "kept"),
     [
         ("trace", True),
-        ("x" * 499, True),
+        ("x" * (KEPT_CHARS - 1), True),
         ("\\xff of a name that is no UTF-8", True),
-        ("x" * 500, False),
-        ("x" * 501, False),
+        ("x" * KEPT_CHARS, False),
+        ("x" * (KEPT_CHARS + 1), False),
         ("n\0n", False),
         ("n\\0n", False),
         ("\ud800", False),
@@ -131,5 +132,42 @@ def test_a_record_comes_back_from_its_copy_as_it_was(monkeypatch: pytest.MonkeyP
 )
 def test_a_row_is_whole_only_where_its_header_names_are_surely_those_that_came(name: str, kept: bool) -> None:
     note = dead_letters.note(a_record(headers=[(name, b"v")]), "r", "d")
-    row = {"key": None, "value": b"{", "value_bytes": 1, "headers": note.headers}
-    assert replay_letters.whole(row) == (Original(None, b"{", [(name, b"v")]) if kept else None)
+    assert replay_letters.whole(row_of(note)) == (Original(None, b"{", [(name, b"v")]) if kept else None)
+
+
+def row_of(note: DeadLetter) -> dict[str, Any]:
+    """What `record_dead_letters` makes of a note."""
+
+    def decoded(content: str | None) -> bytes | None:
+        return None if content is None else base64.b64decode(content)
+
+    return note._asdict() | {"key": decoded(note.key), "value": decoded(note.value)}
+
+
+# The longest that was surely not cut, what may have been, and what was.
+UNDER, AT, OVER = KEPT_BYTES - 1, KEPT_BYTES, KEPT_BYTES + 1
+
+
+@pytest.mark.parametrize(
+    ("record", "kept"),
+    [
+        *((a_record(b"v" * size), size <= AT) for size in (0, UNDER, AT, OVER)),
+        *((a_record(key=b"k" * size), size < AT) for size in (0, UNDER, AT, OVER)),
+        *((a_record(headers=[("h", b"c" * size)]), size < AT) for size in (0, UNDER, AT, OVER)),
+        *(
+            (a_record(headers=[(f"h{number}", None) for number in range(count)]), count < KEPT_HEADERS)
+            for count in (0, KEPT_HEADERS - 1, KEPT_HEADERS, KEPT_HEADERS + 1)
+        ),
+        *(
+            (a_record(headers=[(letter * size, b"c")]), size < KEPT_CHARS)
+            for letter in ("x", "\U0001f600")
+            for size in (1, KEPT_CHARS - 1, KEPT_CHARS, KEPT_CHARS + 1)
+        ),
+        (a_record(headers=[("x" * (KEPT_CHARS - 1) + "\0", b"c")]), False),
+        (a_record(b"v" * AT, b"k" * UNDER, [("x" * (KEPT_CHARS - 1), b"c" * UNDER)] * (KEPT_HEADERS - 1)), True),
+        (a_record(None, None), True),
+    ],
+)
+def test_a_row_gives_the_record_as_it_came_or_nothing_at_sizes_around_each_limit(record: Any, kept: bool) -> None:
+    found = replay_letters.whole(row_of(dead_letters.note(record, "r", "d")))
+    assert found == (Original(record.key, record.value, record.headers) if kept else None)
