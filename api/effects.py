@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.kafka_log import Appended
 from api.parts import Parts
-from db import queries, session
+from db import dead_letter_queries, queries, session
 
 # Storing takes about 10 ms, so the database is asked often at first and then less and less.
 FIRST_PAUSE, LAST_PAUSE = 0.002, 0.05
@@ -51,7 +51,7 @@ def wait_until_stored(parts: Parts, message_id: str, appended: Appended) -> quer
         deletion = queries.deletion(connection, message_id)
         if deletion is not None and deletion >= appended:
             return NOTHING
-        letter = queries.dead_letter_reason(connection, topic, *appended)
+        letter = dead_letter_queries.reason_of(connection, topic, *appended)
         if letter is not None:
             raise Rejected(*letter)
         return None

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.kafka_watch import KafkaWatch, Position
-from db import console_queries, queries
+from db import console_queries, dead_letter_queries, queries
 from db.session import first_line
 from redis_keys import task_list
 from settings import Settings
@@ -188,8 +188,8 @@ class Observed:
         with self.reader.connect() as connection:
             return Contents(
                 newest=queries.newest(connection, limit=NEWEST)["messages"],
-                letter_counts=console_queries.dead_letter_counts(connection),
-                letters=console_queries.dead_letter_page(connection, limit=LISTED),
+                letter_counts=dead_letter_queries.counts(connection),
+                letters=dead_letter_queries.page(connection, limit=LISTED),
                 failures=console_queries.failure_page(connection, limit=LISTED),
             )
 

@@ -20,7 +20,7 @@ from api.problems import Problem
 from api.schemas import TraceQuery
 from bridge import message
 from bridge.message import BadRecord
-from db import trace_queries
+from db import dead_letter_queries, trace_queries
 from db.queries import Row
 from db.session import first_line
 from letter_headers import Coordinates
@@ -40,7 +40,7 @@ def trace_message(parts: Parts, id: str) -> Response:
         raise Problem(404, f"no message can have this id: {error.detail}") from None
     with parts.reader.connect() as connection:
         known = look(connection, message_id)
-        letters = trace_queries.dead_letters_of(connection, sorted({id, message_id}))
+        letters = dead_letter_queries.of_message(connection, sorted({id, message_id}))
     version = known.version
     if version is None and not letters:
         raise Problem(404, f"nothing is known of {id!r}: it was never stored, or is still on its way through Kafka")
@@ -58,7 +58,7 @@ def trace_record(parts: Parts, query: TraceQuery) -> Response:
     topic, partition, offset = query.topic or settings.kafka_topic, query.partition, query.offset
     record, away = fetch(settings, partition, offset) if topic == settings.kafka_topic else (None, None)
     with parts.reader.connect() as connection:
-        letter = trace_queries.dead_letter(connection, topic, partition, offset)
+        letter = dead_letter_queries.one_without_bytes(connection, topic, partition, offset)
         if letter is not None and record is not None and record.timestamp != letter["timestamp"]:
             letter = None  # of a topic of that name that is gone
         message_id, version = identity(settings, record)

@@ -9,7 +9,7 @@ import task_names
 from clients import database, json_form
 from clients.place import counted, dead_letter
 from clients.terminal import confirm, say
-from db import console_queries
+from db import dead_letter_queries
 from replay.letters import refusal
 from settings import Settings
 
@@ -38,16 +38,14 @@ def choose(given: argparse.Namespace, settings: Settings) -> tuple[dict[str, Any
         if given.letters:
             keys, refused = [], []
             for place in dict.fromkeys(map(dead_letter, given.letters)):
-                row = console_queries.dead_letter(connection, *place)
+                row = dead_letter_queries.one(connection, *place)
                 why = refusal(row["state"] if row else None, place.topic, reads=place.topic)
                 if why is None:
                     keys.append(place)
                 else:
                     refused.append(f"{place}: {why}")
             return {"keys": keys}, len(keys), refused
-        found = [
-            row for row in console_queries.dead_letter_counts(connection) if given.all or row["reason"] == given.reason
-        ]
+        found = [row for row in dead_letter_queries.counts(connection) if given.all or row["reason"] == given.reason]
     # Those that were counted: one that comes while the question is read is not dropped unseen.
     until = max((row["newest"] for row in found), default=None)
     return {"why": given.reason, "until": until}, sum(row["count"] for row in found), []

@@ -13,7 +13,7 @@ from clients.consume import readable
 from clients.place import Place, dead_letter
 from clients.replay import in_copies, in_log
 from clients.terminal import CommandFailed, Unreachable, escaped, one_line, pairs, say
-from db import console_queries
+from db import dead_letter_queries
 from letter_headers import Headers
 from replay.letters import Letter, Original, first_found, whole
 from settings import Settings
@@ -24,7 +24,7 @@ Row = dict[str, Any]
 def show(given: argparse.Namespace, settings: Settings) -> int:
     place = dead_letter(given.letter)
     with database.connect(settings) as connection:
-        row = console_queries.dead_letter(connection, *place)
+        row = dead_letter_queries.one(connection, *place)
     if row is None:
         raise CommandFailed(f"there is no dead letter {place}: `kafka_cli.py dead-letters list` shows them")
     original, problem = record_of(row, settings)

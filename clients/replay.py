@@ -12,7 +12,7 @@ from clients.produce import Sending
 from clients.progress import bar
 from clients.show import short_time
 from clients.terminal import confirm, lines, on_terminal, one_line, say, table
-from db import console_queries, queries
+from db import dead_letter_queries
 from replay.letters import (
     GONE,
     NOTHING_TO_SEND,
@@ -33,7 +33,7 @@ EVERY = 1_000_000_000  # as a limit: all of them
 def list_letters(given: argparse.Namespace, settings: Settings) -> int:
     with database.connect(settings) as connection:
         state = None if given.state == "all" else given.state
-        found = queries.dead_letters(connection, state=state, reason=given.reason, limit=given.limit)
+        found = dead_letter_queries.newest(connection, state=state, reason=given.reason, limit=given.limit)
     if given.json:
         print(json_form.dump(found))
         return 0
@@ -94,10 +94,10 @@ def choose(given: argparse.Namespace, settings: Settings) -> tuple[list[Letter],
     with database.connect(settings) as connection:
         if given.letters:
             for place in dict.fromkeys(map(dead_letter, given.letters)):
-                row = console_queries.dead_letter(connection, *place)
+                row = dead_letter_queries.one(connection, *place)
                 asked.append((Letter(*place, row["timestamp"] if row else 0), row["state"] if row else None))
         else:
-            for row in queries.dead_letters(connection, state="open", reason=given.reason, limit=EVERY):
+            for row in dead_letter_queries.newest(connection, state="open", reason=given.reason, limit=EVERY):
                 letter = Letter(row["topic"], row["partition"], row["offset"], row["timestamp"])
                 asked.append((letter, row["state"]))
     letters: list[Letter] = []
@@ -136,7 +136,7 @@ def found_originals(settings: Settings, letters: Sequence[Letter]) -> Iterator[t
 
 def in_table(settings: Settings, letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:
     with database.connect(settings) as connection:
-        yield from from_rows(lambda letter: console_queries.dead_letter(connection, *letter[:3]), letters)
+        yield from from_rows(lambda letter: dead_letter_queries.one(connection, *letter[:3]), letters)
 
 
 def in_log(settings: Settings, letters: list[Letter]) -> Iterator[tuple[Letter, Original]]:

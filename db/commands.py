@@ -1,10 +1,9 @@
-"""What writes messages, deletions and dead letters. Vectors and their jobs are in outbox, reads for people in queries.
+"""What writes messages and deletions. Vectors and their jobs are in outbox, reads for people in queries.
 
 Each function runs in the caller's transaction and never commits. The triggers of migration 0001 do the rest: whoever
 changes a message, its vectors go and a job is queued, in that same transaction.
 """
 
-import json
 from collections.abc import Collection, Iterable, Sequence, Set
 from typing import NamedTuple
 
@@ -13,9 +12,9 @@ from psycopg2 import errorcodes
 from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import OperationalError
 
-from db import session
+from db import dead_letters, session
 from db.copy import copy_pieces, message_rows
-from records import DeadLetter, Record
+from records import Record
 
 # Readers of a version compare the tuple; timestamps outside of these years cannot be shown as a date.
 FIRST_MS = -62_135_596_800_000  # 0001-01-01
@@ -243,7 +242,7 @@ def store(
             unchanged = frozenset(row.id for row in found.values() if not row.changed)
     replayed = [record.replayed for record in records if record.replayed is not None]
     if replayed:
-        set_dead_letter_state(connection, replayed, "replayed")
+        dead_letters.set_state(connection, replayed, "replayed")
     jobs: list[int] = []
     if written:
         collected, any_deleted = connection.execute(
@@ -374,41 +373,6 @@ def versions(records: Sequence[Record]) -> dict[str, object]:
         "partitions": array(record.partition for record in records),
         "offsets": array(record.offset for record in records),
     }
-
-
-def set_dead_letter_state(connection: Connection, keys: Iterable[tuple[str, int, int]], state: str) -> int:
-    """Marks open dead letters, by (topic, partition, offset), as replayed or dropped; returns how many were open."""
-    changed = 0
-    for topic, partition, offset in keys:
-        changed += connection.execute(
-            text("""
-                UPDATE dead_letters SET state = :state, state_changed_at = clock_timestamp()
-                WHERE topic = :topic AND partition = :partition AND "offset" = :offset AND state = 'open'
-            """),
-            {"state": state, "topic": topic, "partition": partition, "offset": offset},
-        ).rowcount
-    return changed
-
-
-def record_dead_letters(connection: Connection, letters: Sequence[DeadLetter]) -> None:
-    """Notes dead letters, each once for its coordinates; one whose replay has failed is open again, and noted anew.
-    Idempotent.
-
-    Another timestamp at the same coordinates is another record: the topic was made again.
-    """
-    statement = text("""
-        INSERT INTO dead_letters AS t
-            (topic, partition, "offset", timestamp, reason, detail, key, value, value_bytes, headers)
-        VALUES (:topic, :partition, :offset, :timestamp, :reason, :detail, decode(:key, 'base64'),
-            decode(:value, 'base64'), :value_bytes, :headers ::jsonb)
-        ON CONFLICT (topic, partition, "offset") DO UPDATE SET
-            timestamp = excluded.timestamp, reason = excluded.reason, detail = excluded.detail, key = excluded.key,
-            value = excluded.value, value_bytes = excluded.value_bytes, headers = excluded.headers, state = 'open',
-            created_at = clock_timestamp(), state_changed_at = clock_timestamp()
-        WHERE (:again AND t.state = 'replayed') OR excluded.timestamp <> t.timestamp
-    """)
-    for letter in sorted(letters, key=lambda letter: letter[:3]):
-        connection.execute(statement, letter._asdict() | {"headers": json.dumps(letter.headers)})
 
 
 def has_old_deletions(connection: Connection) -> bool:

@@ -117,21 +117,6 @@ def deletion(connection: Connection, message_id: str) -> tuple[int, int, int] | 
     return (row[0], row[1], row[2]) if row else None
 
 
-def dead_letter_reason(
-    connection: Connection, topic: str, timestamp: int, partition: int, offset: int
-) -> tuple[str, str] | None:
-    """Reason and detail of the open dead letter that the record at these coordinates became, or None."""
-    row = connection.execute(
-        text("""
-            SELECT reason, detail FROM dead_letters
-            WHERE topic = :topic AND partition = :partition AND "offset" = :offset AND timestamp = :timestamp
-                AND state = 'open'
-        """),
-        {"topic": topic, "partition": partition, "offset": offset, "timestamp": timestamp},
-    ).one_or_none()
-    return (row[0], row[1]) if row else None
-
-
 # Not as a WHERE: the planner would go through the primary key by its later columns, and for each row to the table.
 EMBEDDED = f"SELECT count(*) FILTER (WHERE passage_number = 0 AND model = {ACTIVE}) FROM message_embeddings"
 PENDING = """SELECT coalesce(sum(cardinality(message_ids)), 0)::bigint FROM embedding_jobs
@@ -305,19 +290,3 @@ def first_vector(connection: Connection, message_id: str, model: str) -> list[fl
         {"id": message_id, "model": model},
     ).scalar_one_or_none()
     return [float(number) for number in row.strip("[]").split(",")] if row is not None else None
-
-
-def dead_letters(
-    connection: Connection, *, state: str | None = "open", reason: str | None = None, limit: int = 100
-) -> list[Row]:
-    """Dead letters, newest first, without their bytes: coordinates, reason, detail, state, times. None: any of it."""
-    rows = connection.execute(
-        text(f"""
-            SELECT topic, partition, "offset", timestamp, reason, detail, state, value_bytes,
-                to_json(created_at) #>> '{{}}' AS created_at FROM dead_letters
-            WHERE {"state = :state" if state else "TRUE"} {"AND reason = :reason" if reason else ""}
-            ORDER BY dead_letters.created_at DESC, topic, partition, "offset" LIMIT :limit
-        """),
-        {"state": state, "reason": reason, "limit": limit},
-    )
-    return [dict(row) for row in rows.mappings()]

@@ -1,16 +1,8 @@
-"""What the database knows of the way of one record: the message, its vectors, what waits, failed, was deleted or could
-not be stored. Nothing writes."""
-
-import json
-import re
-from collections.abc import Sequence
+"""What the database knows of the way of one message: its vectors, what waits, failed or was deleted. Nothing writes."""
 
 from sqlalchemy import Connection, text
 
 from db.queries import ACTIVE, Row
-
-LETTERS_MOST = 20
-LETTERS_SEARCHED = 1_000  # open dead letters whose value is looked into for an id
 
 
 def message(connection: Connection, message_id: str) -> Row | None:
@@ -73,50 +65,6 @@ def deletion(connection: Connection, message_id: str) -> Row | None:
     )
     found = row.mappings().one_or_none()
     return dict(found) if found else None
-
-
-LETTER = """topic, partition, "offset", timestamp, reason, detail, state,
-    to_json(created_at) #>> '{}' AS noted_at, to_json(state_changed_at) #>> '{}' AS state_changed_at"""
-
-
-def dead_letter(connection: Connection, topic: str, partition: int, offset: int) -> Row | None:
-    row = connection.execute(
-        text(
-            f'SELECT {LETTER} FROM dead_letters WHERE topic = :topic AND partition = :partition AND "offset" = :offset'
-        ),
-        {"topic": topic, "partition": partition, "offset": offset},
-    )
-    found = row.mappings().one_or_none()
-    return dict(found) if found else None
-
-
-def dead_letters_of(connection: Connection, ids: Sequence[str]) -> list[Row]:
-    """Dead letters of a message by these forms of its id, newest first: those with one as their key, and of the newest
-    open ones those that name one as their "id". Plan: a scan of the keys, which are small beside the values."""
-    keys = [each.encode() for each in ids]
-    # As senders write it: with and without escapes for what is not ASCII.
-    named = {json.dumps(each, ensure_ascii=escapes).encode() for each in ids for escapes in (True, False)}
-    contains = " OR ".join(f"position(:named{number} ::bytea IN value) > 0" for number in range(len(named)))
-    rows = connection.execute(
-        text(f"""
-            SELECT {LETTER}, NULL AS value FROM dead_letters
-            WHERE key IN ({", ".join(f":key{number}" for number in range(len(keys)))})
-            UNION ALL
-            (SELECT {LETTER}, value FROM (
-                SELECT * FROM dead_letters WHERE state = 'open' ORDER BY created_at DESC LIMIT {LETTERS_SEARCHED}
-            ) AS newest WHERE {contains})
-            ORDER BY noted_at DESC LIMIT {2 * LETTERS_MOST}
-        """),
-        {f"key{number}": each for number, each in enumerate(keys)}
-        | {f"named{number}": each for number, each in enumerate(named)},
-    )
-    is_id = re.compile(rb'"id"\s*:\s*(' + b"|".join(map(re.escape, named)) + rb")")
-    found: dict[tuple[str, int, int], Row] = {}
-    for row in map(dict, rows.mappings()):
-        value = row.pop("value")
-        if value is None or is_id.search(bytes(value)):
-            found.setdefault((row["topic"], row["partition"], row["offset"]), row)
-    return list(found.values())[:LETTERS_MOST]
 
 
 def message_at(connection: Connection, partition: int, offset: int) -> str | None:

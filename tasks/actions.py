@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import settings as configuration
 import task_names
-from db import commands, console_commands, session
+from db import console_commands, dead_letter_queries, dead_letters, session
 from tasks import resources
 from tasks.app import app
 from tasks.outages import Outage, backoff, reason
@@ -64,9 +64,9 @@ def replay_dead_letters(
     def one_piece(until: str) -> tuple[Tried, str | None]:
         with resources.engine().begin() as connection:
             if keys is not None:
-                rows, following = console_commands.letters_by_name(connection, keys), cursor
+                rows, following = dead_letter_queries.by_name(connection, keys), cursor
             else:
-                rows, following = console_commands.open_letters(
+                rows, following = dead_letter_queries.open_until(
                     connection, reason=why, until=until, cursor=cursor, limit=REPLAY_PIECE
                 )
         tried = second_try.send_again(config, rows, unread)
@@ -94,8 +94,8 @@ def drop_dead_letters(
 
     def one_piece(connection: Connection, until: str) -> int:
         if keys is not None:
-            return commands.set_dead_letter_state(connection, keys, "dropped")
-        return console_commands.drop_letters(connection, reason=why, until=until, limit=WRITE_PIECE)
+            return dead_letters.set_state(connection, keys, "dropped")
+        return dead_letters.drop(connection, reason=why, until=until, limit=WRITE_PIECE)
 
     count, until = patiently(self, until, lambda until: in_transaction(one_piece, until))
     if keys is None and count == WRITE_PIECE:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import settings
 import task_names
-from db import commands, outbox, session
+from db import commands, dead_letters, outbox, session
 from records import DeadLetter, Record
 from tasks import measured, resources
 from tasks.app import app
@@ -231,7 +231,7 @@ def record_dead_letters(self: Task, letters: list[list[Any]]) -> int:
 
 def note(letters: list[DeadLetter]) -> None:
     with resources.engine().begin() as connection:
-        commands.record_dead_letters(connection, letters)
+        dead_letters.note(connection, letters)
 
 
 def note_alone(letter: DeadLetter) -> None:

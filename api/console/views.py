@@ -20,7 +20,7 @@ from api.pages import html
 from api.parts import Parts
 from api.problems import Problem, from_database
 from api.schemas import MAX_WORDS_CHARS, SearchRequest
-from db import console_queries
+from db import console_queries, cursors, dead_letter_queries
 
 MODES = {"semantic": "by meaning", "keyword": "by words", "hybrid": "both"}
 HITS = 10
@@ -75,14 +75,14 @@ def blueprint(parts: Parts, observed: Observed) -> Blueprint:
     @console.get("/console/dead-letters")
     def letters() -> Response:
         reason, cursor = request.args.get("reason") or None, request.args.get("cursor") or None
-        if reason is not None and not console_queries.can_be_asked(reason):
+        if reason is not None and not cursors.can_be_asked(reason):
             raise Problem(400, f"{reason[:100]!r} is no reason")
 
         def read(connection: Any) -> dict[str, Any]:
             return {
                 "known": True,
-                "letter_counts": console_queries.dead_letter_counts(connection),
-                "letters": console_queries.dead_letter_page(connection, limit=LISTED, reason=reason, cursor=cursor),
+                "letter_counts": dead_letter_queries.counts(connection),
+                "letters": dead_letter_queries.page(connection, limit=LISTED, reason=reason, cursor=cursor),
             }
 
         found = from_reader(parts, read)
@@ -91,9 +91,9 @@ def blueprint(parts: Parts, observed: Observed) -> Blueprint:
     @console.get("/console/dead-letters/<topic>/<int:partition>/<int:offset>")
     def letter(topic: str, partition: int, offset: int) -> Response:
         def read(connection: Any) -> Any:
-            return console_queries.dead_letter(connection, topic, partition, offset)
+            return dead_letter_queries.one(connection, topic, partition, offset)
 
-        row = from_reader(parts, read) if console_queries.can_be_asked(topic) else None
+        row = from_reader(parts, read) if cursors.can_be_asked(topic) else None
         if row is None:
             raise Problem(404, f"there is no dead letter {topic}:{partition}:{offset}")
         name = f"Dead letter {topic}:{partition}:{offset}"
@@ -153,7 +153,7 @@ def from_reader(parts: Parts, read: Callable[[Any], Any]) -> Any:
     try:
         with parts.reader.connect() as connection:
             return read(connection)
-    except console_queries.InvalidCursor as error:
+    except cursors.InvalidCursor as error:
         raise Problem(400, str(error)) from None
     except SQLAlchemyError as error:
         raise from_database(error) from None
@@ -192,7 +192,7 @@ def chosen_letters() -> dict[str, Any]:
     if given:
         topic, _, rest = given.rpartition(":")[0].rpartition(":")
         numbers = (rest, given.rpartition(":")[2])
-        known = topic and console_queries.can_be_asked(topic)
+        known = topic and cursors.can_be_asked(topic)
         if not known or not all(number.isascii() and number.isdigit() and len(number) < 19 for number in numbers):
             raise Problem(400, f"{given[:100]!r} is no dead letter: expected TOPIC:PARTITION:OFFSET")
         return {"keys": [(topic, int(numbers[0]), int(numbers[1]))]}

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from bridge.message import BadRecord, decode
-from db import commands
+from db import dead_letters
 from letter_headers import Coordinates
 from tests.chaos import oracle
 from tests.chaos.oracle import Bad, Deletion, Text
@@ -76,7 +76,7 @@ def test_the_watch_sees_what_is_committed_and_not_stored(database: Engine) -> No
     )
     letter = a_dead_letter(4)
     with database.begin() as connection:
-        commands.record_dead_letters(connection, [letter])
+        dead_letters.note(connection, [letter])
         cursor = connection.connection.cursor()
         assert sorted(not_durable(cursor, log)) == [(0, 1), (0, 5), (0, 6)]
 

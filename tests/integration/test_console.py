@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Engine, text
 from api import auth
 from api.app import create_app
 from api.console import safety
-from db import console_commands, console_queries
+from db import console_commands, console_queries, cursors, dead_letter_queries, dead_letters
 from settings import Settings
 from tests.parts import Running, eventually
 from tests.pipeline import Pipeline
@@ -201,7 +201,7 @@ def test_dead_letters_page_by_page(browser: FlaskClient, database: Engine) -> No
 
 
 def cursor_of(*place: object) -> str:
-    return console_queries.write_cursor(*place)
+    return cursors.write(*place)
 
 
 @pytest.mark.parametrize(
@@ -229,15 +229,15 @@ def test_pieces_of_a_reason_reach_each_letter_once(settings: Settings, database:
     cursor: str | None = None
     with database.begin() as connection:
         while True:
-            rows, cursor = console_commands.open_letters(connection, reason=None, until=until, cursor=cursor, limit=3)
+            rows, cursor = dead_letter_queries.open_until(connection, reason=None, until=until, cursor=cursor, limit=3)
             seen += [(row["topic"], row["offset"]) for row in rows]
             if cursor is None:
                 break
     assert sorted(seen) == [("a topic", 1), ("a topic", 2), *(("t", place) for place in range(1, 8))]
     with database.begin() as connection:
-        assert console_commands.drop_letters(connection, reason="rejected", until=until, limit=5) == 2
-        assert console_commands.drop_letters(connection, reason=None, until=until, limit=5) == 5
-        assert console_commands.drop_letters(connection, reason=None, until=until, limit=5) == 2
+        assert dead_letters.drop(connection, reason="rejected", until=until, limit=5) == 2
+        assert dead_letters.drop(connection, reason=None, until=until, limit=5) == 5
+        assert dead_letters.drop(connection, reason=None, until=until, limit=5) == 2
     assert states(database) == {"open": 1, "dropped": 9}
 
 
@@ -323,8 +323,8 @@ def test_words_are_found_whatever_their_form(database: Engine) -> None:
 
 @pytest.mark.parametrize("cursor", ["x", "W10=", "WzFd", "", "WyJhIiwgImIiXQ=="])
 def test_a_cursor_that_nobody_made_is_refused(cursor: str) -> None:
-    with pytest.raises(console_queries.InvalidCursor):
-        console_queries.read_cursor(cursor, str, str, int, int)
+    with pytest.raises(cursors.InvalidCursor):
+        cursors.read(cursor, str, str, int, int)
 
 
 def note_failures(engine: Engine, count: int) -> list[str]:

@@ -2,14 +2,14 @@
 
 from sqlalchemy import Engine
 
-from db import commands, console_commands, console_queries, queries
+from db import dead_letter_queries, dead_letters, queries
 from records import DeadLetter
 from tests.samples import a_dead_letter, a_record, ask, persist, run
 
 
 def note(engine: Engine, *letters: DeadLetter) -> None:
     with engine.begin() as connection:
-        commands.record_dead_letters(connection, letters)
+        dead_letters.note(connection, letters)
 
 
 def states(engine: Engine) -> dict[int, str]:
@@ -50,7 +50,7 @@ def test_a_replay_that_passes_closes_it(database: Engine) -> None:
 def test_a_replay_that_fails_again_opens_it(database: Engine) -> None:
     note(database, a_dead_letter(1))
     with database.begin() as connection:
-        assert commands.set_dead_letter_state(connection, [("texts", 0, 1)], "replayed") == 1
+        assert dead_letters.set_state(connection, [("texts", 0, 1)], "replayed") == 1
     note(database, a_dead_letter(1))
     assert states(database) == {1: "replayed"}, "the first coming once more, after a crash of the bridge"
     note(database, a_dead_letter(1, reason="text-too-long", again=True))
@@ -61,11 +61,11 @@ def test_a_replay_that_fails_again_opens_it(database: Engine) -> None:
 def test_one_that_is_open_again_is_not_meant_by_who_saw_it_before(database: Engine) -> None:
     note(database, a_dead_letter(1), a_dead_letter(2))
     with database.begin() as connection:
-        seen = console_queries.dead_letter_counts(connection)[0]["newest"]
-        commands.set_dead_letter_state(connection, [("texts", 0, 1)], "replayed")
+        seen = dead_letter_queries.counts(connection)[0]["newest"]
+        dead_letters.set_state(connection, [("texts", 0, 1)], "replayed")
     note(database, a_dead_letter(1, reason="text-too-long", again=True))
     with database.begin() as connection:
-        assert console_commands.drop_letters(connection, reason=None, until=seen, limit=10) == 1
+        assert dead_letters.drop(connection, reason=None, until=seen, limit=10) == 1
     assert states(database) == {1: "open", 2: "dropped"}
 
 
@@ -73,8 +73,8 @@ def test_what_was_dropped_stays_dropped(database: Engine) -> None:
     note(database, a_dead_letter(1))
     with database.begin() as connection:
         keys = [("texts", 0, 1), ("texts", 0, 99), ("other", 0, 1)]
-        assert commands.set_dead_letter_state(connection, keys, "dropped") == 1
-        assert commands.set_dead_letter_state(connection, keys, "replayed") == 0
+        assert dead_letters.set_state(connection, keys, "dropped") == 1
+        assert dead_letters.set_state(connection, keys, "replayed") == 0
     note(database, a_dead_letter(1), a_dead_letter(1, again=True))
     assert states(database) == {1: "dropped"}
 

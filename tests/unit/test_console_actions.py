@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import psycopg2
@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from api.app import create_app
 from api.console.actions import look
-from db import console_commands
+from db import console_commands, dead_letter_queries, dead_letters
 from settings import Settings
 from tasks import actions, resources, second_try
 from tasks.app import app
@@ -71,18 +71,24 @@ def away_at_first(untils: list[str], answer: Any) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("given", [None, "when the page was made"])
 @pytest.mark.parametrize(
-    ("task", "command", "answer"),
+    ("task", "module", "command", "answer"),
     [
-        (actions.replay_dead_letters, "open_letters", ([], None)),
-        (actions.drop_dead_letters, "drop_letters", 1),
-        (actions.retry_failures, "retry_failures", 1),
+        (actions.replay_dead_letters, dead_letter_queries, "open_until", ([], None)),
+        (actions.drop_dead_letters, dead_letters, "drop", 1),
+        (actions.retry_failures, console_commands, "retry_failures", 1),
     ],
 )
 def test_a_button_means_the_same_after_an_outage(
-    clock: None, monkeypatch: pytest.MonkeyPatch, task: Any, command: str, answer: Any, given: str | None
+    clock: None,
+    monkeypatch: pytest.MonkeyPatch,
+    task: Any,
+    module: ModuleType,
+    command: str,
+    answer: Any,
+    given: str | None,
 ) -> None:
     untils: list[str] = []
-    monkeypatch.setattr(console_commands, command, away_at_first(untils, answer))
+    monkeypatch.setattr(module, command, away_at_first(untils, answer))
     task.apply(kwargs={} if given is None else {"until": given})
     assert untils == [given or "look 1"] * 2
 
@@ -103,7 +109,7 @@ def test_a_replay_comes_again_for_the_same_letters_while_kafka_is_away(
             raise KafkaTimeoutError("no broker answers")
         return {}, []
 
-    monkeypatch.setattr(console_commands, "open_letters", open_letters)
+    monkeypatch.setattr(dead_letter_queries, "open_until", open_letters)
     monkeypatch.setattr(second_try, "sendable", sendable)
     actions.replay_dead_letters.apply()
     assert (untils, tries) == (["look 1"] * 2, [[5], [5]])
@@ -129,10 +135,10 @@ def test_a_search_goes_on_in_the_next_turn_and_then_the_next_piece_comes(
         return answers[len(turns) - 1]
 
     monkeypatch.setattr(second_try, "send_again", send_again)
-    monkeypatch.setattr(console_commands, "open_letters", lambda _, *, cursor, **__: pieces[cursor])
+    monkeypatch.setattr(dead_letter_queries, "open_until", lambda _, *, cursor, **__: pieces[cursor])
     monkeypatch.setattr(
-        console_commands,
-        "letters_by_name",
+        dead_letter_queries,
+        "by_name",
         lambda _, keys: [row for row in (a, b, c) if row["offset"] in {k[2] for k in keys}],
     )
     monkeypatch.setattr(actions.replay_dead_letters, "update_state", lambda **_: None)

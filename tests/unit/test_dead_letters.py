@@ -136,7 +136,7 @@ def test_a_row_is_whole_only_where_its_header_names_are_surely_those_that_came(n
 
 
 def row_of(note: DeadLetter) -> dict[str, Any]:
-    """What `record_dead_letters` makes of a note."""
+    """What the database makes of a note."""
 
     def decoded(content: str | None) -> bytes | None:
         return None if content is None else base64.b64decode(content)
