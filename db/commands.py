@@ -1,7 +1,9 @@
-"""What writes messages and deletions. Vectors and their jobs are in outbox, reads for people in queries.
+"""What writes messages and deletions. Jobs are in outbox, vectors in embeddings, dead letters in dead_letters.
 
-Each function runs in the caller's transaction and never commits. The triggers of migration 0001 do the rest: whoever
-changes a message, its vectors go and a job is queued, in that same transaction.
+Each function runs in the caller's transaction and never commits. Triggers do the rest: whoever changes a message, its
+vectors go and a job is queued, in that same transaction. Migration 0001 makes them. Of their functions, the present
+text of queue_embedding is in 0007, of forget_embeddings in 0008, of text_messages_updated in 0010, and of all others in
+0001; 0012 adds planner settings to forget_embeddings and text_messages_updated, and 0014 says as whom they run.
 """
 
 from collections.abc import Collection, Iterable, Sequence, Set
@@ -91,12 +93,13 @@ UPSERT = f"""
 # minutes, and by a clock of its own.
 MARGIN = "INTERVAL '1 day'"
 
-# Whether any message at all was ever deleted. Asking this costs nothing; asking it of a thousand ids has them all read.
+# Whether any message at all was ever deleted. This check is free. Looking a thousand ids up in deleted_messages is not,
+# so it comes first.
 ANY_DELETED = "EXISTS (SELECT FROM deleted_messages)"
 SOME_DELETED = text("SELECT EXISTS (SELECT FROM deleted_messages WHERE id = ANY (:ids ::uuid[]))")
 
-# A deletion by psql that was under way when UPSERT looked: its row was waited for, and is now to be respected. Only
-# rows that this statement wrote are looked at: one that was typed after its deletion has the deletion's version.
+# UPSERT may have waited for a row that psql was deleting, so that deletion is applied now. Only rows written by this
+# transaction are checked: a row typed by hand after its deletion carries the deletion's version and must stay.
 UNDO_DELETED = """
     DELETE FROM text_messages t USING deleted_messages d
     WHERE d.id = ANY ({written} ::uuid[]) AND t.id = d.id
