@@ -1,7 +1,11 @@
-"""An end to every wait for PostgreSQL.
+"""An end to every wait of the APIs for PostgreSQL, and to all waits of one call together.
 
 A server that stops without closing its connections never says anything again, and no time-out of its own fires;
 psycopg2 lets the process that waits keep the time instead.
+
+The connections of every process, the APIs' too, are also bounded by db.deadline. In the APIs this module comes first,
+by two seconds or more, and it bounds connecting and whole calls as well, which db.deadline does not. It cannot replace
+db.deadline in the workers, because it excludes COPY, which they need.
 """
 
 import select
