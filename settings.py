@@ -56,7 +56,8 @@ class InvalidSetting(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """One value for each variable of `.env.example`, in lower case. Durations are in seconds, sizes in bytes."""
+    """One value for each variable of `.env.example`, in lower case. Durations are in seconds and sizes in bytes, unless
+    the name says another unit."""
 
     # Addresses and ports of the local parts
     bind_host: str = "127.0.0.1"

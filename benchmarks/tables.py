@@ -1,6 +1,6 @@
 """`python -m benchmarks.tables [JSON]`: puts the figures of a run into the docs, each page between its two marks.
 
-By default those of the reference run. So no figure there is typed by hand.
+By default those of the reference run. So no figure between the marks is typed by hand.
 """
 
 import json

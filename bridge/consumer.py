@@ -82,7 +82,8 @@ def connect_consumer(settings: Settings) -> KafkaConsumer:
 
 
 def member_name(settings: Settings) -> str:
-    """The bridge's name in its group, which takes the characters of a topic's name alone; a group's has any."""
+    """The bridge's static member id. Kafka allows only the characters of a topic name in it, while a group id may hold
+    any; the others become `_`."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", f"{settings.kafka_group_id}-{settings.bridge_id}")[-249:]
 
 

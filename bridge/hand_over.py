@@ -102,9 +102,9 @@ class HandOvers:
         return len(self.under_way)
 
     def in_the_way(self) -> int:
-        """How many hand-overs count against the window: not those put off, as long as they have no more records
-        than a hand-over may have. Somebody's locked rows would stop all texts otherwise, and an outage would stop none.
-        """
+        """How many hand-overs count against the window. Those that a worker has put off do not count while together
+        they hold at most BRIDGE_BATCH_MAX records, so that a few locked rows do not stop the intake. Beyond that they
+        count, so that an outage, which puts everything off, does stop it."""
         put_off = [hand_over for hand_over in self.under_way if hand_over.is_put_off]
         records = list(accumulate(len(hand_over.records) for hand_over in put_off[:PUT_OFF_MOST]))
         return self.count - bisect_right(records, self.settings.bridge_batch_max)

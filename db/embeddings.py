@@ -103,10 +103,10 @@ def store(
     Where another model's vectors are made beside those of the active one, jobs for these messages are queued in the
     same transaction, so none is missed; they are returned where they should not wait.
 
-    `expect_new` is a guess that no vector has to be replaced, which saves looking for them. `of_the_jobs` says that the
-    texts are those that were written by the transaction that queued these jobs, or were read since: then they are only
-    compared where any message at all was edited or deleted since. A task may have the texts of another job, where the
-    tables were made anew, and a job that was not queued by a trigger is always compared.
+    `expect_new` is a guess that no vector has to be replaced, which saves looking for them. `of_the_jobs`: the
+    texts come from the transaction that queued these jobs, or were read after the claim. They are compared with the
+    table only if any message was edited or deleted since. Pass False where the texts may belong to another job, as
+    after the tables were created anew. Jobs that no trigger queued are always compared.
 
     A job that somebody else has taken over is left to them, with its messages. Raises LeaseLost when all were, and
     psycopg2's UniqueViolation when the guess was wrong, or when another worker writes vectors of the same message at

@@ -1,5 +1,5 @@
-"""The tables as SQLAlchemy sees them: what Alembic compares the migrations with. Statements are in commands and
-queries."""
+"""The tables as SQLAlchemy sees them: what Alembic compares the migrations with. No statement is built from them: the
+other modules of db write their SQL out."""
 
 import uuid
 from datetime import datetime

@@ -36,9 +36,9 @@ class Job:
 
 
 class Waiting(NamedTuple):
-    """A job that waits for a task, how many messages it has, and how many it counts for in a task: as many as one may
-    have, where it was tried before. Its worker may have died over it, so it goes alone: no other job is to pay for it,
-    with its own attempts and at last with a failure."""
+    """A job that waits for a task, and how many messages it has. `weight` is how much of a task it fills, in messages.
+    A job that was tried before fills a whole task, so that if it kills its worker no other job loses an attempt, and
+    none is marked as failed in its place."""
 
     id: int
     messages: int

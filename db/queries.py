@@ -1,4 +1,5 @@
-"""Everything that is read for people: messages, search, counts. Short explicit SQL that returns dicts; nothing writes.
+"""What is read for people: messages, search by words, counts. Short explicit SQL that returns dicts; nothing writes.
+Search by meaning is in vector_search, what only the console or a trace shows in console_queries and trace_queries.
 
 The APIs run these with the read-only role. Times come as ISO 8601 strings in UTC, made by PostgreSQL, because a row
 typed by hand may hold a time that Python has no type for ('infinity').

@@ -33,9 +33,9 @@ EXACT = "e.embedding <=> :query ::halfvec"
 # rather read and sort a part that it believes small than walk its graph. relaxed_order finds more of the nearest than
 # strict_order; what comes out is sorted anyway. Beside indexes nothing is read as a whole: before its first ANALYZE
 # PostgreSQL takes what lies outside of the parts for a third of the table, a quarter of a second at a million vectors.
-# But for a filter over a very large open part, which is joined to its messages as a whole. The messages of a time are
-# walked from the newest down: a third of them is expected there before the first ANALYZE, so all were read to find the
-# newest at the end.
+# Exception: a filter over a very large open part (MANY_OPEN), where the join needs a sequential scan. For a filter of a
+# time alone bitmap scans are off too: before the first ANALYZE PostgreSQL expects a third of all messages to match and
+# would read them all, instead of walking the index from the newest.
 SETTINGS = """
     SELECT set_config('hnsw.ef_search', :ef, true), set_config('hnsw.iterative_scan', 'relaxed_order', true),
         set_config('jit', 'off', true), set_config('enable_sort', 'off', true),

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:  # numpy takes 80 ms to import, and building the model should cost nothing where it is built
+# Importing numpy takes 80 ms, which `python -m embedder.build_minilm` should not pay when the model is there already.
+if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
@@ -71,8 +72,8 @@ class Embedder(Protocol):
 
     @property
     def batch_max(self) -> int | None:
-        """How many texts to give at most, since each so many may fail by themselves, and what is done of the others
-        would be lost; None where more at a time costs nothing."""
+        """The most texts to pass to `embed` at once, because a remote provider sends one request for each so many, and
+        if one failed the vectors of the earlier ones would be lost. None: no limit."""
         ...
 
     def passages(self, text: str) -> list[Span]:

@@ -1,4 +1,5 @@
-"""What a task does while the database or the broker is away: it comes again after a pause, as often as it takes."""
+"""What a task does while the database or the broker is away: it comes again after a pause. Tasks of the pipeline do so
+as often as it takes; the console's give up after some tries (tasks.actions)."""
 
 import logging
 from typing import Any
@@ -11,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class Outage(Exception):
-    """The database or the broker is away: to be tried again, as often as it takes. Counts as no attempt."""
+    """The database or the broker is away: to be tried again. Counts as no attempt of an embedding job."""
 
 
 def reason(error: Exception) -> str:

@@ -5,8 +5,8 @@ through Redis, and neither side packs or unpacks it (`body_encoding` in celeryco
 for writing it has kombu 5.7 no codec, and would put bytes into JSON.
 
 JSON is written and read by orjson, five times as fast, for a text passes through it eight times on its way. What orjson
-does not know is left to kombu's own, which marks a date by its type. What orjson writes differently is never sent: it
-makes a UUID its text and NaN null, and its numbers have 64 bits.
+does not know is left to kombu's own, which marks a date by its type. orjson differs from kombu in three cases (UUIDs
+become strings, NaN becomes null, integers of more than 64 bits are read as floats). None of these is ever sent here.
 
 And a channel keeps its client, of which kombu would make a new one for each message. What a channel had in hand and
 cannot give back, as Redis is away, kombu would write to a file in the temporary folder that nobody reads or removes:

@@ -161,10 +161,10 @@ class Made(NamedTuple):
 
 
 def vectors_and_reasons(embedder: Embedder, texts: Sequence[str], *, one_is_told: bool = True) -> Made:
-    """The vectors of texts. One that can have none is left out where the provider names it, as it may have taken many
-    requests to find; what a library raises is found by halving, and so that many named ones take few steps, what comes
-    behind any but the first is halved as well. An outage meanwhile keeps what was made and found until then: under a
-    limit of requests each try gets further. Raises ModelError."""
+    """The vectors of texts. A text that cannot be embedded is left out. If the provider names it, it is skipped at
+    once, since it may have taken many requests to find; any other exception is narrowed down by halving. From the
+    second named text on what follows is halved as well, so that many bad texts need few calls. An outage keeps what
+    was made and found until then: under a limit of requests each try gets further. Raises ModelError."""
     count = len(texts)
     if not texts:
         return Made(np.zeros((0, embedder.dimensions), dtype=np.float32), {})

@@ -22,8 +22,8 @@ UNKNOWN = "No worker has said anything for a minute. It is still queued, or it w
 
 @dataclass(frozen=True)
 class Action:
-    """`said` is for people; while it is not `done` it is worth asking again, but not for ever where nothing is known
-    `since` a time."""
+    """`said` is for people. Ask again until it is `done`, but stop after a minute without news; `since` is when the
+    last news came."""
 
     said: str
     done: bool
