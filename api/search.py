@@ -77,7 +77,7 @@ def ranked(parts: Parts, asked: SearchRequest, narrowed: dict[str, Any]) -> tupl
                 active, coming = queries.models_in_use(connection)
             if embedder is None or active in (None, embedder.model):
                 if embedder is not None and coming is not None:
-                    parts.model.prepare(coming)
+                    parts.model.next.prepare(coming)
                 if asked.mode != "semantic":
                     rankings.append(queries.keyword(connection, some_words(asked.query), **narrowed))
                 if embedder is not None:  # first of the rankings: its passages are shown
@@ -98,7 +98,7 @@ def some_words(query: str) -> str:
 def embed(model: Model, embedder: Embedder, query: str) -> list[float] | None:
     """The query's vector; None for a query without any meaning (all zero), which is near to nothing."""
     try:
-        with model.place():
+        with model.places.one():
             vector = query_vector(embedder, query)
     except UnembeddableText as error:
         raise Problem(400, f"query: the model cannot embed this text: {error}") from None

@@ -3,7 +3,6 @@
 Made at first use, in the process that uses it: connections and models do not survive a fork.
 """
 
-import logging
 from functools import cache
 from typing import NamedTuple
 
@@ -13,8 +12,7 @@ import settings
 from db import embeddings, providers, session
 from db.providers import Recorded
 from embedder import Embedder, ModelError, load_provider
-
-log = logging.getLogger(__name__)
+from tasks import active_model
 
 # A connection that was in use so recently is not asked for a sign of life: where it has gone, the task is tried again.
 TRUSTED_SECONDS = 1.0
@@ -51,15 +49,15 @@ def embedder() -> Embedder:
     """
     with engine().begin() as connection:
         stored = providers.active(connection)
-    chosen, said = providers.settings_for(settings.load(), stored)
-    if said is not None:
-        log.warning("%s", said)
+
+    def known_or_loaded(chosen: settings.Settings) -> Embedder:
+        known = loaded.get(stored.name) if stored is not None else None
+        if known is not None and known.settings == providers.recorded(chosen):
+            return known.provider
+        return load_provider(chosen)
+
+    provider, chosen = active_model.provider_of(stored, settings.load(), known_or_loaded)
     wanted = providers.recorded(chosen)
-    known = loaded.get(stored.name) if stored is not None else None
-    provider = known.provider if known is not None and known.settings == wanted else load_provider(chosen)
-    misfit = providers.misfit(stored, provider.model, provider.dimensions)
-    if misfit is not None:
-        raise ModelError(misfit)
     with engine().begin() as connection:
         active = embeddings.register_model(connection, provider.model, provider.dimensions, wanted)
     if active != provider.model:

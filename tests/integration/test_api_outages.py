@@ -14,7 +14,8 @@ from sqlalchemy import Engine, text
 
 from api import waits
 from api.app import create_app
-from api.model import PLACES, query_vector
+from api.model import query_vector
+from api.model_places import PLACES
 from embedder import Embedder
 from settings import Settings
 from tests.embedder_parts import KEY, Gate

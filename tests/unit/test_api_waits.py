@@ -14,7 +14,7 @@ from kafka.errors import KafkaError
 from psycopg2 import extensions
 
 import kafka_clients
-from api import kafka_client, model, waits
+from api import kafka_client, model, model_places, waits
 from api.app import create_app
 from api.kafka_log import Appended, KafkaAway, KafkaLog
 from api.model import Model
@@ -156,28 +156,28 @@ def test_a_model_that_cannot_be_loaded_is_told_and_tried_again_later(monkeypatch
 
 @pytest.mark.parametrize(("provider", "has_bound"), [("openai", True), ("minilm", False)])
 def test_only_so_many_wait_for_a_remote_model(provider: str, has_bound: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "PLACE_SECONDS", 0.05)
+    monkeypatch.setattr(model_places, "PLACE_SECONDS", 0.05)
     waited_for = Model(Settings(embedding_provider=provider))
     refused = 0
     for _ in range(2):  # all are free again afterwards
         with ExitStack() as places:
-            for _ in range(2 * model.PLACES):
+            for _ in range(2 * model_places.PLACES):
                 try:
-                    places.enter_context(waited_for.place())
+                    places.enter_context(waited_for.places.one())
                 except Unavailable as error:
                     assert "mode keyword works" in error.detail
                     refused += 1
-    assert refused == (2 * model.PLACES if has_bound else 0)
+    assert refused == (2 * model_places.PLACES if has_bound else 0)
 
 
 def test_a_remote_model_that_is_being_loaded_is_waited_for_by_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     silent = threading.Event()
-    monkeypatch.setattr(model, "PLACE_SECONDS", 0.05)
+    monkeypatch.setattr(model_places, "PLACE_SECONDS", 0.05)
     monkeypatch.setattr(model, "load_provider", lambda _settings: silent.wait(30))
     waited_for = Model(Settings(embedding_provider="openai"))
     with ExitStack() as places:
-        for _ in range(model.PLACES):
-            places.enter_context(waited_for.place())
+        for _ in range(model_places.PLACES):
+            places.enter_context(waited_for.places.one())
         with pytest.raises(Unavailable, match="as many searches as may wait"):
             waited_for.ready()
     silent.set()
