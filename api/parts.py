@@ -19,6 +19,7 @@ from api.probes import Probe
 from api.sizes import Sizes
 from db import providers, queries, session
 from db.providers import StoredModel
+from records import INT_DIGITS
 from settings import Settings
 
 Role = Literal["text", "search"]
@@ -66,8 +67,6 @@ class Parts:
         self.pulse.dispose()
 
 
-# More than these Python does not read as an int (sys.set_int_max_str_digits).
-INTEGER_DIGITS = 4_000
 STRING_OR_NUMBER = re.compile(r'"(?:[^"\\]+|\\.)*"|(\d+)(\.\d+)?')
 
 
@@ -85,12 +84,12 @@ def readable(printed: str) -> str:
 
     def shorter(found: re.Match[str]) -> str:
         digits, fraction = found.groups()
-        if digits is None or fraction or len(digits) <= INTEGER_DIGITS:
+        if digits is None or fraction or len(digits) <= INT_DIGITS:
             return found[0]
         significant = digits[1:].rstrip("0")
         return f"{digits[0]}{'.' if significant else ''}{significant}E+{len(digits) - 1}"
 
-    return STRING_OR_NUMBER.sub(shorter, printed) if len(printed) > INTEGER_DIGITS else printed
+    return STRING_OR_NUMBER.sub(shorter, printed) if len(printed) > INT_DIGITS else printed
 
 
 def assemble(role: Role, settings: Settings) -> Parts:

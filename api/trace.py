@@ -4,7 +4,7 @@ The database says what became of it; its key, its headers and when it came are a
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from flask import Response
@@ -24,6 +24,7 @@ from db import dead_letter_queries, trace_queries
 from db.queries import Row
 from db.session import first_line
 from letter_headers import Coordinates
+from records import iso_time
 from settings import Settings
 
 Version = tuple[int, int, int]  # timestamp, partition, offset
@@ -135,7 +136,7 @@ def shown_record(record: ConsumerRecord) -> Row:
         "topic": record.topic,
         "partition": record.partition,
         "offset": record.offset,
-        "timestamp": iso(record.timestamp),
+        "timestamp": iso_time(record.timestamp),
         "in_log": True,
         "key": readable(record.key),
         "value_bytes": None if record.value is None else len(record.value),
@@ -152,7 +153,7 @@ def lost_record(topic: str, timestamp: int, partition: int, offset: int, away: s
         "topic": topic,
         "partition": partition,
         "offset": offset,
-        "timestamp": iso(timestamp),
+        "timestamp": iso_time(timestamp),
         "in_log": None if away else False,
         "key": None,
         "value_bytes": None,
@@ -209,7 +210,7 @@ def outcome(stored: Row) -> Row:
 
 def of_letter(known: Known, record: Row | None, letters: list[Row], letter: Row, version: Version) -> Row:
     """The way of a record that is a dead letter."""
-    steps = [("logged", record["timestamp"] if record else iso(version[0])), ("dead_letter", letter["noted_at"])]
+    steps = [("logged", record["timestamp"] if record else iso_time(version[0])), ("dead_letter", letter["noted_at"])]
     if letter["state"] != "open":
         steps.append((letter["state"], letter["state_changed_at"]))
     return answer(known, "dead_letter", record, letters, steps)
@@ -254,18 +255,10 @@ def moment(at: str | None) -> datetime | None:
         return None
 
 
-def iso(timestamp: int) -> str | None:
-    """Milliseconds since 1970, which a producer may have set to anything."""
-    try:
-        return datetime.fromtimestamp(timestamp / 1000, UTC).isoformat(timespec="milliseconds")
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
 def place(version: Version | None) -> Row | None:
     if version is None or version[0] == BY_HAND:
         return None
-    return {"timestamp": iso(version[0]), "partition": version[1], "offset": version[2]}
+    return {"timestamp": iso_time(version[0]), "partition": version[1], "offset": version[2]}
 
 
 def shown_letter(letter: Row) -> Row:

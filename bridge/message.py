@@ -16,7 +16,7 @@ import orjson
 import simplejson
 
 from letter_headers import Coordinates, Headers, named
-from records import Record
+from records import Record, whole_number
 
 # Ids that are no UUIDs are mapped into this namespace. It must never change: ids of stored messages come from it.
 NAMESPACE = uuid.UUID("5f0c6f0e-4f0b-5c0e-9d55-2f6f6f1c7a31")
@@ -30,9 +30,6 @@ ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 DEEP = 800
 # An unclosed string is taken to the end, so that it is read once.
 BRACKETS = re.compile(r'[\[\]{}]|"(?:[^"\\]+|\\.)*"?', re.DOTALL)
-
-# More digits than this Python refuses to read as an int (sys.set_int_max_str_digits); a Decimal takes any number.
-INT_DIGITS = 4000
 
 # Of PostgreSQL's numeric, before and after the decimal point: https://www.postgresql.org/docs/18/datatype-numeric.html
 NUMERIC_DIGITS_BEFORE = 131_072
@@ -164,16 +161,12 @@ def number(digits: str) -> Decimal:
         raise BadRecord("invalid-json", "a number is out of range") from None
 
 
-def integer(digits: str) -> int | Decimal:
-    return int(digits) if len(digits) <= INT_DIGITS else Decimal(digits)
-
-
 def refuse_constant(name: str) -> NoReturn:
     raise BadRecord("invalid-json", f"{name} is not JSON")
 
 
 # Made once: json.loads would make one for each record.
-DECODER = json.JSONDecoder(parse_float=number, parse_int=integer, parse_constant=refuse_constant)
+DECODER = json.JSONDecoder(parse_float=number, parse_int=whole_number, parse_constant=refuse_constant)
 
 
 def check(document: object, max_text_chars: int) -> Fields:

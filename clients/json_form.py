@@ -8,12 +8,11 @@ import re
 import uuid
 from typing import Any
 
-# Python refuses to make an int of more digits than this, and needs long for the most that it takes.
-DIGITS = 4_000
+from records import INT_DIGITS, OBEYED
 
-# What JSON may hold as it is and a terminal, an editor or a reader of lines may obey: DEL and the C1 controls, the
-# separators of lines, the marks that turn the direction of writing round. And halves of a character: no UTF-8 has them.
-MARKS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# What JSON may hold as it is and a terminal, an editor or a reader of lines may obey. The marks of a direction as well,
+# which belong into an Arabic text: they lose nothing as escapes. And halves of a character: no UTF-8 has them.
+MARKS = re.compile(f"[{OBEYED}\u061c\u200e\u200f\ud800-\udfff]")
 
 
 class LongNumber:
@@ -27,7 +26,7 @@ class LongNumber:
 
 
 def number(digits: str) -> int | LongNumber:
-    return int(digits) if len(digits) <= DIGITS else LongNumber(digits)
+    return int(digits) if len(digits) <= INT_DIGITS else LongNumber(digits)
 
 
 def parse(text: str) -> Any:

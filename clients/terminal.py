@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import BinaryIO
 
 import streams
+from records import OBEYED
 from settings import InvalidSetting
 
 
@@ -38,8 +39,8 @@ NARROW = 40  # columns below which a table would be dots only; some terminals sa
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the commands write nowhere but to their output
 INTERRUPTED = 130  # as a shell counts it: 128 + SIGINT
 
-# C0 and C1 controls (ESC among them), separators of lines, and the marks that turn the direction of writing round.
-COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+# ESC is among the C0 controls. Halves of surrogate pairs are shown by the stream (backslashreplace).
+COMMANDS = re.compile(f"[\x00-\x08\x0b-\x1f{OBEYED}]")
 
 
 def run(program: str, command: Callable[[], int]) -> int:

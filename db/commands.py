@@ -16,11 +16,7 @@ from sqlalchemy.exc import OperationalError
 
 from db import dead_letters, session
 from db.copy import copy_pieces, message_rows
-from records import Record
-
-# Readers of a version compare the tuple; timestamps outside of these years cannot be shown as a date.
-FIRST_MS = -62_135_596_800_000  # 0001-01-01
-LAST_MS = 253_402_300_799_000  # 9999-12-31
+from records import FIRST_MS, LAST_MS, Record
 
 # One key for the whole database: writers of texts share it, a writer of tombstones holds it alone (see `persist`).
 TOMBSTONE_LOCK = 7_263_511_900

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, text
 
 from db import cursors
 from db.queries import ACTIVE, Row
+from records import LAST_MS
 
 PREVIEW_CHARS = 300
 
@@ -48,12 +49,12 @@ def ages(connection: Connection, message_ids: Sequence[str]) -> list[float]:
     """Of messages that were just embedded, the seconds since their record came into the log (since the row was written,
     where somebody typed it). Without those that were stored before the model was chosen: they are embedded anew."""
     rows = connection.execute(
-        text("""
+        text(f"""
             SELECT extract(epoch FROM clock_timestamp() - CASE WHEN m.version_timestamp < 0 THEN m.processed_at
                 ELSE to_timestamp(m.version_timestamp / 1000.0) END)::float
             FROM text_messages m JOIN embedding_models a ON a.active
             WHERE m.id = ANY (:ids ::uuid[]) AND m.processed_at >= a.created_at AND isfinite(m.processed_at)
-                AND m.version_timestamp < 253402300799000
+                AND m.version_timestamp < {LAST_MS}
         """),
         {"ids": "{" + ",".join(message_ids) + "}"},
     )

@@ -229,7 +229,7 @@ def settle(
 def lock_active(connection: Connection) -> Active | None:
     """The active model, which stays the active one until the transaction ends. Needed where `finish_jobs` returns none:
     it waited for the model's row, and another model became the active one meanwhile."""
-    row = connection.execute(text(f"{ACTIVE} FOR SHARE")).one_or_none()
+    row = connection.execute(text(f"{ACTIVE_ROW} FOR SHARE")).one_or_none()
     return None if row is None else Active(*row)
 
 
@@ -287,7 +287,7 @@ def copy(connection: Connection, model: str, vectors: Vectors) -> None:
     )
 
 
-ACTIVE = "SELECT name, followed_by, follow_now FROM embedding_models WHERE active"
+ACTIVE_ROW = "SELECT name, followed_by, follow_now FROM embedding_models WHERE active"
 
 # The commit need not wait for the disk: a crash of the server undoes the vectors and the end of their jobs together, so
 # the jobs are done again. No plan may read a whole table, which the planner takes for a small one until it has been
@@ -305,7 +305,7 @@ FINISH = text(f"""
     )
     SELECT (SELECT array_agg(id) FROM finished), (
         SELECT bool_and(edits IS NOT DISTINCT FROM edits_until_now()) FROM finished), active.*
-    FROM (SELECT) AS one LEFT JOIN ({ACTIVE} FOR SHARE) AS active ON TRUE
+    FROM (SELECT) AS one LEFT JOIN ({ACTIVE_ROW} FOR SHARE) AS active ON TRUE
 """)
 
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from db import vector_index
 from records import printable
 
 PROBLEM_CHARS = 500
@@ -191,13 +192,8 @@ def forget_old(connection: Connection) -> Change:
 
 def begin_to_drop(connection: Connection, model: str) -> None:
     set_state(connection, "dropping", model, undoing=False)
-    connection.execute(  # or each deletion would have its place in a graph that nobody asks any more
-        text("""
-            UPDATE vector_index_parts SET state = 'retired', changed_at = clock_timestamp()
-            WHERE model = :model AND state = 'ready'
-        """),
-        {"model": model},
-    )
+    # Or each deletion would have its place in a graph that nobody asks any more.
+    vector_index.retire_all(connection, model)
 
 
 def note_problem(connection: Connection, model: str, problem: str) -> None:

@@ -8,7 +8,6 @@ connection never holds a task for long.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from decimal import Decimal
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -22,6 +21,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, PendingRollbackError,
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from db.deadline import BoundedConnection, BoundedCursor
+from records import whole_number
 
 T = TypeVar("T")
 
@@ -54,13 +54,8 @@ TRANSIENT_CODES = frozenset(
 )
 
 
-def read_integer(digits: str) -> int | Decimal:
-    # Python refuses to read an int of more than 4,300 digits (sys.set_int_max_str_digits).
-    return int(digits) if len(digits) < 4_000 else Decimal(digits)
-
-
 # Metadata keeps every digit of its numbers: they come as Decimal.
-exact_json = partial(simplejson.loads, use_decimal=True, parse_int=read_integer)
+exact_json = partial(simplejson.loads, use_decimal=True, parse_int=whole_number)
 
 
 def connect_engine(

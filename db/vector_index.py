@@ -184,11 +184,15 @@ def drop(connection: Connection, part: int) -> None:
     connection.execute(text("DELETE FROM vector_index_parts WHERE id = :id"), {"id": part})
 
 
+RETIRE = "UPDATE vector_index_parts SET state = 'retired', changed_at = clock_timestamp()"
+
+
 def retire(connection: Connection, parts: Sequence[int]) -> None:
-    connection.execute(
-        text("UPDATE vector_index_parts SET state = 'retired', changed_at = clock_timestamp() WHERE id = ANY (:ids)"),
-        {"ids": list(parts)},
-    )
+    connection.execute(text(f"{RETIRE} WHERE id = ANY (:ids)"), {"ids": list(parts)})
+
+
+def retire_all(connection: Connection, model: str) -> None:
+    connection.execute(text(f"{RETIRE} WHERE model = :model AND state = 'ready'"), {"model": model})
 
 
 def build(connection: Connection, model: Model, wanted: Range, settings: Settings, *, quiet: bool) -> int:

@@ -18,15 +18,14 @@ from logging.handlers import WatchedFileHandler
 from types import TracebackType
 from typing import Any, Protocol
 
-from records import Record
+from records import OBEYED, Record
 from settings import Settings
 
 # What a line may know of a record, given as `extra`. `id` is the message's UUID: a source id is its sender's text.
 FIELDS = ("topic", "partition", "offset", "id", "task_id")
 
-# C0 and C1 controls, line and paragraph separators, the marks that turn the direction of writing round, and halves of
-# surrogate pairs, which no encoding takes.
-CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# A line is one line, so all of the C0 controls; and halves of surrogate pairs, which no encoding takes.
+CONTROLS = re.compile(f"[\x00-\x1f{OBEYED}\ud800-\udfff]")
 SAID_CHARS = 500
 LINE_CHARS = 20_000
 

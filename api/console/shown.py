@@ -4,12 +4,11 @@ import re
 import unicodedata
 from base64 import b64decode
 from collections.abc import Collection
-from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
-from records import KEPT_BYTES
+from records import KEPT_BYTES, iso_time
 
 CONTEXT_CHARS = 120
 HIT_CHARS = 900
@@ -145,14 +144,6 @@ def size(number: int | None) -> str:
     return f"{number:,} bytes" if number < 10_000 else f"{number / 1024:,.0f} KiB"
 
 
-def from_ms(timestamp: int) -> str | None:
-    """An ISO time in UTC; None for one that no calendar has."""
-    try:
-        return datetime.fromtimestamp(timestamp / 1000, UTC).isoformat(timespec="milliseconds")
-    except (OverflowError, ValueError, OSError):
-        return None
-
-
 def clock(iso: str | None) -> str:
     """A time as a page without scripts shows it; the script puts it into the reader's zone."""
     return "" if iso is None else iso[:19].replace("T", " ") + (" UTC" if len(iso) > 19 else "")
@@ -171,7 +162,7 @@ FILTERS = {
     "rate": rate,
     "seconds": seconds,
     "size": size,
-    "from_ms": from_ms,
+    "from_ms": iso_time,
     "clock": clock,
     "words_of": words_of,
 }

@@ -15,6 +15,7 @@ from api.answers import json_answer
 from api.app import create_app
 from api.parts import Role, readable
 from api.search import MAX_WORDS, some_words
+from records import INT_DIGITS
 from settings import Settings
 
 
@@ -50,7 +51,9 @@ def normal(moment: str) -> str:
     return f"{whole}.{fraction:0<6}+{zone}"
 
 
-@pytest.mark.parametrize("digits", ["1" + "0" * 131_071, "-12" + "0" * 5_000, "7" * 4_001, "9" * 4_000, "1" * 300])
+@pytest.mark.parametrize(
+    "digits", ["1" + "0" * 131_071, "-12" + "0" * 5_000, "7" * (INT_DIGITS + 1), "9" * INT_DIGITS, "1" * 300]
+)
 def test_integers_are_written_so_that_every_client_can_read_them(digits: str) -> None:
     text = f'{{"a": [{digits}, "{digits}", {digits}.5], "b\\\\": "\\"{digits}"}}'
     shown = readable(text)
@@ -58,7 +61,7 @@ def test_integers_are_written_so_that_every_client_can_read_them(digits: str) ->
     assert simplejson.loads(shown, use_decimal=True, parse_int=Decimal) == simplejson.loads(
         text, use_decimal=True, parse_int=Decimal
     )
-    if len(digits) <= 4_000:
+    if len(digits) <= INT_DIGITS:
         assert shown == text
 
 

@@ -10,6 +10,7 @@ from api.console import shown, throughput
 from api.console.shown import Piece
 from api.console.state import facts
 from api.pipeline_numbers import numbers_in
+from records import iso_time
 from settings import Settings
 from telemetry.numbers import CONSUMED, EMBEDDED, FRESHNESS, PERSISTED, Tally, field
 
@@ -100,7 +101,7 @@ def test_rates_for_people(number: float | None, said: str) -> None:
 
 @pytest.mark.parametrize("timestamp", [10**18, -(10**18)])
 def test_a_time_that_no_calendar_has_is_none(timestamp: int) -> None:
-    assert shown.from_ms(timestamp) is None
+    assert iso_time(timestamp) is None
 
 
 def test_rates_are_of_whole_spans_and_add_up_labels() -> None:
