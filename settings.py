@@ -28,8 +28,8 @@ REMOTE_PROVIDERS = ("openai",)
 REMOTE_TASK_MESSAGES = 1_000
 TASK_BYTES = 512 * 1024
 
-# They may be zero or less: -1 keeps records for ever, 0 adds no time.
-NOT_ABOVE_ZERO = frozenset({"kafka_retention_ms", "hashing_microseconds"})
+# -1 keeps records for ever, 0 adds no time.
+MAY_BE_ZERO_OR_LESS = frozenset({"kafka_retention_ms", "hashing_microseconds"})
 
 PROVIDERS = ("minilm", "hashing", "openai", "fastembed")
 
@@ -325,7 +325,7 @@ def check(settings: Settings) -> None:
         name = field.name.upper()
         if field.name.endswith("_port") and not 1 <= value <= 65535:
             raise InvalidSetting(f"{name}={value}: a port is between 1 and 65535")
-        if isinstance(value, int | float) and field.name not in NOT_ABOVE_ZERO and not 0 < value < inf:
+        if isinstance(value, int | float) and field.name not in MAY_BE_ZERO_OR_LESS and not 0 < value < inf:
             raise InvalidSetting(f"{name}={value}: {name} must be above zero")
     if not 0 <= settings.hashing_microseconds < 1_000_000:
         raise InvalidSetting(f"HASHING_MICROSECONDS={settings.hashing_microseconds}: takes 0 to a million")

@@ -22,7 +22,7 @@ from kafka.structs import OffsetAndMetadata
 
 import kafka_clients
 from bridge.hand_over import HandOvers
-from bridge.offsets import Offsets
+from bridge.offsets import Offsets, Run
 from bridge.positions import OUT_OF_PLACE, Positions, position_of
 from bridge.steering import Steering
 from portions import portions
@@ -346,9 +346,9 @@ def batches(records: Sequence[ConsumerRecord], most: int, most_bytes: int) -> li
     return [list(records[portion]) for portion in portions(([1] * len(records), most), (sizes(records), most_bytes))]
 
 
-def on_finished(offsets: Offsets, runs: Sequence[object]) -> Callable[[], None]:
+def on_finished(offsets: Offsets, runs: Sequence[Run]) -> Callable[[], None]:
     def finish() -> None:
         for run in runs:
-            offsets.finish(run)  # type: ignore[arg-type]
+            offsets.finish(run)
 
     return finish

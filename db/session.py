@@ -203,6 +203,4 @@ def is_outage(error: BaseException) -> bool:
         return lost or type(cause) is psycopg2.DatabaseError
     if code.startswith("XX"):  # a damaged page or a catalog in change; but a value too large is told this way too
         return "invalid memory alloc request size" not in str(cause)
-    if code == errorcodes.PROGRAM_LIMIT_EXCEEDED or code.startswith("54"):
-        return False
     return code in TRANSIENT_CODES or code[:2] in TRANSIENT_CLASSES

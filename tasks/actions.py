@@ -80,9 +80,9 @@ def replay_dead_letters(
     (tried, following), until = patiently(self, until, one_piece)
     if tried.sought:
         rest = {"keys": tried.sought, "unread": tried.unread, "cursor": following}
-        go_on(self, done, why=why, until=until, done=done, **rest)
+        raise go_on(self, done, why=why, until=until, done=done, **rest)
     if following is not None:
-        go_on(self, done, why=why, until=until, cursor=following, done=done)
+        raise go_on(self, done, why=why, until=until, cursor=following, done=done)
     return done
 
 
@@ -100,7 +100,7 @@ def drop_dead_letters(
     count, until = patiently(self, until, lambda until: in_transaction(one_piece, until))
     if keys is None and count == WRITE_PIECE:
         so_far = dropped + count
-        go_on(self, {"dropped": so_far}, why=why, until=until, dropped=so_far)
+        raise go_on(self, {"dropped": so_far}, why=why, until=until, dropped=so_far)
     return {"dropped": dropped + count}
 
 
@@ -115,7 +115,7 @@ def retry_failures(
 
     count, until = patiently(self, until, lambda until: in_transaction(one_piece, until))
     if ids is None and count == WRITE_PIECE:
-        go_on(self, {"queued": queued + count}, until=until, queued=queued + count)
+        raise go_on(self, {"queued": queued + count}, until=until, queued=queued + count)
     return {"queued": queued + count}
 
 
@@ -145,8 +145,9 @@ def patiently(task: Task, until: str | None, work: Callable[[str], Found]) -> tu
     )
 
 
-def go_on(task: Task, so_far: dict[str, Any], **following: Any) -> None:
-    """Tells how far the task is, and sends it again for the next piece under its own id."""
+def go_on(task: Task, so_far: dict[str, Any], **following: Any) -> Ignore:
+    """Tells how far the task is, and sends it again for the next piece under its own id. Returns what the task
+    raises then, so that Celery stores no result over what was told."""
     task.update_state(state="PROGRESS", meta=so_far)
     app.send_task(task.name, kwargs=following, task_id=task.request.id, argsrepr="()", kwargsrepr="{next piece}")
-    raise Ignore
+    return Ignore()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from celery.exceptions import QueueNotFound
 
 import celeryconfig
 import task_names
@@ -73,6 +74,10 @@ def test_what_beat_sends_are_tasks() -> None:
     assert {entry["task"] for entry in celeryconfig.beat_schedule.values()} <= set(celeryconfig.task_routes)
 
 
-def test_a_task_without_a_route_finds_no_queue_by_accident() -> None:
-    assert celeryconfig.task_create_missing_queues is False
-    assert celeryconfig.task_default_queue in QUEUES
+def test_a_task_without_a_route_goes_to_a_queue_that_has_a_worker() -> None:
+    assert app.amqp.router.route({}, "tasks.without_a_route")["queue"].name in QUEUES
+
+
+def test_a_queue_that_no_worker_takes_from_is_not_made_by_accident() -> None:
+    with pytest.raises(QueueNotFound, match="embd"):
+        app.amqp.router.route({"queue": "embd"}, "tasks.embed_text")

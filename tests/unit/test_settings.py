@@ -11,7 +11,7 @@ import pytest
 
 import settings
 from settings import (
-    NOT_ABOVE_ZERO,
+    MAY_BE_ZERO_OR_LESS,
     ROOT,
     InvalidSetting,
     Settings,
@@ -69,7 +69,7 @@ def test_a_number_that_is_none_names_its_variable(name: str, value: str) -> None
         from_environment({name.upper(): value})
 
 
-@pytest.mark.parametrize("name", [name for name in NUMBERS if name not in NOT_ABOVE_ZERO])
+@pytest.mark.parametrize("name", [name for name in NUMBERS if name not in MAY_BE_ZERO_OR_LESS])
 @pytest.mark.parametrize("value", ["0", "-1"])
 def test_a_number_out_of_range_names_its_variable(name: str, value: str) -> None:
     with pytest.raises(InvalidSetting, match=name.upper()):
