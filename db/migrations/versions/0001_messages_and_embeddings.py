@@ -112,7 +112,8 @@ CREATE TABLE embedding_failures (
 """
 
 # The vectors of a deleted message may still be in the hand of a worker that has checked the message already; its
-# transaction ends within 30 s (db.session), so a second look 35 s later finds whatever it left behind.
+# transaction ends within 31 s (db.session; before PostgreSQL 17 only each of its statements is bounded), so a second
+# look 35 s later finds whatever it left behind.
 # Later migrations replace some of these functions: db.commands says where the present text of each is.
 TRIGGERS = """
 CREATE FUNCTION queue_embedding(ids UUID[]) RETURNS void LANGUAGE plpgsql AS $$
