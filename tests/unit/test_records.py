@@ -12,7 +12,7 @@ from bridge.message import parse
 from clients import json_form, terminal
 from db.session import exact_json
 from records import INT_DIGITS, whole_number
-from tasks import logs
+from telemetry import logs
 
 PYTHON_READS = sys.int_info.default_max_str_digits
 LENGTHS = [1, INT_DIGITS - 1, INT_DIGITS, INT_DIGITS + 1, PYTHON_READS, PYTHON_READS + 1]
