@@ -1,11 +1,17 @@
-"""A command's standard streams: usable whatever it was started with, and no output that is lost unsaid.
+"""What all commands have in common: their exit codes, the question before what cannot be taken back, and standard
+streams that are usable whatever a command was started with, with no output that is lost unsaid.
 
 Only the standard library, because the installation uses it before anything is installed.
 """
 
+import contextlib
 import io
 import os
 import sys
+
+FAILED = 1
+WRONG_USAGE = 2  # as argparse has it; also for a setting that cannot be used
+INTERRUPTED = 130  # as a shell counts it: 128 + SIGINT
 
 
 def prepare() -> None:
@@ -46,3 +52,28 @@ def write(text: str) -> str | None:
 def discard_output() -> None:
     """What is still buffered must not complain when Python ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def exit_code(ended: SystemExit) -> int:
+    """The code with which argparse ends a command, after --help or wrong usage."""
+    return ended.code if isinstance(ended.code, int) else FAILED
+
+
+def confirmed(question: str) -> bool | None:
+    """Whether the answer to a question is a yes, and nothing else, such as the end of the input. None, and nothing is
+    asked, where there is no terminal to ask on."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return None
+    # Not by input(), which asks on standard output, where that is kept in a file.
+    _say(f"{question} [y/N] ")
+    answer = sys.stdin.buffer.readline()
+    if not answer.endswith(b"\n"):
+        _say("\n")  # what is said next begins a line
+    return answer.strip().lower() in (b"y", b"yes")
+
+
+def _say(text: str) -> None:
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+            sys.stderr.flush()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from kafka.errors import FencedInstanceIdError, KafkaError
 
 import settings as configuration
+import streams
 from bridge import dead_letters, topics
 from bridge.consumer import Bridge, connect_consumer
 from bridge.hand_over import HandOvers
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         tracing.is_on(settings)
     except configuration.InvalidSetting as error:
         print(f"bridge: {error}", file=sys.stderr)
-        return 2
+        return streams.WRONG_USAGE
     logs.set_up(settings, f"bridge-{settings.bridge_id}" if settings.bridge_id else "bridge")
     try:
         run(settings)

@@ -9,6 +9,7 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 import kafka_clients
 import settings as configuration
+import streams
 from settings import Settings
 
 log = logging.getLogger(__name__)
@@ -88,9 +89,12 @@ def main() -> int:
     try:
         settings = configuration.load()
         created = create_with_patience(settings, 20)
-    except (configuration.InvalidSetting, KafkaError) as error:
+    except configuration.InvalidSetting as error:
+        print(f"topics: {error}", file=sys.stderr)
+        return streams.WRONG_USAGE
+    except KafkaError as error:
         print(f"topics: {error}; is Kafka running? (KAFKA_BOOTSTRAP_SERVERS, KAFKA_PORT)", file=sys.stderr)
-        return 1
+        return streams.FAILED
     print(f"topics: created {', '.join(created)}" if created else "topics: present")
     return 0
 

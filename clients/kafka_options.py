@@ -28,7 +28,7 @@ examples:
   python kafka_cli.py pause
   python kafka_cli.py drain --timeout 600
 
-exit codes: 0 done, 1 not or not all of it, 2 wrong usage, 3 Kafka, PostgreSQL or Redis does not answer
+exit codes: 0 done, 1 not or not all of it, 2 wrong usage or setting, 3 Kafka, PostgreSQL or Redis does not answer
 """
 
 BEGINNING = datetime.fromtimestamp(0, UTC)

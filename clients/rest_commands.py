@@ -24,7 +24,7 @@ examples:
   python cli.py trace note-1
   python cli.py --json stats
 
-exit codes: 0 done, 1 the server said no, 2 wrong usage, 3 nobody answers
+exit codes: 0 done, 1 the server said no, 2 wrong usage or setting, 3 nobody answers
 """
 
 

@@ -18,13 +18,13 @@ from settings import InvalidSetting
 class CommandFailed(Exception):
     """The command could not do what was asked; the message is one line that says why, and what to do."""
 
-    exit_code = 1
+    exit_code = streams.FAILED
 
 
 class WrongUsage(CommandFailed):
     """What was typed cannot be meant."""
 
-    exit_code = 2
+    exit_code = streams.WRONG_USAGE
 
 
 class Unreachable(CommandFailed):
@@ -37,7 +37,6 @@ SNIPPET = 200  # characters of a text in a line of its own; a table cuts at the 
 NARROW = 40  # columns below which a table would be dots only; some terminals say that they have 0
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the commands write nowhere but to their output
-INTERRUPTED = 130  # as a shell counts it: 128 + SIGINT
 
 # ESC is among the C0 controls. Halves of surrogate pairs are shown by the stream (backslashreplace).
 COMMANDS = re.compile(f"[\x00-\x08\x0b-\x1f{OBEYED}]")
@@ -58,7 +57,7 @@ def run(program: str, command: Callable[[], int]) -> int:
     except BrokenPipeError:  # who read us has enough (`| head`)
         streams.discard_output()
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return streams.INTERRUPTED
     except OSError as error:
         if error.errno not in FULL and not output_fails():
             raise
@@ -73,9 +72,9 @@ def outcome(program: str, command: Callable[[], int]) -> int:
     try:
         return command()
     except SystemExit as ended:  # argparse, after --help or wrong usage
-        return ended.code if isinstance(ended.code, int) else 1
+        return streams.exit_code(ended)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return streams.INTERRUPTED
     except InvalidSetting as error:
         say(f"{program}: {one_line(str(error))}")
         return WrongUsage.exit_code
@@ -115,16 +114,10 @@ def confirm(question: str, otherwise: str, *, yes: bool, unasked: str | None = N
     """
     if yes:
         return
-    if sys.stdin is None or not sys.stdin.isatty():
-        if unasked is None:
-            return
+    answer = streams.confirmed(question)
+    if answer is None and unasked is not None:
         raise WrongUsage(f"{unasked}: without a terminal to ask on, it wants --yes too")
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    answer = sys.stdin.buffer.readline()
-    if not answer.endswith(b"\n"):
-        say("")  # what is said next begins a line
-    if answer.strip().lower() not in (b"y", b"yes"):
+    if answer is False:
         raise CommandFailed(otherwise)
 
 

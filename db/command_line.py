@@ -10,7 +10,6 @@ import streams
 from db import console_commands, outbox, output, reembed_command, schema, session
 from settings import Settings
 
-INTERRUPTED = 130
 
 MISSING_PIECE = 20_000  # messages, each looked up: well under a second
 
@@ -22,12 +21,12 @@ def main() -> int:
             given = parse()
         except SystemExit as ended:  # after --help or wrong usage
             output.flush()
-            return ended.code if isinstance(ended.code, int) else 1
+            return streams.exit_code(ended)
         return carry_out(given)
     except output.Unwritten as error:
         return fail(str(error))
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return streams.INTERRUPTED
 
 
 def parse() -> argparse.Namespace:
@@ -60,7 +59,9 @@ def carry_out(given: argparse.Namespace) -> int:
             output.say(f"{embed_missing(chosen)} messages had no vectors, and are queued")
         else:
             output.say(f"trying {retry_failed(chosen)} messages again")
-    except (schema.UnusableDatabase, configuration.InvalidSetting) as error:
+    except configuration.InvalidSetting as error:
+        return fail(str(error), streams.WRONG_USAGE)
+    except schema.UnusableDatabase as error:
         return fail(str(error))
     except SQLAlchemyError as error:
         where = f"{chosen.database_address}:{chosen.database_port}"
@@ -95,6 +96,6 @@ def embed_missing(settings: Settings) -> int:
         engine.dispose()
 
 
-def fail(message: str) -> int:
+def fail(message: str, code: int = streams.FAILED) -> int:
     print(f"db: {message}", file=sys.stderr)
-    return 1
+    return code

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy import Connection
 
+import streams
 from db import output, providers, reembedding, reembedding_status, session
 from embedder import EmbedderUnavailable, ModelError, load_provider
 from settings import InvalidSetting, Settings
@@ -20,8 +21,6 @@ from settings import InvalidSetting, Settings
 ACTIONS = ("start", "status", "stop", "resume", "undo", "forget-old")
 WATCH_SECONDS = 1.0
 COUNT_AGAIN_SECONDS = 300.0  # after a count that took too long, which keeps PostgreSQL busy for half a minute
-WRONG_USAGE = 2
-INTERRUPTED = 130
 
 # What Ctrl-C is told, by how far the command has come.
 NOTHING = "nothing was changed"
@@ -51,7 +50,8 @@ actions:
 Searches use the old model until the switch. Everything is kept in PostgreSQL, and the workers do the work: this command
 may be ended at any time. A remote provider's key is taken from the environment of whoever embeds, and stored nowhere.
 
-exit codes: 0 done (or, without --wait, asked for), 1 not possible as things are, 2 wrong usage, 130 interrupted
+exit codes: 0 done (or, without --wait, asked for), 1 not possible as things are, 2 wrong usage or setting,
+130 interrupted
 
   python -m db reembed --provider minilm
   python -m db reembed --provider openai --set OPENAI_MODEL=text-embedding-3-large --no-wait
@@ -93,7 +93,7 @@ def run(given: argparse.Namespace, settings: Settings) -> int:
     """Raises what the database says, and output.Unwritten."""
     if given.action != "start" and (given.provider or given.set):
         print("db: --provider and --set are for starting a change", file=sys.stderr)
-        return WRONG_USAGE
+        return streams.WRONG_USAGE
     said = NOTHING
     try:
         # What was typed is looked at first: it is as wrong when the database is away.
@@ -116,13 +116,13 @@ def run(given: argparse.Namespace, settings: Settings) -> int:
             state = session.in_time(connection, reembedding_status.status, reembedding_status.uncounted)
     except InvalidSetting as error:
         print(f"db: {error}", file=sys.stderr)
-        return WRONG_USAGE
+        return streams.WRONG_USAGE
     except (Failed, reembedding.Refused, ModelError, EmbedderUnavailable) as error:
         print(f"db: {error}", file=sys.stderr)
-        return 1
+        return streams.FAILED
     except KeyboardInterrupt:
         print(f"db: {said}", file=sys.stderr)
-        return INTERRUPTED
+        return streams.INTERRUPTED
     output.say(json.dumps(state) if given.json else told(state))
     return 0
 
@@ -139,8 +139,14 @@ def connected(settings: Settings) -> Iterator[Connection]:
 
 
 def ask_before_deleting(given: argparse.Namespace, connection: Connection) -> None:
-    destroys = dropped_by(given.action, reembedding.present(connection))
-    if destroys is not None and not given.yes and not confirmed(destroys):
+    """Raises Failed for a no, and where nobody can be asked."""
+    model = dropped_by(given.action, reembedding.present(connection))
+    if model is None or given.yes:
+        return
+    answer = streams.confirmed(f"Delete all vectors of {model}? They can only be made anew.")
+    if answer is None:
+        raise Failed(f"this deletes all vectors of {model}: say --yes")
+    if not answer:
         raise Failed(NOTHING)
 
 
@@ -199,16 +205,6 @@ def dropped_by(action: str, change: reembedding.Change | None) -> str | None:
     if action == "undo" and change.under_way and not change.undoing:
         return change.model
     return change.old_model if action == "forget-old" and change.state == "switched" else None
-
-
-def confirmed(model: str) -> bool:
-    if not sys.stdin.isatty():
-        raise Failed(f"this deletes all vectors of {model}: say --yes")
-    try:
-        answer = input(f"Delete all vectors of {model}? They can only be made anew. [y/N] ")
-    except EOFError:
-        return False
-    return answer.strip().lower() in ("y", "yes")
 
 
 def watch(connection: Connection) -> None:

@@ -29,7 +29,7 @@ def _add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
         help="start everything and wait until it is well",
         description="Installs what is missing, starts everything, waits until it is well and sends a message through "
         "it. Settings are read from .env and the environment; .env.example lists them.",
-        epilog="exit codes: 0 it runs, 1 it does not, 2 wrong usage, 130 interrupted",
+        epilog="exit codes: 0 it runs, 1 it does not, 2 wrong usage or setting, 130 interrupted",
     )
     start.add_argument("--no-demo", action="store_true", help="send no message at the end")
     start.add_argument("--docker", action="store_true", help="through docker compose")
@@ -74,7 +74,7 @@ def _add_scale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "many there are. A worker that goes ends its task first. The next ./start.sh goes by PERSIST_WORKERS and "
         "EMBED_WORKERS again.",
         epilog="examples:\n  ./scale.sh\n  ./scale.sh embed 4\n  ./scale.sh persist 2 --json\n\n"
-        "exit codes: 0 done, 1 not done, or what is done could not be told, 2 wrong usage, 130 interrupted",
+        "exit codes: 0 done, 1 not done, or what is done could not be told, 2 wrong usage or setting, 130 interrupted",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     scale.add_argument("queue", nargs="?", metavar="QUEUE", help="persist or embed")

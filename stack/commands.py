@@ -17,7 +17,6 @@ from stack.errors import StackError, WrongUsage
 from stack.progress import red, say
 
 SHOWING = ("status", "scale")  # of no use when nobody learns what they say
-INTERRUPTED = 130
 
 
 def main(given: list[str], *, interruptible: bool = True) -> int:
@@ -29,12 +28,12 @@ def main(given: list[str], *, interruptible: bool = True) -> int:
         shows, code = _carry_out(given)
         progress.flush()
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return streams.INTERRUPTED
     lost = progress.lost()
     if lost is None:
         return code
     _fail(f"standard output cannot be written: {lost}")
-    return (code or 1) if shows else code
+    return (code or streams.FAILED) if shows else code
 
 
 def _carry_out(given: list[str]) -> tuple[bool, int]:
@@ -42,7 +41,7 @@ def _carry_out(given: list[str]) -> tuple[bool, int]:
     try:
         arguments = command_line.read(given)
     except SystemExit as ended:  # after --help or wrong usage
-        return True, ended.code if isinstance(ended.code, int) else 1
+        return True, streams.exit_code(ended)
     shows = arguments.command in SHOWING or (arguments.command == "start" and arguments.status)
     # Client libraries warn of a server that is not up yet; what matters of it is said by the commands.
     logging.getLogger().addHandler(logging.NullHandler())
@@ -54,11 +53,11 @@ def _carry_out(given: list[str]) -> tuple[bool, int]:
     except KeyboardInterrupt:
         if not shows:
             say("Interrupted.")
-        return shows, INTERRUPTED
+        return shows, streams.INTERRUPTED
     except InvalidSetting as error:
-        return shows, _fail(str(error))
+        return shows, _fail(str(error), code=streams.WRONG_USAGE)
     except WrongUsage as error:
-        return shows, _fail(str(error), error.detail, code=2)
+        return shows, _fail(str(error), error.detail, code=streams.WRONG_USAGE)
     except StackError as error:
         return shows, _fail(str(error), error.detail)
     except PermissionError as error:
@@ -189,13 +188,10 @@ def _stop(settings: Settings, arguments: argparse.Namespace) -> int:
 
 def _confirm(settings: Settings, docker: bool) -> None:
     """Asks whether the data may go. Raises StackError for a no, and WrongUsage where nobody can be asked."""
-    if not sys.stdin.isatty():
+    answer = streams.confirmed(f"Remove all data in {'the compose volumes' if docker else places.data(settings)}?")
+    if answer is None:
         raise WrongUsage("--volumes removes all data: without a terminal to ask on, it wants --yes too")
-    try:
-        answer = input(f"Remove all data in {'the compose volumes' if docker else places.data(settings)}? [y/N] ")
-    except EOFError:
-        answer = ""
-    if answer.strip().lower() not in ("y", "yes"):
+    if not answer:
         raise StackError("nothing was done")
 
 
@@ -229,7 +225,7 @@ def _as_interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _fail(message: str, detail: tuple[str, ...] = (), code: int = 1) -> int:
+def _fail(message: str, detail: tuple[str, ...] = (), code: int = streams.FAILED) -> int:
     """One line on standard error, and below it what helps to understand it."""
     with contextlib.suppress(OSError):  # where that cannot be written either, the exit code has to do
         print(red(message), file=sys.stderr)

@@ -6,13 +6,12 @@ import json
 import re
 import sys
 
+import streams
 from settings import Settings
 from stack import docker, scale, system
 from stack.errors import StackError, WrongUsage
 from stack.pipeline import QUEUES
 from stack.progress import Progress, dim, say
-
-INTERRUPTED = 130
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
@@ -42,7 +41,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         now = system.read(settings)
         print(f"interrupted: {queue} has {scale.counts(now)[queue] if now else 0}", file=sys.stderr)
-        return INTERRUPTED
+        return streams.INTERRUPTED
     return _show(settings, scale.counts(scale.running(settings)), as_json=arguments.json)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from db import reembed_command
-from db.reembed_command import Failed, confirmed, dropped_by, told
+from db.reembed_command import dropped_by, told
 from db.reembedding import Change
 from settings import ROOT, InvalidSetting, Settings
 
@@ -145,27 +145,34 @@ def test_what_would_be_deleted(action: str, change: Change | None, model: str | 
     assert dropped_by(action, change) == model
 
 
-class Terminal:
-    def isatty(self) -> bool:
-        return True
-
-
-def test_it_asks_before_it_deletes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        (True, 0, ""),
+        (False, 1, "db: nothing was changed\n"),
+        (None, 1, "db: this deletes all vectors of old: say --yes\n"),
+    ],
+)
+def test_it_asks_before_it_deletes(
+    answer: bool | None, code: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked: list[str] = []
+    done: list[str] = []
 
-    def answer(with_: str) -> Any:
-        def say(question: str) -> str:
-            asked.append(question)
-            return with_
+    def confirmed(question: str) -> bool | None:
+        asked.append(question)
+        return answer
 
-        return say
-
-    monkeypatch.setattr(sys, "stdin", Terminal())
-    monkeypatch.setattr("builtins.input", answer("y"))
-    assert confirmed("old")
-    assert "Delete all vectors of old?" in asked[0]
-    monkeypatch.setattr("builtins.input", answer(""))
-    assert not confirmed("old")
+    monkeypatch.setattr("streams.confirmed", confirmed)
+    monkeypatch.setattr(reembed_command, "connected", lambda _: nullcontext())
+    monkeypatch.setattr(reembed_command, "transaction", lambda _: nullcontext())
+    monkeypatch.setattr("db.reembedding.present", lambda _: replace(RUNNING, state="switched", old_model="old"))
+    monkeypatch.setattr(reembed_command, "carry_out", lambda action, *_: done.append(action))
+    monkeypatch.setattr("db.reembedding_status.status", lambda _: None)
+    assert reembed_command.run(parse("forget-old"), NOWHERE) == code
+    assert asked == ["Delete all vectors of old? They can only be made anew."]
+    assert done == (["forget-old"] if answer else [])
+    assert capsys.readouterr().err == said
 
 
 def interrupt(*_: object) -> None:
@@ -176,7 +183,7 @@ def interrupt(*_: object) -> None:
     ("action", "interrupted", "said"),
     [
         ("start", "load_provider", "nothing was changed"),
-        ("forget-old", "confirmed", "nothing was changed"),
+        ("forget-old", "streams.confirmed", "nothing was changed"),
         ("forget-old", "connected", "nothing was changed"),
         ("forget-old", "carry_out", "nothing was changed"),
         ("status", "reembedding_status.status", "nothing was changed"),
@@ -193,7 +200,7 @@ def test_ctrl_c_is_told_whether_anything_was_begun(
     monkeypatch.setattr(reembed_command, "connected", lambda _: nullcontext())
     monkeypatch.setattr(reembed_command, "transaction", lambda _: nullcontext())
     monkeypatch.setattr("db.reembedding.present", lambda _: switched)
-    monkeypatch.setattr(reembed_command, "confirmed", lambda _: True)
+    monkeypatch.setattr("streams.confirmed", lambda _: True)
     monkeypatch.setattr(reembed_command, "carry_out", lambda *_: None)
     monkeypatch.setattr(f"db.reembed_command.{interrupted}", interrupt)
     options = ["--wait"] if interrupted == "watch" else []
@@ -215,11 +222,6 @@ def test_ctrl_c_while_it_is_committed_leaves_open_what_was_done(
     monkeypatch.setattr(reembed_command, "carry_out", lambda *_: None)
     assert reembed_command.run(parse("stop"), NOWHERE) == 130
     assert capsys.readouterr().err.startswith("db: whether it was done, `python -m db reembed status` says")
-
-
-def test_where_nobody_can_be_asked_it_wants_to_be_told() -> None:
-    with pytest.raises(Failed, match="say --yes"):
-        confirmed("old")
 
 
 @pytest.mark.parametrize(
