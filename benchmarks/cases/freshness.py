@@ -5,17 +5,20 @@ of two cores, and made 15 ms 20. Of the whole pipeline the search API is asked, 
 """
 
 import argparse
+import contextlib
 import threading
 import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import requests
 
 from benchmarks import contestants, floors, texts, watch
 from benchmarks.bench import Bench, Live, install_peers, turns
+from benchmarks.beside import beside
 from benchmarks.cases.search import percentiles
 from benchmarks.publish import Pacer
 from benchmarks.report import Outcome, Ratio
@@ -94,43 +97,36 @@ def follow(live: Live, sent: Sequence[Text], rate: float, searched: bool) -> tup
     """Sends texts, and asks afterwards when their vectors were committed; the waits in ms, and those of the probes by
     HTTP."""
     pacer = Pacer(live.settings, live.settings.kafka_topic, rate)
-    prober = Prober(live) if searched else None
-    if prober is not None:
-        prober.start()
-    pacer.run(sent)
+    searches: list[float] = []
+    with beside("the search for a probe", partial(probe, live, searches)) if searched else contextlib.nullcontext():
+        pacer.run(sent)
     pacer.close()
-    searches = prober.finish() if prober is not None else []
-    probes = len(prober.pacer.sent_at) if prober is not None else 0
-    live.wait_for(len(live.warm) + len(sent) + probes, PATIENCE_SECONDS)
+    live.wait_for(len(live.warm) + len(sent) + len(searches), PATIENCE_SECONDS)
     seen = watch.committed(live.connection, live.contestant.layout, list(pacer.sent_at))
     return [1000 * (seen[key] - at) for key, at in pacer.sent_at.items()], searches
 
 
-class Prober(threading.Thread):
-    """Now and then sends a text of its own, and searches for it over HTTP until it is found."""
+def probe(live: Live, waits: list[float], over: threading.Event) -> None:
+    """Now and then sends a text of its own, and searches for it over HTTP until it is found; each gives a wait in ms.
 
-    def __init__(self, live: Live) -> None:
-        super().__init__()
-        self.url = f"http://127.0.0.1:{live.settings.search_api_port}/embeddings/search"
-        self.pacer = Pacer(live.settings, live.settings.kafka_topic, 1)
-        self.stopping = threading.Event()
-        self.waits: list[float] = []
-
-    def run(self) -> None:
-        with requests.Session() as http:
-            http.trust_env = False
-            while not self.stopping.wait(PROBE_EVERY_SECONDS):
-                text = Text(str(uuid.uuid4()), f"probe {uuid.uuid4().hex} {uuid.uuid4().hex}")
-                began = time.time()
-                self.pacer.run([text])
-                while not self.stopping.is_set():
-                    answer = http.post(self.url, json={"query": text.text, "limit": 1}, timeout=10)
-                    if answer.ok and [hit["id"] for hit in answer.json()["results"]] == [text.id]:
-                        self.waits.append(1000 * (time.time() - began))
-                        break
-
-    def finish(self) -> list[float]:
-        self.stopping.set()
-        self.join()
-        self.pacer.close()
-        return self.waits
+    Raises Unfinished where one is not found: what was found alone would say that all is well.
+    """
+    url = f"http://127.0.0.1:{live.settings.search_api_port}/embeddings/search"
+    with (
+        contextlib.closing(Pacer(live.settings, live.settings.kafka_topic, 1)) as pacer,
+        requests.Session() as http,
+    ):
+        http.trust_env = False
+        while not over.wait(PROBE_EVERY_SECONDS):
+            text = Text(str(uuid.uuid4()), f"probe {uuid.uuid4().hex} {uuid.uuid4().hex}")
+            began = time.time()
+            pacer.run([text])
+            while True:
+                answer = http.post(url, json={"query": text.text, "limit": 1}, timeout=10)
+                if answer.ok and [hit["id"] for hit in answer.json()["results"]] == [text.id]:
+                    waits.append(1000 * (time.time() - began))
+                    break
+                if time.time() - began > PATIENCE_SECONDS:
+                    raise watch.Unfinished(
+                        f"not found after {PATIENCE_SECONDS:g} s; the last answer was {answer.status_code}"
+                    )

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from benchmarks import contestants, publish, texts, watch
 from benchmarks.bench import Bench, Live, turns
+from benchmarks.beside import beside
 from benchmarks.cases.indexing import WITH, WITHOUT
 from benchmarks.contestants import Contestant
 from benchmarks.report import Outcome, Ratio
@@ -73,17 +74,14 @@ def measure(bench: Bench, outcome: Outcome, contestant: Contestant, sent: list[T
 @contextlib.contextmanager
 def counted(bench: Bench, live: Live) -> Iterator[list[float]]:
     """Counts what no index holds, beside the block, into the list."""
-    found, done = [0.0], threading.Event()
+    found: list[float] = []
 
-    def look() -> None:
+    def look(over: threading.Event) -> None:
         with contextlib.closing(bench.servers.connect(live.settings.database_name)) as connection:
-            while not done.wait(0.5):
+            while True:
                 found.append(watch.number(connection, UNINDEXED))
+                if over.wait(0.5):
+                    return
 
-    looking = threading.Thread(target=look, daemon=True)
-    looking.start()
-    try:
+    with beside("the counting of rows that no index holds", look):
         yield found
-    finally:
-        done.set()
-        looking.join()

@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ import requests
 
 from benchmarks import contestants, corpus, floors, texts, watch
 from benchmarks.bench import Bench, Live
+from benchmarks.beside import beside
 from benchmarks.contestants import HNSW
 from benchmarks.publish import Pacer
 from benchmarks.report import Outcome, Ratio
@@ -156,15 +158,12 @@ def ask_all(live: Live, queries: Sequence[Text], narrowed: Mapping[str, str]) ->
 
 
 def rate(live: Live, queries: Sequence[Text], clients: int) -> float:
-    """Searches a second with so many clients at once."""
-    shares = [list(queries[number::clients]) for number in range(clients)]
-    threads = [threading.Thread(target=ask_all, args=(live, share, KINDS[""])) for share in shares]
+    """Searches a second with so many clients at once. Raises HTTPError where one is refused."""
     began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return len(queries) / (time.perf_counter() - began)
+    with ThreadPoolExecutor(clients) as pool:
+        asking = [pool.submit(ask_all, live, queries[number::clients], KINDS[""]) for number in range(clients)]
+        answered = sum(len(each.result().found) for each in asking)
+    return answered / (time.perf_counter() - began)
 
 
 def percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
@@ -186,24 +185,17 @@ def recall_of_held(found: Sequence[Sequence[str]], truth: Sequence[set[str]], he
 @contextlib.contextmanager
 def ingesting(live: Live, per_second: float) -> Iterator[None]:
     """Texts come in at an even rate until the block ends."""
-    stopping = threading.Event()
 
-    def send() -> None:
-        pacer = Pacer(live.settings, live.settings.kafka_topic, per_second)
-        number = 0
-        while not stopping.is_set():
-            pacer.run(list(texts.made_up(max(1, int(per_second)), seed=10_000 + number)))
-            number += 1
-        pacer.close()
+    def send(over: threading.Event) -> None:
+        with contextlib.closing(Pacer(live.settings, live.settings.kafka_topic, per_second)) as pacer:
+            number = 0
+            while not over.is_set():
+                pacer.run(list(texts.made_up(max(1, int(per_second)), seed=10_000 + number)))
+                number += 1
 
-    sender = threading.Thread(target=send)
-    sender.start()
-    time.sleep(2)
-    try:
+    with beside("the sender of texts", send):
+        time.sleep(2)
         yield
-    finally:
-        stopping.set()
-        sender.join()
 
 
 def wait_until_settled(live: Live) -> float:
