@@ -177,13 +177,17 @@ def verify(
             )
         }
         own = embedder.embed(list(chosen.values()))
-        cosines = [
-            float(stored[key] @ vector / np.linalg.norm(stored[key])) for key, vector in zip(chosen, own, strict=True)
-        ]
+        cosines = [cosine(stored[key], vector) for key, vector in zip(chosen, own, strict=True)]
         least = round(min(cosines), 5)
-        if least < 0.999:
+        if not all(each >= 0.999 for each in cosines):  # which NaN is not, either
             raise Unfinished(f"a stored vector has a cosine of only {least} with the text's own")
     return {**counted, "checksum": "equal", "least cosine of sampled vectors": least}
+
+
+def cosine(stored: NDArray[np.float64], unit: NDArray[np.float32]) -> float:
+    """Of a stored vector with a unit vector; 0 where all that is stored are zeros."""
+    length = np.linalg.norm(stored)
+    return float(stored @ unit / length) if length else 0.0
 
 
 def id_type(connection: Connection, layout: Layout) -> str:

@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 import requests
 
+from benchmarks import texts, watch
 from benchmarks.beside import beside
 from benchmarks.cases import freshness, keeping_up, search
+from benchmarks.contestants import OURS
 from benchmarks.texts import Text
 from benchmarks.watch import Unfinished
+from embedder.hashing import HashingEmbedder
 
 QUERIES = [Text(str(number), "x") for number in range(20)]
 
@@ -108,3 +111,23 @@ def test_work_beside_a_measurement_ends_with_it_and_does_not_hide_what_went_wron
     with pytest.raises(ZeroDivisionError), beside("it", work):
         _ = 1 / 0
     assert ended.is_set()
+
+
+@pytest.mark.parametrize(("number", "refused"), [("0", True), ("NaN", True), (None, False)])
+def test_vectors_of_nothing_do_not_pass_for_those_of_the_texts(
+    monkeypatch: pytest.MonkeyPatch, number: str | None, refused: bool
+) -> None:
+    sent = list(texts.made_up(5))
+    embedder = HashingEmbedder()
+    own = [[number or value for value in vector] for vector in embedder.embed([each.text for each in sent]).tolist()]
+    stored = [(each.id, f"[{','.join(map(str, vector))}]") for each, vector in zip(sent, own, strict=True)]
+    monkeypatch.setattr(watch, "number", lambda *_: len(sent))
+    monkeypatch.setattr(watch, "stored_checksum", lambda *_: watch.expected_checksum(sent))
+    monkeypatch.setattr(watch, "id_type", lambda *_: "uuid")
+    monkeypatch.setattr(watch, "ask", lambda *_: stored)
+    connection: Any = None
+    if refused:
+        with pytest.raises(Unfinished, match="a cosine of only"):
+            watch.verify(connection, OURS, sent, embedder)
+    else:
+        watch.verify(connection, OURS, sent, embedder)
