@@ -2,7 +2,6 @@
 
 import argparse
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks import plots, report, servers
+from benchmarks import ending, plots, report, servers
 from benchmarks.bench import Bench
 from benchmarks.watch import Unfinished
 from stack import StackError
@@ -114,8 +113,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    for ending in (signal.SIGTERM, signal.SIGHUP):  # ended from outside, it ends its parts too, as after Ctrl-C
-        signal.signal(ending, signal.default_int_handler)
+    ending.on_request()
     try:
         sys.exit(main(sys.argv[1:]))
     except StackError as error:

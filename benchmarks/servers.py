@@ -21,6 +21,7 @@ import redis
 from kafka.admin import KafkaAdminClient
 from psycopg2 import sql
 
+from benchmarks.ending import undisturbed
 from benchmarks.processes import Running, stop_all
 from bridge import topics
 from settings import Settings
@@ -133,11 +134,12 @@ def started() -> Iterator[Servers]:
         servers.run_in()
         yield servers
     finally:
-        for each in reversed(running.values()):
-            each.stop("INT" if each.name == "postgres" else "TERM")
-        stop_all()
-        postgres_place.remove_data(settings)
-        shutil.rmtree(folder, ignore_errors=True)
+        with undisturbed():
+            for each in reversed(running.values()):
+                each.stop("INT" if each.name == "postgres" else "TERM")
+            stop_all()
+            postgres_place.remove_data(settings)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def why_it_ended(running: Running) -> str | None:
