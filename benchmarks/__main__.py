@@ -1,16 +1,19 @@
 """The command: `python -m benchmarks [CASE ...]`, every case by default. A case's own arguments follow its name."""
 
 import argparse
+import itertools
 import shlex
+import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 from benchmarks import ending, plots, report, servers
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, what_matters
 from benchmarks.watch import Unfinished
 from stack import StackError
 from stack.progress import say
@@ -79,7 +82,7 @@ def read(name: str, arguments: Sequence[str]) -> argparse.Namespace:
     return made.parse_args(arguments)
 
 
-def what_matters(arguments: Sequence[str]) -> list[str]:
+def kept_command(arguments: Sequence[str]) -> list[str]:
     """The arguments without those that say only where its files go."""
     files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     files.add_argument("--output")
@@ -89,27 +92,52 @@ def what_matters(arguments: Sequence[str]) -> list[str]:
 
 def main(arguments: Sequence[str]) -> int:
     work = chosen(arguments)
-    failed = []
+    numbers = itertools.count(1)
     with servers.started() as running:
         first = work[0][1]
-        results = report.Results(first.output, shlex.join(["benchmarks", *what_matters(arguments)]), running)
-        for name, given in work:
-            began = time.monotonic()
-            say(f"{name}: {case(name).ABOUT}")
-            try:
-                outcome = case(name).run(Bench(running, quick=given.quick), given)
-            except Unfinished as error:
-                say(f"{name} failed: {error}")
-                failed.append(name)
-                continue
-            outcome.given = {key: value for key, value in vars(given).items() if key not in ("output", "plot")}
-            outcome.details["seconds"] = round(time.monotonic() - began)
-            report.show(outcome)
-            results.add(outcome)
-            if given.plot is not None and outcome.plot is not None:
-                say(f"  {plots.draw(outcome.plot, given.plot / f'{name}.svg')}")
-        say(f"written to {results.path}")
-    return 1 if failed else 0
+        results = report.Results(first.output, shlex.join(["benchmarks", *kept_command(arguments)]), running)
+        try:
+            measured = [measure(name, given, Bench(running, given.quick, numbers), results) for name, given in work]
+        finally:
+            if results.written:
+                say(f"written to {results.path}")
+    return 0 if all(measured) else 1
+
+
+def measure(name: str, given: argparse.Namespace, bench: Bench, results: report.Results) -> bool:
+    """Whether all went well. A case that fails does not end the others, and what it had found by then is kept."""
+    began = time.monotonic()
+    say(f"{name}: {case(name).ABOUT}")
+    failed = None
+    try:
+        case(name).run(bench, given)
+    except KeyboardInterrupt:
+        if bench.outcome is not None and bench.outcome.figures:
+            results.add(bench.outcome, failed="interrupted")
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, hours may stand before it and behind it
+        failed = reason(error)
+        say(f"{name} failed: {failed}")
+    outcome = bench.outcome or report.Outcome(name, case(name).ABOUT, what_matters(given))
+    outcome.details["seconds"] = round(time.monotonic() - began)
+    results.add(outcome, failed)
+    if outcome.figures:
+        report.show(outcome)
+    if given.plot is not None and outcome.plot is not None and failed is None:
+        try:
+            say(f"  {plots.draw(outcome.plot, given.plot / f'{name}.svg')}")
+        except (StackError, OSError, subprocess.CalledProcessError) as error:
+            failed = reason(error)
+            say(f"  no plot of {name}: {failed}")
+    return failed is None
+
+
+def reason(error: Exception) -> str:
+    """What went wrong; of what nobody has foreseen, where it did, too."""
+    if isinstance(error, Unfinished | StackError):
+        return str(error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} (in {place.name}, {Path(place.filename).name}:{place.lineno})"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What every case is given: the servers, and the running of one contestant for one round."""
 
+import argparse
 import itertools
 import shutil
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from benchmarks import contestants, environments, publish, watch
 from benchmarks.contestants import Contestant, Round
 from benchmarks.processes import Meter, Running
+from benchmarks.report import Outcome
 from benchmarks.servers import Servers
 from benchmarks.texts import Text
 from embedder import Embedder
@@ -88,6 +90,11 @@ class Bench:
     servers: Servers
     quick: bool = False
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    outcome: Outcome | None = None  # what has been found so far, also where the case fails
+
+    def begin(self, case: str, title: str, given: argparse.Namespace) -> Outcome:
+        self.outcome = Outcome(case, title, what_matters(given))
+        return self.outcome
 
     @contextmanager
     def topic(self, texts: Sequence[Text]) -> Iterator[str]:
@@ -136,6 +143,11 @@ class Bench:
             connection.close()
             self.servers.drop_database(settings.database_name)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def what_matters(given: argparse.Namespace) -> dict[str, object]:
+    """A case's arguments without those that say only where its files go."""
+    return {key: value for key, value in vars(given).items() if key not in ("output", "plot")}
 
 
 def install_peers(names: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from rich.table import Table
 from benchmarks import environments
 from benchmarks.servers import Servers
 from settings import ROOT
+from stack.progress import say
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -107,11 +108,13 @@ def tables(outcome: Outcome) -> list[Table]:
 
 def show(outcome: Outcome) -> None:
     console = Console(width=None if os.isatty(1) else 150)
-    console.print()
-    for table in tables(outcome):
-        console.print(table)
-    for note in outcome.notes:
-        console.print(f"  {note}", markup=False, highlight=False)
+    with console.capture() as shown:
+        console.print()
+        for table in tables(outcome):
+            console.print(table)
+        for note in outcome.notes:
+            console.print(f"  {note}", markup=False, highlight=False)
+    say(shown.get().rstrip("\n"))
 
 
 def as_json(outcome: Outcome) -> dict[str, object]:
@@ -184,7 +187,8 @@ class Results:
     """The JSON of a run, written anew after each case, so that a run that is broken off keeps what it has.
 
     Where the file is there already, its cases stay, but for those that are measured again, at the size that their title
-    tells: so a long run can be made in pieces. Each case says by which command it was measured, and when.
+    tells: so a long run can be made in pieces. Each case says by which command it was measured, and when. One that has
+    failed says why, and leaves an earlier one that has not in its place.
     """
 
     def __init__(self, path: Path | None, command: str, servers: Servers) -> None:
@@ -195,20 +199,39 @@ class Results:
             "postgresql settings": postgres_settings(servers),
         }
         self.command = command
+        self.written = False
         self.cases: list[dict[str, object]] = []
         if self.path.exists():
             self.cases = json.loads(self.path.read_text(encoding="utf-8"))["cases"]
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome, failed: str | None = None) -> None:
         case = {
             **as_json(outcome),
+            **({} if failed is None else {"failed": failed}),
             "command": self.command,
             "ended": time.strftime("%Y-%m-%d %H:%M:%S %z"),
             "commit": dict(self.content["versions"]).get("commit"),  # type: ignore[call-overload]
             "processor": dict(self.content["machine"])["processor"],  # type: ignore[call-overload]
             "load at the end": os.getloadavg()[0],
         }
-        again = (outcome.case, outcome.title)
-        self.cases = [each for each in self.cases if (each["case"], each["title"]) != again] + [case]
+        self.cases = [each for each in self.cases if not replaces(case, each)] + [case]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps({**self.content, "cases": self.cases}, indent=1) + "\n", encoding="utf-8")
+        write_whole(self.path, json.dumps({**self.content, "cases": self.cases}, indent=1) + "\n")
+        self.written = True
+
+
+def replaces(case: Mapping[str, object], earlier: Mapping[str, object]) -> bool:
+    """Whether it is the same that was measured again."""
+    again = (case["case"], case["title"]) == (earlier["case"], earlier["title"])
+    return again and ("failed" not in case or "failed" in earlier)
+
+
+def write_whole(path: Path, content: str) -> None:
+    """Writes a file so that it is never there in part: what it held before may be hours of measuring."""
+    path = path.resolve()
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(content, encoding="utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -44,8 +44,11 @@ def tables(run: Mapping[str, Any]) -> str:
         names = list(dict.fromkeys(name for values in figures.values() for name in values))
         lines += ["", f"### {case['case']}: {case['title']}", ""]
         lines += [f"`{case['command']}`, {case['ended'][:10]}, commit {case['commit']}, {case['processor']}", ""]
-        lines += [row(["", *names]), row(["---"] * (len(names) + 1))]
-        lines += [row([who, *(cell(values.get(name)) for name in names)]) for who, values in figures.items()]
+        if "failed" in case:
+            lines += [f"Failed: {case['failed'].splitlines()[0]}", ""]
+        if names:
+            lines += [row(["", *names]), row(["---"] * (len(names) + 1))]
+            lines += [row([who, *(cell(values.get(name)) for name in names)]) for who, values in figures.items()]
         if case["ratios"]:
             lines += ["", row(["ratio", "of", "found", "aim"]), row(["---"] * 4)]
             lines += [

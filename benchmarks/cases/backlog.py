@@ -32,7 +32,7 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
         ),
         "shipped": contestants.as_shipped,
     }
-    outcome = Outcome("backlog", f"{given.records:,} texts, hashing embedder", vars(given))
+    outcome = bench.begin("backlog", f"{given.records:,} texts, hashing embedder", given)
     embedder = HashingEmbedder()
     sent = list(texts.made_up(given.records))
     lines: dict[str, list[list[float]]] = {}

@@ -50,7 +50,7 @@ def quick(given: argparse.Namespace) -> None:
 def run(bench: Bench, given: argparse.Namespace) -> Outcome:
     choices = {"lean": contestants.lean, "shipped": contestants.as_shipped, "pathway": contestants.pathway}
     install_peers(["pathway"] if "pathway" in given.of.split(",") else [])
-    outcome = Outcome("freshness", "from the producer's call to a vector that a search finds, in ms", vars(given))
+    outcome = bench.begin("freshness", "from the producer's call to a vector that a search finds, in ms", given)
     entered = [choices[name]() for name in given.of.split(",")]
     for plan in given.plan.split(","):
         name, _, rate = plan.partition(":")

@@ -34,7 +34,7 @@ def quick(given: argparse.Namespace) -> None:
 
 def run(bench: Bench, given: argparse.Namespace) -> Outcome:
     install_peers(["pathway"])
-    outcome = Outcome("indexing", f"a burst of {given.records:,} texts, hashing embedder", vars(given))
+    outcome = bench.begin("indexing", f"a burst of {given.records:,} texts, hashing embedder", given)
     sent = list(texts.made_up(given.records))
     few = sent[: given.few]
     everything = (*contestants.CORE, "text-api", "search-api")

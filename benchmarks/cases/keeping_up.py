@@ -39,8 +39,8 @@ def quick(given: argparse.Namespace) -> None:
 def run(bench: Bench, given: argparse.Namespace) -> Outcome:
     model = load_provider(replace(bench.servers.settings, embedding_provider="minilm"))
     sent = texts.sentences(given.records)
-    outcome = Outcome(
-        "keeping_up", f"{len(sent):,} sentences, all-MiniLM-L6-v2 int8, {given.workers} workers", vars(given)
+    outcome = bench.begin(
+        "keeping_up", f"{len(sent):,} sentences, all-MiniLM-L6-v2 int8, {given.workers} workers", given
     )
     entered = [
         contestants.as_shipped(embed_workers=given.workers),

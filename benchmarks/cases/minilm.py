@@ -45,7 +45,7 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
     model = load_provider(replace(bench.servers.settings, embedding_provider="minilm"))
     # A longer one would be several passages here, and cut off by the others.
     sent = [each for each in texts.debian(2 * given.records) if len(model.passages(each.text)) == 1][: given.records]
-    outcome = Outcome("minilm", f"{len(sent):,} real texts, all-MiniLM-L6-v2 int8, {workers} workers", vars(given))
+    outcome = bench.begin("minilm", f"{len(sent):,} real texts, all-MiniLM-L6-v2 int8, {workers} workers", given)
     entered = [choices[name]() for name in given.of.split(",")]
     for number, contestant in turns(entered, given.runs):
         if contestant is entered[0]:

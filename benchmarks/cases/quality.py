@@ -33,7 +33,7 @@ def quick(given: argparse.Namespace) -> None:
 
 
 def run(bench: Bench, given: argparse.Namespace) -> Outcome:
-    outcome = Outcome("quality", "known items among Debian's descriptions", vars(given))
+    outcome = bench.begin("quality", "known items among Debian's descriptions", given)
     items = texts.synopses(given.documents)
     int8 = load_provider(replace(bench.servers.settings, embedding_provider="minilm"))
     fp32 = MiniLM(2, build_minilm.build(minilm_files.FP32))

@@ -31,7 +31,7 @@ def quick(given: argparse.Namespace) -> None:
 
 def run(bench: Bench, given: argparse.Namespace) -> Outcome:
     install_peers(["pathway"] if "pathway" in given.of.split(",") else [])
-    outcome = Outcome("restart", f"killed in the middle of {given.records:,} texts, hashing embedder", vars(given))
+    outcome = bench.begin("restart", f"killed in the middle of {given.records:,} texts, hashing embedder", given)
     sent = list(texts.made_up(given.records))
     plan: list[tuple[Contestant, str]] = []
     if "ours" in given.of.split(","):

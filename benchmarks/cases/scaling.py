@@ -47,10 +47,10 @@ class Remote:
 
 
 def run(bench: Bench, given: argparse.Namespace) -> Outcome:
-    outcome = Outcome(
+    outcome = bench.begin(
         "scaling",
         f"an embedder that answers after {given.answer_ms} ms, a database {given.distance_ms} ms away",
-        vars(given),
+        given,
     )
     counts = [int(count) for count in given.workers.split(",")]
     plan = [("embed", count) for count in counts] + [("persist", count) for count in counts]

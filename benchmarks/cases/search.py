@@ -60,7 +60,7 @@ def quick(given: argparse.Namespace) -> None:
 def run(bench: Bench, given: argparse.Namespace) -> Outcome:
     sizes = [int(size) for size in given.rows.split(",")]
     title = f"the {LIMIT} nearest of {' and '.join(f'{size:,}' for size in sizes)}, {given.embedder}"
-    outcome = Outcome("search", title, vars(given))
+    outcome = bench.begin("search", title, given)
     embedder = load_provider(replace(bench.servers.settings, embedding_provider=given.embedder))
     everything, vectors = corpus.sentences(embedder, max(sizes) + given.queries, noise=given.noise)
     queries, query_vectors = everything[: given.queries], vectors[: given.queries]

@@ -65,7 +65,7 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
     names = given.of.split(",")
     install_peers([name for name in ("pathway", "script") if name in given.of])
     stub = f"a stub of {given.stub:g} µs a text" if given.stub else "hashing embedder"
-    outcome = Outcome("throughput", f"{given.records:,} texts, {stub}, 4 partitions", vars(given))
+    outcome = bench.begin("throughput", f"{given.records:,} texts, {stub}, 4 partitions", given)
     embedder = HashingEmbedder()
     sent = list(texts.made_up(given.records))
     few = sent[: given.script_records]

@@ -6,7 +6,6 @@ That the cases run is seen by `make bench ARGS=--quick`, which takes minutes.
 import json
 import math
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import contestants, processes, texts, watch
 from benchmarks.cases import freshness, quality, scaling, search
-from benchmarks.report import Outcome, Ratio, Results, as_json, cell, ratio_values, spread, tables
+from benchmarks.report import Outcome, Ratio, as_json, cell, ratio_values, spread, tables
 from benchmarks.watch import Commits
 from settings import ROOT, Settings
 from stack import StackError
@@ -32,7 +31,7 @@ def test_made_up_texts_are_the_same_every_time_and_none_is_there_twice() -> None
 
 def test_the_kept_command_names_no_file_of_this_machine() -> None:
     given = ["minilm", "--runs", "2", "--output", "/somewhere/here", "--plot=there", "--quick"]
-    assert command.what_matters(given) == ["minilm", "--runs", "2", "--quick"]
+    assert command.kept_command(given) == ["minilm", "--runs", "2", "--quick"]
 
 
 def test_a_missing_development_package_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,117 +268,3 @@ def test_the_distance_hands_everything_on_in_order_and_late(tmp_path: Path) -> N
                 assert time.monotonic() - began >= 0.1
         finally:
             running.kill()
-
-
-def test_what_is_measured_is_written_after_each_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks import report
-
-    monkeypatch.setattr(report, "versions", lambda _servers: {"python": "x"})
-    monkeypatch.setattr(report, "postgres_settings", lambda _servers: {"fsync": "on"})
-    results = Results(tmp_path / "deep" / "r.json", "benchmarks throughput", None)  # type: ignore[arg-type]
-    outcome = Outcome("throughput", "title", {"records": 1})
-    outcome.add("us", **{"running /s": 5.0})
-    results.add(outcome)
-    said = json.loads((tmp_path / "deep" / "r.json").read_text())
-    assert said["cases"][0]["figures"]["us"]["running /s"]["median"] == 5.0
-    assert said["machine"]["cores"] == os.cpu_count()
-    assert said["postgresql settings"] == {"fsync": "on"}
-
-    # A later run adds to the file, and measures a case again.
-    for case, rate in (("backlog", 1.0), ("throughput", 7.0)):
-        later = Results(results.path, f"benchmarks {case}", None)  # type: ignore[arg-type]
-        outcome = Outcome(case, "title", {})
-        outcome.add("us", **{"running /s": rate})
-        later.add(outcome)
-    cases = {case["case"]: case for case in json.loads(results.path.read_text())["cases"]}
-    assert list(cases) == ["backlog", "throughput"]
-    assert cases["throughput"]["figures"]["us"]["running /s"]["median"] == 7.0
-    assert cases["throughput"]["command"] == "benchmarks throughput"
-    assert cases["throughput"]["processor"] == said["machine"]["processor"]
-
-    # At another size it is another figure.
-    Results(results.path, "benchmarks throughput", None).add(Outcome("throughput", "a larger one", {}))  # type: ignore[arg-type]
-    titles = [case["title"] for case in json.loads(results.path.read_text())["cases"] if case["case"] == "throughput"]
-    assert titles == ["title", "a larger one"]
-
-
-RUN = {
-    "machine": {"cores": 2, "processor": "a processor", "memory GB": 8.0},
-    "versions": {"python": "3.11", "commit": "abc"},
-    "cases": [
-        {
-            "case": "throughput",
-            "command": "benchmarks throughput",
-            "ended": "2026-01-02 03:04:05 +0000",
-            "commit": "abc",
-            "processor": "a processor",
-            "given": {"stub": 0},
-            "title": "texts",
-            "figures": {"like Pathway": {"running /s": {"median": 5.0, "least": 4.0, "most": 6.0, "rounds": 3}}},
-            "ratios": [{"figure": "running /s", "of": "a", "to": "b", "aim": "1.2", "median": 1.5, "rounds": 1}],
-            "notes": ["a note"],
-            "details": {
-                "rounds": [
-                    {"contestant": "like Pathway", "cpu seconds a 100,000": {"bridge": seconds}}
-                    for seconds in (1.0, 2.0, 8.0)
-                ]
-            },
-        },
-        {
-            "case": "minilm",
-            "command": "benchmarks minilm",
-            "ended": "2026-01-02 03:04:05 +0000",
-            "commit": "abc",
-            "processor": "another one",
-            "given": {},
-            "title": "real texts",
-            "figures": {"floor: the model alone": {"running /s": {"median": 100.0, "rounds": 1}}},
-            "ratios": [],
-            "notes": [],
-            "details": {},
-        },
-    ],
-}
-
-
-def test_the_docs_get_their_tables_from_a_run() -> None:
-    from benchmarks import tables as docs
-
-    written = docs.tables(RUN)
-    assert "| like Pathway | 5 (4 to 6) |" in written
-    assert "| a / b | running /s | 1.5 | 1.2 |" in written
-    assert "`benchmarks throughput`, 2026-01-02, commit abc, a processor" in written
-    page = f"before {docs.BEGIN} old {docs.END} after"
-    assert docs.filled(page, "new") == f"before {docs.BEGIN}\nnew\n{docs.END} after"
-    with pytest.raises(ValueError, match="the page has no"):
-        docs.filled("no marks", "new")
-
-
-def test_the_cost_of_a_unit_makes_cores_at_each_rate() -> None:
-    from benchmarks import tables as docs
-
-    written = docs.costs(RUN).splitlines()
-    assert "| bridge | 2 | 50,000 |" in written  # the median of three rounds
-    assert "| bridge | 0.2 | 2 | 20 |" in written
-    assert "| the model, MiniLM int8 on these cores | 200 | 2,000 | 20,000 |" in written
-
-
-@pytest.mark.parametrize("page", ["performance.md", "scaling.md"])
-def test_the_pages_have_the_marks_that_the_tables_go_between(page: str) -> None:
-    from benchmarks import tables as docs
-
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    assert docs.filled(text, "x") != text
-
-
-def test_the_folder_of_results_keeps_only_the_reference_run_in_git() -> None:
-    ignored = subprocess.run(
-        ["git", "check-ignore", "benchmarks/results/2026-01-01.json", "benchmarks/results/reference.json"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if ignored.returncode == 128:
-        pytest.skip("no git checkout")
-    assert ignored.stdout.split() == ["benchmarks/results/2026-01-01.json"]
