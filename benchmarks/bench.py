@@ -18,6 +18,7 @@ from benchmarks.servers import Servers
 from benchmarks.texts import Text
 from embedder import Embedder
 from settings import Settings
+from stack import StackError
 from stack.progress import say
 
 TIMEOUT_SECONDS = 120.0  # for the first vector of a contestant
@@ -150,10 +151,21 @@ def what_matters(given: argparse.Namespace) -> dict[str, object]:
     return {key: value for key, value in vars(given).items() if key not in ("output", "plot")}
 
 
-def install_peers(names: Sequence[str]) -> None:
-    """Installs what the peers need before anything is measured."""
-    for name in names:
-        environments.python(name)
+def installed(outcome: Outcome, wanted: Sequence[Contestant]) -> list[Contestant]:
+    """Those of the contestants that can be measured here: the packages of peers are installed before anything is. A
+    note tells which are left out, and why. Raises Unfinished where that is all of them."""
+    missing: dict[str, str] = {}
+    for name in dict.fromkeys(each.peer for each in wanted if each.peer):
+        try:
+            environments.python(name)
+        except StackError as error:
+            missing[name] = str(error)
+            say(f"  without {name}: {error}")
+    outcome.notes += [f"without {name}, which could not be installed: {reason}" for name, reason in missing.items()]
+    left = [each for each in wanted if each.peer not in missing]
+    if not left:
+        raise watch.Unfinished("; ".join(outcome.notes))
+    return left
 
 
 def turns(contestants_: Sequence[Contestant], runs: int) -> Iterator[tuple[int, Contestant]]:

@@ -61,6 +61,7 @@ class Contestant:
     parts: tuple[str, ...]
     start: Callable[[Round, str], Running]
     about: Mapping[str, object] = field(default_factory=dict)
+    peer: str = ""  # whose packages it needs: the name of an environment
 
 
 # --- This pipeline ---
@@ -147,14 +148,17 @@ def pathway(*, threads: int = 1, autocommit_ms: int = 10, backlog: int = 0, name
         "max_backlog_size": backlog or None,
         "persistence": "filesystem",
     }
-    return Contestant(name, DOCUMENTS, create, ("pathway",), start, about)
+    return Contestant(name, DOCUMENTS, create, ("pathway",), start, about, "pathway")
 
 
 def script() -> Contestant:
     def create(this: Round) -> None:
         create_documents(this, "UUID")
 
-    return Contestant("30-line script", DOCUMENTS, create, ("script",), lambda this, part: start_peer(this, part, {}))
+    def start(this: Round, part: str) -> Running:
+        return start_peer(this, part, {})
+
+    return Contestant("30-line script", DOCUMENTS, create, ("script",), start, peer="script")
 
 
 def create_documents(this: Round, id_type: str) -> None:

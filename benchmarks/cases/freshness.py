@@ -17,7 +17,7 @@ import numpy as np
 import requests
 
 from benchmarks import contestants, floors, texts, watch
-from benchmarks.bench import Bench, Live, install_peers, turns
+from benchmarks.bench import Bench, Live, installed, turns
 from benchmarks.beside import beside
 from benchmarks.cases.search import percentiles
 from benchmarks.publish import Pacer
@@ -49,9 +49,8 @@ def quick(given: argparse.Namespace) -> None:
 
 def run(bench: Bench, given: argparse.Namespace) -> Outcome:
     choices = {"lean": contestants.lean, "shipped": contestants.as_shipped, "pathway": contestants.pathway}
-    install_peers(["pathway"] if "pathway" in given.of.split(",") else [])
     outcome = bench.begin("freshness", "from the producer's call to a vector that a search finds, in ms", given)
-    entered = [choices[name]() for name in given.of.split(",")]
+    entered = installed(outcome, [choices[name]() for name in given.of.split(",")])
     for plan in given.plan.split(","):
         name, _, rate = plan.partition(":")
         for number, contestant in turns(entered, given.runs):

@@ -8,7 +8,7 @@ import argparse
 import time
 
 from benchmarks import contestants, floors, texts, watch
-from benchmarks.bench import Bench, install_peers, turns
+from benchmarks.bench import Bench, installed, turns
 from benchmarks.cases.search import wait_until_settled
 from benchmarks.contestants import Contestant
 from benchmarks.report import Outcome, Ratio
@@ -33,17 +33,17 @@ def quick(given: argparse.Namespace) -> None:
 
 
 def run(bench: Bench, given: argparse.Namespace) -> Outcome:
-    install_peers(["pathway"])
     outcome = bench.begin("indexing", f"a burst of {given.records:,} texts, hashing embedder", given)
     sent = list(texts.made_up(given.records))
     few = sent[: given.few]
     everything = (*contestants.CORE, "text-api", "search-api")
-    entered = [
+    wanted = [
         contestants.ours(WITHOUT, everything, {"vector_index": "off"}),
         contestants.ours(WITH, everything),
         # Without a bound it takes all records in at once, and nothing is visible until the one commit at the end.
         contestants.pathway(name="Pathway with HNSW", backlog=min(1_000, given.few // 4)),
     ]
+    entered = installed(outcome, wanted)
     with bench.topic(sent) as topic, bench.topic(few) as small:
         for number, contestant in turns(entered, given.runs):
             peer = contestant.name.startswith("Pathway")

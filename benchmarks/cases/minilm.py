@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 
 from benchmarks import contestants, floors, publish, texts, watch
-from benchmarks.bench import Bench, install_peers, turns
+from benchmarks.bench import Bench, installed, turns
 from benchmarks.contestants import Contestant
 from benchmarks.report import Outcome, Ratio
 from benchmarks.texts import Text
@@ -41,12 +41,11 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
         "pathway": lambda: contestants.pathway(threads=workers),
         "script": contestants.script,
     }
-    install_peers([name for name in ("pathway", "script") if name in given.of.split(",")])
     model = load_provider(replace(bench.servers.settings, embedding_provider="minilm"))
     # A longer one would be several passages here, and cut off by the others.
     sent = [each for each in texts.debian(2 * given.records) if len(model.passages(each.text)) == 1][: given.records]
     outcome = bench.begin("minilm", f"{len(sent):,} real texts, all-MiniLM-L6-v2 int8, {workers} workers", given)
-    entered = [choices[name]() for name in given.of.split(",")]
+    entered = installed(outcome, [choices[name]() for name in given.of.split(",")])
     for number, contestant in turns(entered, given.runs):
         if contestant is entered[0]:
             outcome.add(FLOOR, **{"running /s": floors.model_rate([each.text for each in sent], workers)})

@@ -9,7 +9,7 @@ import time
 from itertools import pairwise
 
 from benchmarks import contestants, texts, watch
-from benchmarks.bench import Bench, Live, install_peers
+from benchmarks.bench import Bench, Live, installed
 from benchmarks.contestants import CORE, Contestant
 from benchmarks.report import Outcome
 from benchmarks.texts import Text
@@ -30,7 +30,6 @@ def quick(given: argparse.Namespace) -> None:
 
 
 def run(bench: Bench, given: argparse.Namespace) -> Outcome:
-    install_peers(["pathway"] if "pathway" in given.of.split(",") else [])
     outcome = bench.begin("restart", f"killed in the middle of {given.records:,} texts, hashing embedder", given)
     sent = list(texts.made_up(given.records))
     plan: list[tuple[Contestant, str]] = []
@@ -39,6 +38,8 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
     if "pathway" in given.of.split(","):
         # Bounded, or it may have taken everything in before it is killed.
         plan.append((contestants.pathway(backlog=max(500, given.records // 40)), "all"))
+    left = installed(outcome, [contestant for contestant, _ in plan])
+    plan = [(contestant, part) for contestant, part in plan if contestant in left]
     with bench.topic(sent) as topic:
         for _ in range(given.runs):
             for contestant, part in plan:

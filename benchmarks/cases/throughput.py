@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 
 from benchmarks import contestants, floors, texts, watch
-from benchmarks.bench import Bench, install_peers, turns
+from benchmarks.bench import Bench, installed, turns
 from benchmarks.contestants import Contestant
 from benchmarks.report import Outcome, Ratio
 from benchmarks.texts import Text
@@ -62,19 +62,21 @@ def quick(given: argparse.Namespace) -> None:
 
 
 def run(bench: Bench, given: argparse.Namespace) -> Outcome:
-    names = given.of.split(",")
-    install_peers([name for name in ("pathway", "script") if name in given.of])
     stub = f"a stub of {given.stub:g} µs a text" if given.stub else "hashing embedder"
     outcome = bench.begin("throughput", f"{given.records:,} texts, {stub}, 4 partitions", given)
     embedder = HashingEmbedder()
     sent = list(texts.made_up(given.records))
     few = sent[: given.script_records]
-    entered = [CHOICES[name]() for name in names]
+    entered = installed(outcome, [CHOICES[name]() for name in given.of.split(",")])
     with contextlib.ExitStack() as stack:
         topic = stack.enter_context(bench.topic(sent))
-        small = stack.enter_context(bench.topic(few)) if "script" in names and len(few) < len(sent) else topic
+        small = (
+            stack.enter_context(bench.topic(few))
+            if any(each.peer == "script" for each in entered) and len(few) < len(sent)
+            else topic
+        )
         for number, contestant in turns(entered, given.runs):
-            share = (few, small) if contestant.name == "30-line script" else (sent, topic)
+            share = (few, small) if contestant.peer == "script" else (sent, topic)
             measure(bench, outcome, contestant, *share, embedder, number, {"hashing_microseconds": given.stub})
     floors.copy_rate(bench, outcome, sent[:100_000], embedder)
     outcome.ratios = RATIOS

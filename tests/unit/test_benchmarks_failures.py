@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 import requests
 
-from benchmarks import texts, watch
+from benchmarks import contestants, environments, texts, watch
+from benchmarks.bench import installed
 from benchmarks.beside import beside
 from benchmarks.cases import freshness, keeping_up, search
 from benchmarks.contestants import OURS
+from benchmarks.report import Outcome
 from benchmarks.texts import Text
 from benchmarks.watch import Unfinished
 from embedder.hashing import HashingEmbedder
+from stack import StackError
 
 QUERIES = [Text(str(number), "x") for number in range(20)]
 
@@ -131,3 +134,18 @@ def test_vectors_of_nothing_do_not_pass_for_those_of_the_texts(
             watch.verify(connection, OURS, sent, embedder)
     else:
         watch.verify(connection, OURS, sent, embedder)
+
+
+def test_a_peer_that_cannot_be_installed_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def python(name: str) -> str:
+        if name == "pathway":
+            raise StackError("no wheel for this Python")
+        return "python"
+
+    monkeypatch.setattr(environments, "python", python)
+    ours, theirs, script = contestants.lean(), contestants.pathway(), contestants.script()
+    outcome = Outcome("case", "title", {})
+    assert installed(outcome, [ours, theirs, script]) == [ours, script]
+    assert outcome.notes == ["without pathway, which could not be installed: no wheel for this Python"]
+    with pytest.raises(Unfinished, match="no wheel"):
+        installed(Outcome("case", "title", {}), [theirs])
