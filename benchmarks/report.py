@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -161,14 +162,20 @@ def versions(servers: Servers) -> dict[str, str]:
     connection.close()
     for jar in (ROOT / ".local").glob("kafka-4/lib/kafka-clients-*.jar"):
         found["kafka"] = jar.stem.removeprefix("kafka-clients-")
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    found["commit"] = commit.stdout.strip() or "unknown"
+    return found
+
+
+def peer_versions() -> dict[str, str]:
+    """Of the peers that are installed by now."""
+    found = {}
     for peer, package in (("pathway", "pathway"), ("script", "kafka-python")):
         folders = environments.environment(peer).folder.glob(
             f"lib/*/site-packages/{package.replace('-', '_')}-*.dist-info"
         )
         for folder in folders:
             found[f"{peer}'s {package}"] = folder.name.removesuffix(".dist-info").rpartition("-")[2]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    found["commit"] = commit.stdout.strip() or "unknown"
     return found
 
 
@@ -186,23 +193,24 @@ def postgres_settings(servers: Servers) -> dict[str, str]:
 class Results:
     """The JSON of a run, written anew after each case, so that a run that is broken off keeps what it has.
 
-    Where the file is there already, its cases stay, but for those that are measured again, at the size that their title
-    tells: so a long run can be made in pieces. Each case says by which command it was measured, and when. One that has
-    failed says why, and leaves an earlier one that has not in its place.
+    Where the file is there already, its cases stay, but for those that are measured again, with the same arguments: so
+    a long run can be made in pieces, on several machines. Each case says by which command it was measured, when, and on
+    what. One that has failed says why, and leaves an earlier one that has not in its place.
     """
 
     def __init__(self, path: Path | None, command: str, servers: Servers) -> None:
         self.path = path or RESULTS / f"{time.strftime('%Y-%m-%d-%H%M%S')}.json"
-        self.content: dict[str, object] = {
+        self.command = command
+        self.written = False
+        self.place: dict[str, Any] = {
             "machine": machine(),
             "versions": versions(servers),
             "postgresql settings": postgres_settings(servers),
         }
-        self.command = command
-        self.written = False
-        self.cases: list[dict[str, object]] = []
+        # Files of before had the machine and the versions of all cases at the top, where they stay.
+        self.content: dict[str, Any] = {"cases": []}
         if self.path.exists():
-            self.cases = json.loads(self.path.read_text(encoding="utf-8"))["cases"]
+            self.content = json.loads(self.path.read_text(encoding="utf-8"))
 
     def add(self, outcome: Outcome, failed: str | None = None) -> None:
         case = {
@@ -210,19 +218,22 @@ class Results:
             **({} if failed is None else {"failed": failed}),
             "command": self.command,
             "ended": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-            "commit": dict(self.content["versions"]).get("commit"),  # type: ignore[call-overload]
-            "processor": dict(self.content["machine"])["processor"],  # type: ignore[call-overload]
+            "commit": self.place["versions"].get("commit"),
+            "processor": self.place["machine"]["processor"],
             "load at the end": os.getloadavg()[0],
+            **self.place,
+            "versions": {**self.place["versions"], **peer_versions()},
         }
-        self.cases = [each for each in self.cases if not replaces(case, each)] + [case]
+        case = json.loads(json.dumps(case))  # as it will be read
+        self.content["cases"] = [each for each in self.content["cases"] if not replaces(case, each)] + [case]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path, json.dumps({**self.content, "cases": self.cases}, indent=1) + "\n")
+        write_whole(self.path, json.dumps(self.content, indent=1) + "\n")
         self.written = True
 
 
 def replaces(case: Mapping[str, object], earlier: Mapping[str, object]) -> bool:
     """Whether it is the same that was measured again."""
-    again = (case["case"], case["title"]) == (earlier["case"], earlier["title"])
+    again = all(case.get(key) == earlier.get(key) for key in ("case", "title", "given"))
     return again and ("failed" not in case or "failed" in earlier)
 
 

@@ -30,20 +30,34 @@ def row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+FLOOR = "floor: the model alone"
+MACHINE = "machine"
+
+
+def place(run: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, str]:
+    """Where a case was measured: how large its machine is, and the version of each part. Files of before have both for
+    all cases together."""
+    machine, versions = (case.get(name) or run[name] for name in ("machine", "versions"))
+    return {
+        MACHINE: f"{machine['cores']} cores, {machine['memory GB']} GB",
+        **{name: f"{name} {value}" for name, value in versions.items() if name != "commit"},
+    }
+
+
 def tables(run: Mapping[str, Any]) -> str:
-    """All cases of a run in Markdown, headed by where and how it was made."""
-    machine, versions = run["machine"], run["versions"]
-    lines = [
-        f"{machine['cores']} cores, {machine['memory GB']} GB. "
-        "Median, and in brackets the least and the most of the rounds.",
-        "",
-        "Versions: " + ", ".join(f"{name} {value}" for name, value in versions.items() if name != "commit") + ".",
-    ]
-    for case in run["cases"]:
+    """All cases of a run in Markdown, headed by where and how it was made; what differs stands with each case."""
+    places = [place(run, case) for case in run["cases"]]
+    common = {name: told for name, told in places[0].items() if all(each.get(name) == told for each in places)}
+    machine = f"{common[MACHINE]}. " if MACHINE in common else ""
+    versions = [told for name, told in common.items() if name != MACHINE]
+    lines = [f"{machine}Median, and in brackets the least and the most of the rounds."]
+    lines += ["", f"Versions: {', '.join(versions)}."] if versions else []
+    for case, here in zip(run["cases"], places, strict=True):
         figures: dict[str, dict[str, Any]] = case["figures"]
         names = list(dict.fromkeys(name for values in figures.values() for name in values))
-        lines += ["", f"### {case['case']}: {case['title']}", ""]
-        lines += [f"`{case['command']}`, {case['ended'][:10]}, commit {case['commit']}, {case['processor']}", ""]
+        made = [f"`{case['command']}`", case["ended"][:10], f"commit {case['commit']}", case["processor"]]
+        made += [told for name, told in here.items() if name not in common]
+        lines += ["", f"### {case['case']}: {case['title']}", "", ", ".join(made), ""]
         if "failed" in case:
             lines += [f"Failed: {case['failed'].splitlines()[0]}", ""]
         if names:
@@ -70,14 +84,18 @@ def costs(run: Mapping[str, Any]) -> str:
         row([part, short(seconds), short(100_000 / seconds) if seconds else ""]) for part, seconds in spent.items()
     ]
     model = next(
-        (case["figures"].get("floor: the model alone") for case in run["cases"] if case["case"] == "minilm"), None
+        (
+            case["figures"][FLOOR]["running /s"]["median"] / (case.get("machine") or run["machine"])["cores"]
+            for case in run["cases"]
+            if case["case"] == "minilm" and FLOOR in case["figures"]
+        ),
+        None,
     )
     rates = (10_000, 100_000, 1_000_000)
     lines += ["", row(["cores at", *(f"{rate:,} texts/s" for rate in rates)]), row(["---"] * 4)]
     lines += [row([part, *(short(rate * seconds / 100_000) for rate in rates)]) for part, seconds in spent.items()]
     if model:
-        core = model["running /s"]["median"] / run["machine"]["cores"]
-        lines.append(row(["the model, MiniLM int8 on these cores", *(short(rate / core) for rate in rates)]))
+        lines.append(row(["the model, MiniLM int8 on these cores", *(short(rate / model) for rate in rates)]))
     return "\n".join(lines)
 
 
@@ -86,7 +104,7 @@ def median_costs(run: Mapping[str, Any], case: str, contestant: str) -> dict[str
     rounds = [
         each["cpu seconds a 100,000"]
         for found in run["cases"]
-        if found["case"] == case and not found["given"].get("stub")
+        if found["case"] == case and not found["given"].get("stub") and "failed" not in found
         for each in found["details"].get("rounds", [])
         if each["contestant"] == contestant
     ]

@@ -153,37 +153,52 @@ def test_a_failure_leaves_an_earlier_success_in_its_place(
     assert add(4) == [4]
 
 
-def test_what_is_measured_is_written_after_each_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "versions", lambda _servers: {"python": "x"})
-    monkeypatch.setattr(report, "postgres_settings", lambda _servers: {"fsync": "on"})
+def test_what_is_measured_is_written_after_each_case(tmp_path: Path, no_servers: None) -> None:
     results = Results(tmp_path / "deep" / "r.json", "benchmarks throughput", None)  # type: ignore[arg-type]
     outcome = Outcome("throughput", "title", {"records": 1})
     outcome.add("us", **{"running /s": 5.0})
     results.add(outcome)
     said = json.loads((tmp_path / "deep" / "r.json").read_text())
     assert said["cases"][0]["figures"]["us"]["running /s"]["median"] == 5.0
-    assert said["machine"]["cores"] == os.cpu_count()
-    assert said["postgresql settings"] == {"fsync": "on"}
+    assert said["cases"][0]["machine"]["cores"] == os.cpu_count()
+    assert said["cases"][0]["versions"]["python"] == "x"
+    assert said["cases"][0]["postgresql settings"] == {"fsync": "on"}
 
     # A later run adds to the file, and measures a case again.
     for case, rate in (("backlog", 1.0), ("throughput", 7.0)):
         later = Results(results.path, f"benchmarks {case}", None)  # type: ignore[arg-type]
-        outcome = Outcome(case, "title", {})
+        outcome = Outcome(case, "title", {"records": 1})
         outcome.add("us", **{"running /s": rate})
         later.add(outcome)
     cases = {case["case"]: case for case in json.loads(results.path.read_text())["cases"]}
     assert list(cases) == ["backlog", "throughput"]
     assert cases["throughput"]["figures"]["us"]["running /s"]["median"] == 7.0
     assert cases["throughput"]["command"] == "benchmarks throughput"
-    assert cases["throughput"]["processor"] == said["machine"]["processor"]
-
-    # At another size it is another figure.
-    Results(results.path, "benchmarks throughput", None).add(Outcome("throughput", "a larger one", {}))  # type: ignore[arg-type]
-    titles = [case["title"] for case in json.loads(results.path.read_text())["cases"] if case["case"] == "throughput"]
-    assert titles == ["title", "a larger one"]
+    assert cases["throughput"]["processor"] == cases["throughput"]["machine"]["processor"]
 
 
-RUN = {
+def test_what_was_measured_with_other_arguments_is_another_figure(tmp_path: Path, no_servers: None) -> None:
+    file = tmp_path / "r.json"
+    for plan in ("hashing:50", "minilm:50", "hashing:50"):
+        Results(file, f"benchmarks freshness --plan {plan}", None).add(  # type: ignore[arg-type]
+            Outcome("freshness", "in ms", {"plan": plan, "runs": 1})
+        )
+    cases = json.loads(file.read_text())["cases"]
+    assert [case["given"]["plan"] for case in cases] == ["minilm:50", "hashing:50"]
+
+
+def test_a_file_of_before_keeps_what_it_says_of_its_cases(tmp_path: Path, no_servers: None) -> None:
+    file = tmp_path / "r.json"
+    file.write_text(json.dumps(RUN))
+    Results(file, "benchmarks search", None).add(Outcome("search", "rows", {}))  # type: ignore[arg-type]
+    said = json.loads(file.read_text())
+    assert {**said, "cases": said["cases"][:-1]} == RUN
+    written = docs.tables(said)
+    assert "8.0 GB, python 3.11\n" in written
+    assert "python x" in written
+
+
+RUN: dict[str, Any] = {
     "machine": {"cores": 2, "processor": "a processor", "memory GB": 8.0},
     "versions": {"python": "3.11", "commit": "abc"},
     "cases": [
@@ -231,6 +246,17 @@ def test_the_docs_get_their_tables_from_a_run() -> None:
     assert docs.filled(page, "new") == f"before {docs.BEGIN}\nnew\n{docs.END} after"
     with pytest.raises(ValueError, match="the page has no"):
         docs.filled("no marks", "new")
+
+
+def test_the_docs_name_a_version_with_a_case_only_where_the_cases_differ() -> None:
+    first, second = ({**case, "machine": RUN["machine"]} for case in RUN["cases"])
+    first["versions"] = {"python": "3.11", "kafka": "4.3", "commit": "a"}
+    second["versions"] = {"python": "3.11", "kafka": "4.4", "commit": "b"}
+    lines = docs.tables({"cases": [first, second]}).splitlines()
+    assert lines[0].startswith("2 cores, 8.0 GB. Median")
+    assert "Versions: python 3.11." in lines
+    assert "`benchmarks throughput`, 2026-01-02, commit abc, a processor, kafka 4.3" in lines
+    assert "`benchmarks minilm`, 2026-01-02, commit abc, another one, kafka 4.4" in lines
 
 
 def test_the_cost_of_a_unit_makes_cores_at_each_rate() -> None:
