@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from benchmarks import arguments as kinds
 from benchmarks import ending, plots, report, servers
 from benchmarks.bench import Bench, what_matters
 from benchmarks.watch import Unfinished
@@ -49,11 +50,11 @@ def parser(name: str | None = None) -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="small sizes and one round: to see that it works")
     made.add_argument(
         "--output",
-        type=Path,
+        type=kinds.results_file,
         metavar="FILE",
         help="the JSON, to which the cases are added; by default a new one below benchmarks/results",
     )
-    made.add_argument("--plot", type=Path, metavar="FOLDER", help="draw the plots (SVG) into this folder")
+    made.add_argument("--plot", type=kinds.folder, metavar="FOLDER", help="draw the plots (SVG) into this folder")
     if name is None:
         made.epilog = f"cases: {', '.join(CASES)}; `benchmarks CASE --help` shows the arguments of one"
     else:
@@ -79,7 +80,11 @@ def read(name: str, arguments: Sequence[str]) -> argparse.Namespace:
         defaults = made.parse_args([])
         case(name).quick(defaults)
         made.set_defaults(**{key: value for key, value in vars(defaults).items() if key != "quick"})
-    return made.parse_args(arguments)
+    given = made.parse_args(arguments)
+    check = getattr(case(name), "check", None)
+    if check is not None and (problem := check(given)) is not None:
+        made.error(problem)
+    return given
 
 
 def kept_command(arguments: Sequence[str]) -> list[str]:

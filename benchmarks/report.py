@@ -224,10 +224,10 @@ class Results:
             **self.place,
             "versions": {**self.place["versions"], **peer_versions()},
         }
-        case = json.loads(json.dumps(case))  # as it will be read
+        case = json.loads(json.dumps(plain(case)))  # as it will be read
         self.content["cases"] = [each for each in self.content["cases"] if not replaces(case, each)] + [case]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path, json.dumps(self.content, indent=1) + "\n")
+        write_whole(self.path, json.dumps(self.content, indent=1, allow_nan=False) + "\n")
         self.written = True
 
 
@@ -235,6 +235,15 @@ def replaces(case: Mapping[str, object], earlier: Mapping[str, object]) -> bool:
     """Whether it is the same that was measured again."""
     again = all(case.get(key) == earlier.get(key) for key in ("case", "title", "given"))
     return again and ("failed" not in case or "failed" in earlier)
+
+
+def plain(value: Any) -> Any:
+    """The same, with null for what is not a number, which JSON has no word for."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: plain(each) for name, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def write_whole(path: Path, content: str) -> None:

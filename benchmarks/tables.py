@@ -3,15 +3,17 @@
 By default those of the reference run. So no figure between the marks is typed by hand.
 """
 
+import argparse
 import json
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import results_file
 from benchmarks.report import RESULTS, short
 from settings import ROOT
+from stack.progress import say
 
 DOCS = ROOT / "docs"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
@@ -75,10 +77,10 @@ def tables(run: Mapping[str, Any]) -> str:
 
 def costs(run: Mapping[str, Any]) -> str:
     """What one unit of each part costs, and how many that makes at three rates, in Markdown; from the cases throughput
-    (like Pathway) and minilm."""
+    (like Pathway, without a stub) and minilm. Nothing where the run has not the first."""
     spent = median_costs(run, "throughput", "like Pathway")
     if not spent:
-        return "The run has no case `throughput`."
+        return ""
     lines = [row(["part", "CPU seconds for 100,000 texts", "texts a second of one core"]), row(["---"] * 3)]
     lines += [
         row([part, short(seconds), short(100_000 / seconds) if seconds else ""]) for part, seconds in spent.items()
@@ -108,7 +110,8 @@ def median_costs(run: Mapping[str, Any], case: str, contestant: str) -> dict[str
         for each in found["details"].get("rounds", [])
         if each["contestant"] == contestant
     ]
-    return {part: statistics.median(each[part] for each in rounds) for part in rounds[0]} if rounds else {}
+    values = {part: [each[part] for each in rounds if each[part] is not None] for part in (rounds[0] if rounds else {})}
+    return {part: statistics.median(known) for part, known in values.items() if known}
 
 
 def filled(page: str, content: str) -> str:
@@ -121,9 +124,21 @@ def filled(page: str, content: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    run = json.loads((Path(arguments[0]) if arguments else RESULTS / "reference.json").read_text(encoding="utf-8"))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__)
+    parser.add_argument(
+        "file", nargs="?", type=results_file, default=RESULTS / "reference.json", metavar="JSON", help="a run's results"
+    )
+    file = parser.parse_args(arguments).file
+    if not file.exists():
+        parser.error(f"there is no {file}")
+    run = json.loads(file.read_text(encoding="utf-8"))
+    if not run["cases"]:
+        parser.error(f"{file} has no case")
     for page, content in ((DOCS / "performance.md", tables(run)), (DOCS / "scaling.md", costs(run))):
-        page.write_text(filled(page.read_text(encoding="utf-8"), content), encoding="utf-8")
+        if content:
+            page.write_text(filled(page.read_text(encoding="utf-8"), content), encoding="utf-8")
+        else:
+            say(f"{page.name} stays as it is: {file.name} has no case `throughput --stub 0` with the form like Pathway")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import argparse
 import numpy as np
 
 from benchmarks import contestants, texts, watch
+from benchmarks.arguments import some_of, whole
 from benchmarks.bench import Bench, turns
 from benchmarks.report import Outcome
 from embedder.hashing import HashingEmbedder
@@ -12,12 +13,21 @@ from stack.progress import say
 
 ABOUT = "rate over a backlog of a million texts, and the memory of each part"
 
+OF = ("lean", "unindexed", "shipped")
+STEPS = 4  # at least, so that there are some between the first and the last
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--every", type=int, default=100_000, help="records that one rate is taken over")
-    parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--of", default="lean,shipped", help="some of lean,unindexed,shipped")
+    parser.add_argument("--records", type=whole, default=1_000_000)
+    parser.add_argument("--every", type=whole, default=100_000, help="records that one rate is taken over")
+    parser.add_argument("--runs", type=whole, default=1)
+    parser.add_argument("--of", type=some_of(OF), default="lean,shipped", help=f"some of {','.join(OF)}")
+
+
+def check(given: argparse.Namespace) -> str | None:
+    if given.records < STEPS * given.every:
+        return f"--every {given.every}: {given.records} records are fewer than {STEPS} times that"
+    return None
 
 
 def quick(given: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import requests
 
 from benchmarks import contestants, floors, texts, watch
+from benchmarks.arguments import more_than_none, some_of, whole
 from benchmarks.bench import Bench, Live, installed, turns
 from benchmarks.beside import beside
 from benchmarks.cases.search import percentiles
@@ -28,19 +29,37 @@ from stack.progress import say
 
 ABOUT = "milliseconds from Kafka to found, at 50 and at 500 texts a second"
 
+EMBEDDERS = ("hashing", "minilm")
+
 PATIENCE_SECONDS = 30.0
 PROBE_EVERY_SECONDS = 0.5
 
 DISK = "floor: a write that waits for the disk"
 
+OF = ("lean", "shipped", "pathway")
+
 PLAN = ("hashing:50", "hashing:500", "minilm:50")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long texts are sent in a round")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--plan", default=",".join(PLAN), help="EMBEDDER:TEXTS A SECOND, some of them")
-    parser.add_argument("--of", default="lean,shipped,pathway", help="some of lean,shipped,pathway")
+    parser.add_argument("--seconds", type=more_than_none, default=20.0, help="how long texts are sent in a round")
+    parser.add_argument("--runs", type=whole, default=3)
+    parser.add_argument("--plan", type=plans, default=",".join(PLAN), help="EMBEDDER:TEXTS A SECOND, some of them")
+    parser.add_argument("--of", type=some_of(OF), default=",".join(OF), help="some of them")
+
+
+def plans(text: str) -> str:
+    """Some of EMBEDDER:TEXTS A SECOND, by commas."""
+    for each in text.split(","):
+        name, _, rate = each.partition(":")
+        some_of(EMBEDDERS)(name)
+        more_than_none(rate)
+    return text
+
+
+def check(given: argparse.Namespace) -> str | None:
+    few = [plan for plan in given.plan.split(",") if float(plan.partition(":")[2]) * given.seconds < 1]
+    return f"{few[0]} sends no text in {given.seconds:g} seconds" if few else None
 
 
 def quick(given: argparse.Namespace) -> None:

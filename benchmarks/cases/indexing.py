@@ -8,6 +8,7 @@ import argparse
 import time
 
 from benchmarks import contestants, floors, texts, watch
+from benchmarks.arguments import whole
 from benchmarks.bench import Bench, installed, turns
 from benchmarks.cases.search import wait_until_settled
 from benchmarks.contestants import Contestant
@@ -23,9 +24,9 @@ ROW_BY_ROW = "floor: row by row into HNSW"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--records", type=int, default=100_000)
-    parser.add_argument("--few", type=int, default=10_000, help="records for Pathway with HNSW, and for row by row")
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--records", type=whole, default=100_000)
+    parser.add_argument("--few", type=whole, default=10_000, help="records for Pathway with HNSW, and for row by row")
+    parser.add_argument("--runs", type=whole, default=3)
 
 
 def quick(given: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from benchmarks import contestants, publish, texts, watch
+from benchmarks.arguments import whole
 from benchmarks.bench import Bench, Live, turns
 from benchmarks.beside import beside
 from benchmarks.cases.indexing import WITH, WITHOUT
@@ -27,9 +28,9 @@ UNINDEXED = """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--records", type=int, default=60_000)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 2, help="embed workers")
+    parser.add_argument("--records", type=whole, default=60_000)
+    parser.add_argument("--runs", type=whole, default=3)
+    parser.add_argument("--workers", type=whole, default=os.cpu_count() or 2, help="embed workers")
 
 
 def quick(given: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 
 from benchmarks import contestants, floors, publish, texts, watch
+from benchmarks.arguments import some_of, whole
 from benchmarks.bench import Bench, installed, turns
 from benchmarks.contestants import Contestant
 from benchmarks.report import Outcome, Ratio
@@ -19,14 +20,16 @@ from stack.progress import say
 
 ABOUT = "texts a second with MiniLM, beside Pathway, a short script and the model alone"
 
+OF = ("shipped", "lean", "pathway", "script")
+
 FLOOR = "floor: the model alone"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--records", type=int, default=5_000)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 2, help="embed workers, threads, processes")
-    parser.add_argument("--of", default="shipped,pathway,script", help="some of shipped,lean,pathway,script")
+    parser.add_argument("--records", type=whole, default=5_000)
+    parser.add_argument("--runs", type=whole, default=3)
+    parser.add_argument("--workers", type=whole, default=os.cpu_count() or 2, help="embed workers, threads, processes")
+    parser.add_argument("--of", type=some_of(OF), default="shipped,pathway,script", help=f"some of {','.join(OF)}")
 
 
 def quick(given: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import requests
 
 from benchmarks import contestants, publish, texts
+from benchmarks.arguments import whole
 from benchmarks.bench import Bench
 from benchmarks.cases.search import nearest, wait_until_settled
 from benchmarks.report import Outcome, Ratio
@@ -23,9 +24,9 @@ LIMIT = 10
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--documents", type=int, default=5_000)
-    parser.add_argument("--queries", type=int, default=1_000)
-    parser.add_argument("--compared", type=int, default=1_000, help="texts whose int8 and fp32 vectors are compared")
+    parser.add_argument("--documents", type=whole, default=5_000)
+    parser.add_argument("--queries", type=whole, default=1_000)
+    parser.add_argument("--compared", type=whole, default=1_000, help="texts whose int8 and fp32 vectors are compared")
 
 
 def quick(given: argparse.Namespace) -> None:

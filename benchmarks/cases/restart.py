@@ -9,6 +9,7 @@ import time
 from itertools import pairwise
 
 from benchmarks import contestants, texts, watch
+from benchmarks.arguments import some_of, whole
 from benchmarks.bench import Bench, Live, installed
 from benchmarks.contestants import CORE, Contestant
 from benchmarks.report import Outcome
@@ -17,12 +18,14 @@ from embedder.hashing import HashingEmbedder
 
 ABOUT = "the pause that a kill -9 makes, of everything and of each part"
 
+PARTS = ("all", *CORE)
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--records", type=int, default=200_000)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--of", default="ours,pathway", help="some of ours,pathway")
-    parser.add_argument("--parts", default=",".join(("all", *CORE)), help="what of ours is killed")
+    parser.add_argument("--records", type=whole, default=200_000)
+    parser.add_argument("--runs", type=whole, default=3)
+    parser.add_argument("--of", type=some_of(("ours", "pathway")), default="ours,pathway", help="some of them")
+    parser.add_argument("--parts", type=some_of(PARTS), default=",".join(PARTS), help="what of ours is killed")
 
 
 def quick(given: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import contestants, texts, watch
+from benchmarks.arguments import more_than_none, whole, wholes
 from benchmarks.bench import Bench, Live
 from benchmarks.contestants import CORE, OURS, PEERS, Contestant, Round
 from benchmarks.processes import Running
@@ -29,11 +30,13 @@ TEXTS_A_REQUEST = 32
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", default="1,2,4,8", help="how many workers are tried")
-    parser.add_argument("--answer-ms", type=int, default=200, help="the remote embedder's time for a request")
-    parser.add_argument("--distance-ms", type=int, default=20, help="the round trip from persist workers to PostgreSQL")
-    parser.add_argument("--seconds", type=float, default=15.0, help="how long each is measured")
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--workers", type=wholes, default="1,2,4,8", help="how many workers are tried")
+    parser.add_argument("--answer-ms", type=whole, default=200, help="the remote embedder's time for a request")
+    parser.add_argument(
+        "--distance-ms", type=whole, default=20, help="the round trip from persist workers to PostgreSQL"
+    )
+    parser.add_argument("--seconds", type=more_than_none, default=15.0, help="how long each is measured")
+    parser.add_argument("--runs", type=whole, default=3)
 
 
 def quick(given: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import requests
 
 from benchmarks import contestants, corpus, floors, texts, watch
+from benchmarks.arguments import more_than_none, whole, wholes
 from benchmarks.bench import Bench, Live
 from benchmarks.beside import beside
 from benchmarks.contestants import HNSW
@@ -43,10 +44,10 @@ KINDS: dict[str, dict[str, str]] = {
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rows", default="10000,50000,200000")
-    parser.add_argument("--queries", type=int, default=300, help="queries for each figure")
-    parser.add_argument("--clients", type=int, default=4, help="at once, for the rate")
-    parser.add_argument("--ingest", type=float, default=500.0, help="texts a second that come in meanwhile")
+    parser.add_argument("--rows", type=wholes, default="10000,50000,200000")
+    parser.add_argument("--queries", type=whole, default=300, help="queries for each figure")
+    parser.add_argument("--clients", type=whole, default=4, help="at once, for the rate")
+    parser.add_argument("--ingest", type=more_than_none, default=500.0, help="texts a second that come in meanwhile")
     parser.add_argument(
         "--embedder", default="minilm", choices=["minilm", "hashing"], help="hashing: quick, and without a meaning"
     )

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 
 from benchmarks import contestants, floors, texts, watch
+from benchmarks.arguments import not_negative, some_of, whole
 from benchmarks.bench import Bench, installed, turns
 from benchmarks.contestants import Contestant
 from benchmarks.report import Outcome, Ratio
@@ -48,13 +49,18 @@ RATIOS = (
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--records", type=int, default=300_000)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--stub", type=float, default=21, help="microseconds of a core that the stub takes for a text")
+    parser.add_argument("--records", type=whole, default=300_000)
+    parser.add_argument("--runs", type=whole, default=3)
     parser.add_argument(
-        "--of", default="lean,lean2,shipped,shipped2,pathway,pathway2,script", help=f"some of {','.join(CHOICES)}"
+        "--stub", type=not_negative, default=21, help="microseconds of a core that the stub takes for a text"
     )
-    parser.add_argument("--script-records", type=int, default=50_000, help="the script gets no more than these")
+    parser.add_argument(
+        "--of",
+        type=some_of(CHOICES),
+        default="lean,lean2,shipped,shipped2,pathway,pathway2,script",
+        help=f"some of {','.join(CHOICES)}",
+    )
+    parser.add_argument("--script-records", type=whole, default=50_000, help="the script gets no more than these")
 
 
 def quick(given: argparse.Namespace) -> None:
