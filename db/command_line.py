@@ -10,7 +10,6 @@ import streams
 from db import console_commands, outbox, output, reembed_command, schema, session
 from settings import Settings
 
-
 MISSING_PIECE = 20_000  # messages, each looked up: well under a second
 
 
