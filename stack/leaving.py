@@ -17,6 +17,7 @@ from stack.processes import Identity, alive, identity
 def mark(settings: Settings, name: str) -> None:
     itself = identity(os.getpid())
     assert itself is not None
+    _waiting(settings, name).unlink(missing_ok=True)  # of a command that was killed
     _file(settings, name).write_text(json.dumps(asdict(itself)))
 
 

@@ -4,8 +4,10 @@ A worker that goes takes no new task, ends the one in hand however long that tak
 nothing is lost, and nothing is done twice.
 """
 
+import contextlib
+import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -24,6 +26,8 @@ MOST = 16
 PATIENCE_SECONDS = 300.0
 _HOPELESS_DEATHS = 3
 _STOP_SECONDS = 15.0
+_LOCK_SECONDS = 5.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class WrongNumber(WrongUsage):
@@ -62,7 +66,8 @@ def check(queue: str, wanted: int) -> None:
 def scale(settings: Settings, queue: str, wanted: int, *, patience: float = PATIENCE_SECONDS) -> tuple[int, int]:
     """Brings a queue to so many workers, and returns how many there were and are. Raises StackError.
 
-    New ones are there and well when it returns, and those that went have ended. One at a time does this.
+    New ones are there and well when it returns, and those that went have ended; so are those that were to stay, also
+    where a command that was killed has left one stopped. One at a time does this.
     """
     check(queue, wanted)
     running(settings)
@@ -70,6 +75,7 @@ def scale(settings: Settings, queue: str, wanted: int, *, patience: float = PATI
     try:
         known = running(settings)
         now = counts(known)[queue]
+        _revive(known, queue, min(now, wanted))
         if wanted > now:
             _add(known, queue, range(now + 1, wanted + 1))
         elif wanted < now:
@@ -79,27 +85,43 @@ def scale(settings: Settings, queue: str, wanted: int, *, patience: float = PATI
         only.release()
 
 
+def _revive(known: System, queue: str, count: int) -> None:
+    """Starts those of the first `count` workers that are stopped. Raises Unhealthy."""
+    names = _talk(known.settings).stopped([worker_name(queue, number) for number in range(1, count + 1)])
+    parts = [worker(known.settings, queue, of[1]) for name in names if (of := worker_of(name)) is not None]
+    if parts:
+        _start(known, queue, parts, counts(known)[queue])
+        _wait_until_well(known.settings, parts)
+
+
 def _add(known: System, queue: str, numbers: Sequence[int]) -> None:
     new = [worker(known.settings, queue, number) for number in numbers]
-    for part in new:
-        part.prepare()
-        record.forget(known.settings, part.name)
-    names = [part.name for part in new]
-
-    def take_up(talk: Supervisor) -> None:
-        talk.add(names)
-        talk.start(names)
-
-    _change(known, queue, numbers[-1], take_up)
-    deadline = time.monotonic() + HEALTHY_SECONDS
+    _start(known, queue, new, numbers[-1])
     try:
-        for part in new:
-            part.wait_until_healthy(deadline - time.monotonic(), partial(_hopeless, known.settings, part))
+        _wait_until_well(known.settings, new)
     except Unhealthy as error:
         log = places.log(known.settings, new[0].name)
         _remove(known, queue, numbers)
         left = f"{queue} has {numbers[0] - 1} as before"
         raise Unhealthy(f"{error}; {left}; the end of {log}:", last_lines(log)) from None
+
+
+def _start(known: System, queue: str, parts: Sequence[Part], count: int) -> None:
+    for part in parts:
+        part.prepare()
+        record.forget(known.settings, part.name)
+    names = [part.name for part in parts]
+    with _alone(known.settings):
+        talk = _talk(known.settings)
+        _write_down(known.settings, queue, count)
+        talk.add(names)
+        talk.start(names)
+
+
+def _wait_until_well(settings: Settings, parts: Sequence[Part]) -> None:
+    deadline = time.monotonic() + HEALTHY_SECONDS
+    for part in parts:
+        part.wait_until_healthy(deadline - time.monotonic(), partial(_hopeless, settings, part))
 
 
 def _hopeless(settings: Settings, part: Part) -> str | None:
@@ -115,9 +137,10 @@ def _retire(known: System, queue: str, numbers: Sequence[int], patience: float) 
     for name in names:
         leaving.mark(known.settings, name)
     try:
+        talk = _talk(known.settings)
         _wait_for_tasks(known.settings, names, patience)
         supervisor.wait_for(
-            lambda: all(leaving.is_waiting(known.settings, name) for name in names),
+            lambda: all(leaving.is_waiting(known.settings, name) for name in set(names) - set(talk.stopped(names))),
             _STOP_SECONDS,
             f"{', '.join(names)} did not begin anew",
         )
@@ -148,26 +171,37 @@ def _wait_for_tasks(settings: Settings, names: Sequence[str], patience: float) -
 
 def _remove(known: System, queue: str, numbers: Sequence[int]) -> None:
     names = [worker_name(queue, number) for number in numbers]
-    talk = _talk(known.settings)
-    talk.stop(names)
-    supervisor.wait_for(lambda: not talk.running(names), _STOP_SECONDS, f"{', '.join(names)} did not end")
-    _change(known, queue, numbers[0] - 1, lambda talk: talk.remove(names))
+    with _alone(known.settings):  # a worker that is stopped, and counted all the same, would be missing for good
+        talk = _talk(known.settings)
+        talk.stop(names)
+        supervisor.wait_for(lambda: not talk.running(names), _STOP_SECONDS, f"{', '.join(names)} did not end")
+        _write_down(known.settings, queue, numbers[0] - 1)
+        talk.remove(names)
     for name in names:
         record.forget(known.settings, name)
 
 
-def _change(known: System, queue: str, count: int, tell: Callable[[Supervisor], object]) -> None:
-    """Writes down the system with so many workers, and tells the supervisor; not while a start or stop is under way."""
-    alone = _take(known.settings, "lock", "a start or stop is under way here: wait for it")
+@contextlib.contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """Keeps starts and stops away, and no signal ends this process half way: it takes seconds. Raises StackError where
+    a start or stop is under way, after some patience, or the system does not run any more."""
+    alone = _take(settings, "lock", "a start or stop is under way here: wait for it", seconds=_LOCK_SECONDS)
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
     try:
-        talk = _talk(known.settings)
-        now = _with(running(known.settings).settings, queue, count)
-        parts = plan.parts(now)
-        supervisor.write_configuration(now, parts)
-        system.write(now, parts, ready=True)
-        tell(talk)
+        running(settings)
+        yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         alone.release()
+
+
+def _write_down(settings: Settings, queue: str, count: int) -> None:
+    """Writes down the system with so many workers, for later commands and for the supervisor."""
+    now = _with(running(settings).settings, queue, count)
+    parts = plan.parts(now)
+    supervisor.write_configuration(now, parts)
+    system.write(now, parts, ready=True)
 
 
 def _with(settings: Settings, queue: str, count: int) -> Settings:
@@ -183,5 +217,12 @@ def _talk(settings: Settings) -> Supervisor:
     return talk
 
 
-def _take(settings: Settings, name: str, complaint: str) -> lock.Lock:
-    return lock.take(places.data(settings) / name, complaint)
+def _take(settings: Settings, name: str, complaint: str, *, seconds: float = 0.0) -> lock.Lock:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return lock.take(places.data(settings) / name, complaint)
+        except StackError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(0.05)

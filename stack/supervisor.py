@@ -210,11 +210,16 @@ class Supervisor:
         """Forgets parts that are stopped, and in the configuration no more."""
         self._call("reloadConfig")
         for name in names:
-            self._call("removeProcessGroup", name)
+            self._call("removeProcessGroup", name, ignoring=[_BAD_NAME])
 
     def running(self, names: Iterable[str]) -> list[str]:
         states = self.states()
         return [name for name in names if states.get(name, ("STOPPED", 0))[0] not in _STOPPED]
+
+    def stopped(self, names: Iterable[str]) -> list[str]:
+        """Those that do not begin anew by themselves: somebody has stopped them, or they were never taken up."""
+        states = self.states()
+        return [name for name in names if states.get(name, ("STOPPED", 0))[0] in ("STOPPED", "FATAL")]
 
     def shutdown(self) -> bool:
         """Asks it to end with all its parts; says whether it will."""
