@@ -30,7 +30,7 @@ def check(given: argparse.Namespace) -> int:
     if not answers(trial.text_api):
         say("nothing is running yet: starting it")
         command = [str(ROOT / "start.sh"), "--no-demo", *(["--docker"] if given.docker else [])]
-        if subprocess.run(command, check=False).returncode != 0:
+        if run_to_its_end(command) != 0:
             raise CommandFailed("the system did not start: see above")
     began = time.monotonic()
     try:
@@ -39,6 +39,22 @@ def check(given: argparse.Namespace) -> int:
         clean_up(trial)
     print(f"{sum(passed)} of {len(passed)} passed in {time.monotonic() - began:.1f} s")
     return 0 if all(passed) else 1
+
+
+def run_to_its_end(command: list[str]) -> int:
+    """The exit code of a command. Ctrl-C is the command's too, which then has to clean up: subprocess.run would kill it
+    after a quarter of a second. Raises KeyboardInterrupt when it has ended."""
+    running = subprocess.Popen(command)
+    interrupted = False
+    while True:
+        try:
+            code = running.wait()
+            break
+        except KeyboardInterrupt:
+            interrupted = True
+    if interrupted:
+        raise KeyboardInterrupt
+    return code
 
 
 def answers(api: rest.Api) -> bool:
