@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 import settings as configuration
+import streams
 from clients import rest
 from clients.command_line import Parser
 from clients.e2e_checks import CHECKS, Trial, Unmet
@@ -37,7 +38,7 @@ def check(given: argparse.Namespace) -> int:
         passed = [passes(trial, name, call, began, seconds) for name, call, seconds in CHECKS]
     finally:
         clean_up(trial)
-    print(f"{sum(passed)} of {len(passed)} passed in {time.monotonic() - began:.1f} s")
+    tell(f"{sum(passed)} of {len(passed)} passed in {time.monotonic() - began:.1f} s")
     return 0 if all(passed) else 1
 
 
@@ -74,10 +75,18 @@ def passes(trial: Trial, name: str, call: Callable[[Trial], None], began: float,
     try:
         call(trial)
     except (Unmet, CommandFailed) as error:
-        print(f"✗ {name}: {one_line(str(error))}", flush=True)
+        tell(f"✗ {name}: {one_line(str(error))}")
         return False
-    print(f"✓ {name} ({time.monotonic() - start:.1f} s)", flush=True)
+    tell(f"✓ {name} ({time.monotonic() - start:.1f} s)")
     return True
+
+
+def tell(line: str) -> None:
+    """A line of the output. Where its reader has enough (`| grep -m1 ✗`) the exit code has still to tell the rest."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        streams.discard_output()
 
 
 def clean_up(trial: Trial) -> None:

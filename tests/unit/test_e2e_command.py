@@ -1,4 +1,4 @@
-"""./e2e_test.sh while it is interrupted."""
+"""./e2e_test.sh while it is interrupted, and where nobody reads what it finds."""
 
 import os
 import signal
@@ -43,3 +43,29 @@ def test_ctrl_c_waits_until_the_start_has_cleaned_up(tmp_path: Path) -> None:
         process.communicate(timeout=20)
     assert process.returncode == 130
     assert cleaned.exists()
+
+
+CHECKS = """
+import sys
+from clients import e2e, terminal
+from clients.e2e_checks import Unmet
+
+def fails(trial):
+    raise Unmet("this", "that")
+
+e2e.answers = lambda api: True
+e2e.CHECKS = [("one", lambda trial: None, 5.0), ("two", fails, 5.0), ("three", lambda trial: None, 5.0)]
+sys.exit(e2e.main([]))
+"""
+
+
+def test_a_check_that_fails_is_told_by_the_exit_code_also_where_the_reader_has_left() -> None:
+    command = 'sleep 0 | { sleep 0.2; "$@"; echo "$?" >&2; } | exec 0<&-'
+    ended = subprocess.run(
+        ["bash", "-c", command, "bash", sys.executable, "-c", CHECKS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.stderr == "1\n"
