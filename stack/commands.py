@@ -101,7 +101,7 @@ def _start(settings: Settings, arguments: argparse.Namespace) -> int:
     if supervisor.talk(settings) is not None:
         if known is not None and known.ready:
             return _already_running(known.settings)
-        say("An earlier start did not come to its end: stopping what it left")
+        say("An earlier start or stop did not come to its end: stopping what it left")
     elif stop.end_orphans(settings):
         say("Ended parts that an earlier supervisor had left behind")
     stop.stop_all(settings)
@@ -177,7 +177,8 @@ def _stop(settings: Settings, arguments: argparse.Namespace) -> int:
         docker.down(settings, volumes=arguments.volumes)
         return 0
     hold = _hold(settings)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # half a stop helps nobody, and a stop has an end
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # half a stop helps nobody, and a stop has an end
     say("Stopped." if stop.stop_all(settings) else "Nothing was running.")
     if arguments.volumes:
         stop.remove_data(settings)

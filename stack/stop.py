@@ -27,6 +27,7 @@ def stop_all(settings: Settings) -> bool:
     talk = supervisor.talk(settings)
     if talk is not None:
         found = True
+        _note_half(settings)
         with contextlib.suppress(StackError):  # what is left then are orphans
             _stop_parts(settings, talk)
     found = _end_supervisor(settings, talk) or found
@@ -36,6 +37,14 @@ def stop_all(settings: Settings) -> bool:
     supervisor.forget_process(settings)
     _remove_socket(settings)
     return found
+
+
+def _note_half(settings: Settings) -> None:
+    """So that the next start ends what a stop leaves that is killed on its way, and does not take it for whole."""
+    known = system.read(settings)
+    if known is not None:
+        with contextlib.suppress(OSError):  # a full disk keeps nobody from stopping
+            system.write(known.settings, known.parts, ready=False)
 
 
 def _stop_parts(settings: Settings, talk: Supervisor) -> None:

@@ -24,14 +24,14 @@ class KnownPart:
 
 @dataclass(frozen=True)
 class System:
-    """A system that was started. `ready` says that its start came to its end."""
+    """A system that was started. `ready` says that its start came to its end, and that no stop has begun."""
 
     settings: Settings
     parts: tuple[KnownPart, ...]
     ready: bool
 
 
-def write(settings: Settings, parts: Iterable[Part], *, ready: bool) -> None:
+def write(settings: Settings, parts: Iterable[Part | KnownPart], *, ready: bool) -> None:
     """Writes the system down; for its owner only, as there are passwords among the settings."""
     known = [KnownPart(part.name, part.layer, part.ports) for part in parts]
     content = {"settings": asdict(settings), "parts": [asdict(part) for part in known], "ready": ready}

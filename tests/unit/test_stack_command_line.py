@@ -41,6 +41,32 @@ def test_stop_of_what_does_not_run_is_no_failure(tmp_path: Path) -> None:
     assert (answer.returncode, answer.stdout) == (0, "Nothing was running.\n")
 
 
+STOP_UNDER_FIRE = """
+import signal, sys
+from stack import commands, stop
+
+def stop_all(settings):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.raise_signal(number)
+    return True
+
+stop.stop_all = stop_all
+sys.exit(commands.main(["stop"]))
+"""
+
+
+def test_no_signal_cuts_a_stop_in_half(tmp_path: Path) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-c", STOP_UNDER_FIRE],
+        cwd=ROOT,
+        env={**os.environ, "DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (answer.returncode, answer.stdout) == (0, "Stopped.\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [

@@ -2,6 +2,7 @@
 said, and done, where a supervisor refuses or goes."""
 
 import io
+from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from supervisor.options import UnhosedConfigParser
 from supervisor.xmlrpc import Faults
 
 from settings import Settings
-from stack import kafka, parts, places, processes, stop, supervisor
+from stack import kafka, parts, places, processes, stop, supervisor, system
 from stack.part import SERVICE
 from stack.processes import Identity
 from stack.supervisor import Gone, Supervisor, configuration
@@ -126,3 +127,19 @@ def test_a_stop_ends_what_a_supervisor_that_refuses_leaves(monkeypatch: pytest.M
     monkeypatch.setattr(stop, "end_orphans", end_orphans)
     assert stop.stop_all(Settings(data_dir=str(tmp_path)))
     assert ended == ["the supervisor", "orphans"]
+
+
+def test_a_system_that_is_being_stopped_is_no_whole_one_any_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = Settings(data_dir=str(tmp_path))
+    (tmp_path / "run").mkdir()
+    system.write(settings, parts(settings), ready=True)
+    before = system.read(settings)
+    found: list[system.System | None] = []
+    monkeypatch.setattr(supervisor, "talk", lambda _settings: refusing(ConnectionRefusedError()))
+    monkeypatch.setattr(stop, "_stop_parts", lambda *_: found.append(system.read(settings)))
+    assert stop.stop_all(settings)
+    assert before is not None
+    assert found == [replace(before, ready=False)]
+    assert system.read(settings) is None
