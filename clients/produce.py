@@ -114,6 +114,9 @@ class Sending:
             limit = self.producer.config["max_request_size"]
             self.fail(number, f"larger than the topic takes, which is {limit:,} bytes (its max.message.bytes)")
             return
+        except ValueError as error:  # of the partition: the topic was made again with fewer
+            self.fail(number, str(error))
+            return
         size = len(value or b"")
         self.waiting.append((number, size, future))
         self.waiting_bytes += size

@@ -87,7 +87,7 @@ class Producer:
 
     def send(self, topic: str, **record: object) -> Future:
         outcome = self.outcomes.pop(0)
-        if isinstance(outcome, MessageSizeTooLargeError):
+        if isinstance(outcome, (MessageSizeTooLargeError, ValueError)):
             raise outcome
         return Future(outcome, done=self.done)
 
@@ -101,6 +101,16 @@ def test_acknowledged_and_refused_records_are_counted() -> None:
     assert (sending.acknowledged, sending.failed) == (2, 3)
     assert [unsent.number for unsent in sending.reasons] == [2, 3, 7]
     assert (sending.begins, sending.ends) == ({0: 5}, {0: 10})
+
+
+def test_a_record_for_a_partition_that_is_there_no_more_keeps_no_other_from_being_sent() -> None:
+    gone = ValueError("Unrecognized partition 7 for topic t")  # as kafka-python says it
+    sending = Sending(Producer(5, gone, 6), "t")
+    for number, partition in enumerate((0, 7, 0)):
+        sending.send(number, b"k", b"v", partition=partition)
+    sending.finish()
+    assert (sending.acknowledged, sending.failed) == (2, 1)
+    assert sending.reasons == [(1, str(gone))]
 
 
 def test_an_outage_ends_the_sending() -> None:
