@@ -1,6 +1,7 @@
 """Embedding: claim the jobs, embed outside of any transaction, store the vectors of the texts that are still
 current."""
 
+import contextlib
 import logging
 import os
 import time
@@ -113,6 +114,10 @@ def carry_out(
     except ModelError as error:
         log.error("cannot embed, the jobs wait: %s", error)
         release(claimed, lease, MODEL_ERROR_SECONDS)
+    except SystemExit:  # a cold stop of this worker (tasks.pulse), which says nothing against the texts
+        with contextlib.suppress(SQLAlchemyError, psycopg2.Error):
+            release(claimed, lease, 0.0)
+        raise
     else:
         done = done._replace(left=done.left._replace(message_ids=done.left.message_ids | later))
         return store(claimed, lease, embedder.model, done, counted=model is None, of_the_jobs=of_the_jobs)

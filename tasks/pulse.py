@@ -13,11 +13,14 @@ from collections.abc import Callable
 from typing import Any
 
 from celery import bootsteps
+from celery.exceptions import WorkerTerminate
 from celery.worker import consumer, state
 
 import settings
 from tasks.broker import BROKER_ERRORS
 from telemetry import heartbeat
+
+EXIT_FAILURE = 1
 
 TELL_SECONDS = 0.5
 
@@ -36,6 +39,11 @@ def hanging() -> bool:
     return any(now - (request.time_start or now) > HANGING_SECONDS for request in state.active_requests)
 
 
+def works_itself(pool_class: type) -> bool:
+    """Whether the worker has no child for its tasks: whatever its main thread waits for, the task waits for too."""
+    return pool_class.__module__.endswith(".solo")
+
+
 class Pulse(bootsteps.StartStopStep):  # type: ignore[misc]
     """A timer in the worker's event loop."""
 
@@ -51,7 +59,7 @@ class Pulse(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def start(self, worker: Any) -> None:
         self.timer = worker.timer.call_repeatedly(heartbeat.BEAT_SECONDS, pulse, priority=10)
-        if worker.pool_cls.__module__.endswith(".solo"):
+        if works_itself(worker.pool_cls):
             threading.Thread(target=self.beat_at_work, name="pulse", daemon=True).start()
 
     def beat_at_work(self) -> None:
@@ -74,6 +82,20 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     the monitor of its tasks goes out together, twice a second: a message for each would cost a tenth of a task."""
 
     tells_next = 0.0
+
+    def __init__(self, *args: Any, app: Any = None, pool: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, app=app, pool=pool, **kwargs)
+        if works_itself(type(pool)):
+            app.conf.worker_soft_shutdown_timeout = 0.0  # it would be slept through in the middle of the task
+
+    def cancel_active_requests(self) -> None:
+        """What a cold stop (SIGQUIT, or the second Ctrl-C) does about the tasks in hand. A worker that works itself is
+        in the middle of one here, as this is called by a signal's handler: there the task ends by the exception, which
+        is not one that could be taken for a fault of its own. Leases bring it back."""
+        if not works_itself(type(self.pool)):
+            super().cancel_active_requests()
+        elif state.active_requests:
+            raise WorkerTerminate(EXIT_FAILURE)
 
     def on_send_event_buffered(self) -> None:
         now = time.monotonic()

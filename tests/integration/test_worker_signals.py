@@ -1,0 +1,55 @@
+"""A real worker and the signals of its operator: a cold stop in the middle of a task."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+
+import pytest
+from sqlalchemy import Engine
+
+from settings import ROOT, Settings
+from tests.embedder_parts import KEY, Gate
+from tests.parts import Running, eventually
+from tests.samples import a_record, ask, persist
+
+JOBS = "SELECT attempts, lease IS NOT NULL AS leased, available_at <= clock_timestamp() AS due FROM embedding_jobs"
+FAILURES = "SELECT * FROM embedding_failures"
+
+Start = Callable[..., Running]
+
+
+def send(settings: Settings, call: str) -> None:
+    values = {field.name.upper(): str(getattr(settings, field.name)) for field in fields(settings)}
+    environment = {**os.environ, **{name: value for name, value in values.items() if value}}
+    code = f"from tasks.app import app; app.send_task({call})"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, timeout=60)
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGQUIT], [signal.SIGINT, signal.SIGINT]], ids=["SIGQUIT", "Ctrl-C twice"])
+def test_a_cold_stop_ends_the_worker_at_once_and_its_task_is_nobodys_fault(
+    settings: Settings, database: Engine, start: Start, gate: Gate, signals: Sequence[signal.Signals]
+) -> None:
+    worker = start(
+        "embed-worker",
+        embedding_provider="openai",
+        openai_base_url=gate.url,
+        openai_api_key=KEY,
+        openai_timeout_seconds=60.0,
+    )
+    persist(database, a_record("one"))
+    (job,) = ask(database, "SELECT id FROM embedding_jobs")
+    gate.open.clear()
+    send(settings, f"'tasks.embed_text', args=[[{job['id']}]]")
+    eventually(lambda: gate.has("one"), timeout=30)
+    assert ask(database, JOBS) == [{"attempts": 1, "leased": True, "due": False}]
+    for number in signals:
+        said = worker.log.read_text().count("Ctrl+C")
+        worker.signal(number)
+        eventually(lambda said=said: worker.log.read_text().count("Ctrl+C") > said)  # type: ignore[misc]
+    eventually(lambda: not worker.alive, timeout=6)
+    assert ask(database, JOBS) == [{"attempts": 0, "leased": False, "due": True}]
+    assert ask(database, FAILURES) == []
+    assert "Traceback" not in worker.log.read_text()
