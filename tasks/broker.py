@@ -8,6 +8,10 @@ from tasks.app import app
 
 BROKER_ERRORS = (KombuError, redis.RedisError, OSError)
 
+# For kombu's ensure_connection, in seconds. Its own pauses would grow to half a minute, and a worker or beat be away so
+# much longer than the broker.
+RECONNECTING = {"interval_start": 1, "interval_step": 1, "interval_max": 3}
+
 BULK_PRIORITY = 9  # the last to be served, for work that came in bulk
 
 

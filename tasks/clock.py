@@ -12,7 +12,7 @@ from celery import signals
 from celery.apps import beat
 from celery.beat import ScheduleEntry, Scheduler, SchedulingError
 
-from tasks.broker import BROKER_ERRORS, queue_length
+from tasks.broker import BROKER_ERRORS, RECONNECTING, queue_length
 from telemetry import heartbeat, numbers_store
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,12 @@ class Clock(Scheduler):  # type: ignore[misc]
                 self.due[name] = now + entry.schedule.run_every.total_seconds()
                 self.apply_async(entry, producer=self.producer)
         return max(0.0, min(self.due.values(), default=now + 1) - time.monotonic())
+
+    def _ensure_connected(self) -> Any:
+        """Celery's own beats no heart meanwhile, and its pauses grow to half a minute."""
+        return self.connection.ensure_connection(
+            lambda error, _pause: self.complain(f"broker away: {error}"), callback=heartbeat.beat, **RECONNECTING
+        )
 
     def complain(self, about: str) -> None:
         if time.monotonic() - self.complained > COMPLAIN_SECONDS:

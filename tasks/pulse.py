@@ -17,7 +17,7 @@ from celery.exceptions import WorkerTerminate
 from celery.worker import consumer, state
 
 import settings
-from tasks.broker import BROKER_ERRORS
+from tasks.broker import BROKER_ERRORS, RECONNECTING
 from telemetry import heartbeat
 
 EXIT_FAILURE = 1
@@ -127,8 +127,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                 pulse()
                 callback()
 
-            # Celery's pauses would grow to half a minute, and a worker be away so much longer than the broker.
-            return connect(*args, callback=between, **kwargs, interval_start=1, interval_step=1, interval_max=3)
+            return connect(*args, callback=between, **kwargs, **RECONNECTING)
 
         conn.ensure_connection = beating
         try:

@@ -147,6 +147,23 @@ def test_a_worker_beats_while_it_seeks_its_broker(file: Path, monkeypatch: pytes
     assert "ensure_connection" not in vars(connection)
 
 
+def test_beat_that_starts_without_its_broker_beats_all_the_same(tmp_path: Path) -> None:
+    """Nobody listens at port 1."""
+    file = tmp_path / "heartbeat"
+    variables = {**os.environ, "HEARTBEAT_FILE": str(file), "REDIS_URL": "redis://127.0.0.1:1/0"}
+    command = [sys.executable, "-m", "tasks.celery", "-A", "tasks.app", "beat", "--pidfile="]
+    beat = subprocess.Popen(command, cwd=ROOT, env=variables, stderr=subprocess.PIPE, text=True)
+    try:
+        eventually(file.exists, timeout=30)
+        for _ in range(3):
+            before = file.read_text()
+            eventually(lambda before=before: file.read_text() != before, timeout=20)  # type: ignore[misc]
+    finally:
+        beat.terminate()
+        _, said = beat.communicate(timeout=20)
+    assert said.count("no task sent: broker away") == 1
+
+
 @pytest.fixture
 def telling() -> pulse.Consumer:
     """A worker's consumer with a dispatcher of events as Celery makes it, whose channel is in memory."""
