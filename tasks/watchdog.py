@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 5.0
 STALLED_SECONDS = 30.0
+# A look that comes so late is one of a process that was stopped itself, as by docker pause or a machine that slept.
+FROZEN_SECONDS = 15.0
 # Celery's soft shutdown ends well before; a main process that hangs in it is killed.
 MERCY_SECONDS = 15.0
 
@@ -30,13 +32,16 @@ class Stall:
 
     def __init__(self) -> None:
         self.since: float | None = None
+        self.looked = float("-inf")
         self.taken = -1
 
     def look(self, now: float, *, taken: int, busy: bool, waiting: int) -> float:
         """For how many seconds it has been stalled, given the tasks taken so far, whether it has any in hand, and how
         many wait."""
-        if busy or not waiting or taken != self.taken or self.since is None:
+        frozen = now - self.looked > FROZEN_SECONDS
+        if busy or not waiting or taken != self.taken or self.since is None or frozen:
             self.since, self.taken = now, taken
+        self.looked = now
         return now - self.since
 
 
