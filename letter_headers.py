@@ -13,7 +13,8 @@ PREFIX = "dead-letter-"
 TOPIC, PARTITION, OFFSET, TIMESTAMP = (f"{PREFIX}{name}" for name in ("topic", "partition", "offset", "timestamp"))
 REASON, DETAIL = f"{PREFIX}reason", f"{PREFIX}detail"
 CUT = f"{PREFIX}cut"  # what was left out of the copy, for the topic takes no larger one
-# kafka-python sends no header without a value, nor a record with neither key nor value: they go empty, and are marked.
+# kafka-python sends no header without a value, nor a record with neither key nor value: they go empty, and are marked,
+# the headers by their places among the sender's, from 0.
 NULL_HEADERS, NULL_VALUE = f"{PREFIX}null-headers", f"{PREFIX}null-value"
 
 
@@ -52,3 +53,28 @@ def named(headers: Headers) -> Coordinates | None:
 def of_the_sender(headers: Headers) -> list[tuple[str, bytes]]:
     """The headers that are not the pipeline's, as kafka-python sends them: one without a value gets an empty one."""
     return [(name, value or b"") for name, value in headers if not name.startswith(PREFIX)]
+
+
+def with_mark(headers: Headers) -> list[tuple[str, bytes]]:
+    """As `of_the_sender`, with the mark that says which of them had no value."""
+    given = [(name, value) for name, value in headers if not name.startswith(PREFIX)]
+    null = [str(place) for place, (_, value) in enumerate(given) if value is None]
+    return [*of_the_sender(given), *([(NULL_HEADERS, ",".join(null).encode())] if null else [])]
+
+
+def as_they_were(headers: Headers) -> Headers:
+    """The headers of a dead letter, where those of the sender that had no value have none again. Earlier releases
+    marked them by their names."""
+    mark = dict(headers).get(NULL_HEADERS)
+    if not mark:
+        return headers
+    marked = mark.decode("utf-8", "replace").split(",")
+    places = {int(place) for place in marked if place.isdecimal()}
+    names = () if len(places) == len(marked) else marked
+    restored: list[tuple[str, bytes | None]] = []
+    place = 0
+    for name, value in headers:
+        is_null = not value and not name.startswith(PREFIX) and (name in names if names else place in places)
+        restored.append((name, None if is_null else value))
+        place += not name.startswith(PREFIX)
+    return restored

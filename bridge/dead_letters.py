@@ -19,7 +19,6 @@ from settings import Settings
 
 # What a broker takes by default (message.max.bytes is 1,048,588) less some room for the batch around the record.
 RECORD_BYTES = 1_000_000
-NULL_NAMES_BYTES = 10_000
 
 
 def connect_producer(settings: Settings) -> KafkaProducer:
@@ -69,10 +68,7 @@ def encode(value: bytes | None) -> str | None:
 def send(producer: KafkaProducer, topic: str, record: ConsumerRecord, error: BadRecord) -> FutureRecordMetadata:
     """Sends a record to the dead-letter topic; the future says when it is there. Raises KafkaError."""
     first = first_coming(coordinates(record), record.headers)
-    headers = letter_headers.of_the_sender(record.headers)
-    null = [name for name, value in record.headers if value is None]
-    if null:
-        headers.append((letter_headers.NULL_HEADERS, ",".join(null).encode()[:NULL_NAMES_BYTES]))
+    headers = letter_headers.with_mark(record.headers)
     if record.key is None and record.value is None:
         headers.append((letter_headers.NULL_VALUE, b"1"))
     headers += [
@@ -106,7 +102,7 @@ def fit(
         f"key {size(key)} bytes, value {size(value)} bytes, {len(headers) - len(own)} headers".encode(),
     )
     if header_bytes > RECORD_BYTES // 4:
-        headers = own
+        headers = own = [header for header in own if header[0] != letter_headers.NULL_HEADERS]
         header_bytes = sizes(own)
     if size(key) > RECORD_BYTES // 4:
         key = (key or b"")[: RECORD_BYTES // 4]

@@ -142,7 +142,8 @@ def steering(commands: Any) -> None:
     draining.add_argument("--timeout", type=seconds, metavar="S", help=patience)
     does = (
         "Makes the bridges read the topic again from an earlier place, such as all of it into a new database. What is "
-        "stored already stays as it is, and nothing comes twice."
+        "stored already stays as it is, and nothing comes twice, but for bad records: their topic gets a copy of each "
+        "again, the table of dead letters does not."
     )
     made = add(commands, "rewind", does, "rewind --to-time 2026-01-31T08:00:00+00:00")
     made.add_argument("--yes", action="store_true", help="do not ask; without a terminal it wants this, or --json")

@@ -18,6 +18,9 @@ from db import session, text_index
 from settings import Settings
 
 PGVECTOR = (0, 8)
+# What a table text_messages that is there may have, and has to have; what it lacks beyond that is added.
+ADOPTED = {"id": ("uuid",), "message": ("text", "character varying"), "source_id": ("text",), "metadata": ("jsonb",)}
+NEEDED = ("id", "message", "created_at", "processed_at")
 MIGRATION_LOCK = 7_263_511_901
 # While a migration waits for a table, everybody who comes after it waits too; the pause lets them through.
 LOCK_MS = 1_000
@@ -62,6 +65,26 @@ def check(connection: Connection) -> None:
         connection.execute(text("ALTER EXTENSION vector UPDATE"))
 
 
+def check_adoptable(connection: Connection) -> None:
+    """Raises UnusableDatabase for a table text_messages that is there, but has columns of other types than its own."""
+    found = connection.execute(
+        text("""
+            SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
+            WHERE attrelid = to_regclass('text_messages') AND attnum > 0 AND NOT attisdropped
+        """)
+    ).all()
+    for column, kind in found:
+        if kind not in ADOPTED.get(column, (kind,)):
+            raise UnusableDatabase(
+                f"text_messages.{column} is {kind}, not {ADOPTED[column][0]}: change its type, or give this system a "
+                f"database of its own (DATABASE_NAME)"
+            )
+    if missing := [column for column in NEEDED if found and column not in dict(found)]:
+        raise UnusableDatabase(
+            f"text_messages has no column {missing[0]}: give this system a database of its own (DATABASE_NAME)"
+        )
+
+
 def check_language(connection: Connection, language: str) -> None:
     """Raises UnusableDatabase for a KEYWORD_LANGUAGE that is none here: no words could be searched for."""
     visible = text("SELECT cfgname FROM pg_ts_config WHERE pg_ts_config_is_visible(oid) ORDER BY cfgname")
@@ -92,6 +115,7 @@ def migrate(settings: Settings, revision: str, direction: object) -> str:
             wait_for_turn(connection)
             try:
                 check(connection)
+                check_adoptable(connection)
                 check_language(connection, settings.keyword_language)
                 connection.commit()
                 while not migrated(connection, revision, direction):

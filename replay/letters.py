@@ -139,10 +139,8 @@ def copies_among(records: Iterable[ConsumerRecord], letters: Sequence[Letter]) -
 def copied(record: ConsumerRecord) -> Original:
     """The record of which this is a whole copy."""
     marks = dict(record.headers)
-    names = marks.get(letter_headers.NULL_HEADERS)
-    null = [] if names is None else names.decode("utf-8", "replace").split(",")
-    headers = [(name, None if not value and name in null else value) for name, value in record.headers]
-    return Original(record.key, None if letter_headers.NULL_VALUE in marks else record.value, headers)
+    value = None if letter_headers.NULL_VALUE in marks else record.value
+    return Original(record.key, value, letter_headers.as_they_were(record.headers))
 
 
 def letter_of(record: ConsumerRecord) -> Letter | None:

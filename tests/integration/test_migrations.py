@@ -180,6 +180,26 @@ def test_a_plain_table_with_rows_is_adopted(empty_database: Settings) -> None:
         assert undated.scalar_one() is not None
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("ALTER COLUMN id TYPE VARCHAR(40)", "text_messages.id is character varying(40), not uuid"),
+        ("ALTER COLUMN message TYPE BYTEA USING message::bytea", "text_messages.message is bytea, not text"),
+        ("ADD COLUMN metadata JSON", "text_messages.metadata is json, not jsonb"),
+        ("ADD COLUMN source_id VARCHAR(20)", "text_messages.source_id is character varying(20), not text"),
+        ("DROP COLUMN processed_at", "text_messages has no column processed_at"),
+    ],
+)
+def test_a_table_of_another_form_is_refused_by_its_column(empty_database: Settings, change: str, said: str) -> None:
+    with connected(empty_database) as connection:
+        connection.execute(text(PLAIN_TABLE))
+        connection.execute(text(f"ALTER TABLE text_messages {change}"))
+    with pytest.raises(schema.UnusableDatabase, match=re.escape(said)):
+        schema.upgrade(empty_database)
+    with connected(empty_database) as connection:
+        assert tables(connection) == {"text_messages"}
+
+
 def test_adopting_an_empty_table_queues_nothing(empty_database: Settings) -> None:
     with connected(empty_database) as connection:
         connection.execute(text(PLAIN_TABLE))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import letter_headers
 from bridge import dead_letters
 from bridge.message import BadRecord
 from records import KEPT_BYTES, KEPT_CHARS, KEPT_HEADERS, DeadLetter
@@ -26,7 +27,7 @@ class Producer:
         size = len(value or b"") + len(key or b"")
         size += sum(len(name.encode()) + len(content) + 10 for name, content in headers)
         assert size <= dead_letters.RECORD_BYTES + 1000
-        self.value, self.key, self.headers = value, key, dict(headers)
+        self.value, self.key, self.headers, self.pairs = value, key, dict(headers), headers
         return self
 
 
@@ -55,10 +56,15 @@ def test_bytes_key_and_headers_go_unchanged_with_reason_and_coordinates() -> Non
     }
 
 
-def test_null_headers_are_named() -> None:
-    letter = sent(a_record(headers=[("a", None), ("b", b""), ("c", None)]))
+def test_null_headers_are_marked_by_their_places() -> None:
+    letter = sent(a_record(headers=[("a", None), ("dead-letter-x", b"1"), ("b", b""), ("c,d", None)]))
     assert (letter.headers["a"], letter.headers["b"]) == (b"", b"")
-    assert letter.headers["dead-letter-null-headers"] == b"a,c"
+    assert letter.headers["dead-letter-null-headers"] == b"0,2"
+
+
+def test_headers_that_an_earlier_release_marked_by_name_come_back() -> None:
+    headers = [("a", b""), ("7", b""), ("b", b""), ("dead-letter-null-headers", b"a,7")]
+    assert letter_headers.as_they_were(headers)[:3] == [("a", None), ("7", None), ("b", b"")]
 
 
 @pytest.mark.parametrize(
@@ -105,11 +111,13 @@ def test_a_replay_that_fails_again_keeps_its_first_coordinates() -> None:
         a_record(None, None),
         a_record(None, None, [("a", None), ("b", b"")]),
         a_record(headers=[("n\0", b"v"), ("x" * 600, b""), ("é", None)]),
+        a_record(headers=[("h", b""), ("h", None), ("h", b"v"), ("h", None), ("h", b""), ("i,j", None)]),
+        a_record(headers=[("h", None)] * 5_000),
     ],
 )
 def test_a_record_comes_back_from_its_copy_as_it_was(monkeypatch: pytest.MonkeyPatch, record: Any) -> None:
     letter = sent(record)
-    copy = SimpleNamespace(key=letter.key, value=letter.value, headers=list(letter.headers.items()))
+    copy = SimpleNamespace(key=letter.key, value=letter.value, headers=letter.pairs)
     monkeypatch.setattr(replay_letters, "follow", lambda *_, **__: iter([copy]))
     ((found, original),) = replay_letters.copies(None, [], [Letter("t", 2, 7, 1000)])
     assert found.name == "t:2:7"
