@@ -98,12 +98,12 @@ def tables(outcome: Outcome) -> list[Table]:
     main = Table("", *names, title=f"{outcome.case}: {outcome.title}", title_justify="left")
     for who, values in outcome.figures.items():
         main.add_row(who, *(cell(values[name]) if name in values else "" for name in names))
-    if not outcome.ratios:
+    found = [(ratio, pairs) for ratio in outcome.ratios if (pairs := ratio_values(outcome, ratio))]
+    if not found:
         return [main]
     ratios = Table("ratio", "figure", "found", "aim")
-    for ratio in outcome.ratios:
-        found = ratio_values(outcome, ratio)
-        ratios.add_row(f"{ratio.of} / {ratio.to}", ratio.figure, cell(found), ratio.reach)
+    for ratio, pairs in found:
+        ratios.add_row(f"{ratio.of} / {ratio.to}", ratio.figure, cell(pairs), ratio.reach)
     return [main, ratios]
 
 

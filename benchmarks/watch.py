@@ -99,6 +99,14 @@ class Commits:
         they do not count."""
         return (self.total - self.rows[0]) / (self.last - self.first) if len(self.at) > 1 else float("nan")
 
+    @property
+    def second_half_rate(self) -> float:
+        """Vectors a second from when half of them were visible: far from what was done before the first one was."""
+        reached = np.cumsum(self.rows)
+        half = int(np.searchsorted(reached, self.total / 2))
+        span = self.last - self.at[half]
+        return float((self.total - reached[half]) / span) if span > 0 else float("nan")
+
     def times(self, every: int) -> NDArray[np.float64]:
         """When none was there, when `every` of them were, twice as many, and so on; in seconds since 1970."""
         reached = np.cumsum(self.rows)

@@ -74,7 +74,7 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
         name, _, rate = plan.partition(":")
         for number, contestant in turns(entered, given.runs):
             if contestant is entered[0]:
-                add(outcome, f"{DISK}, {name}, {rate}/s", floors.disk_waits(bench.servers.folder))
+                add(outcome, f"{DISK}, {told(plan)}", floors.disk_waits(bench.servers.folder))
             changes: dict[str, object] = {"embedding_provider": name}
             embedder = load_provider(replace(bench.servers.settings, embedding_provider=name))
             sent = list(texts.made_up(int(float(rate) * given.seconds), seed=number))
@@ -83,13 +83,21 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
                 live.meter.restart()
                 waits, searches = follow(live, sent, float(rate), contestant.name == "as shipped")
                 spent = cpu_milliseconds(live, len(sent))
-            add(outcome, f"{contestant.name}, {name}, {rate}/s", waits, **spent)
+            add(outcome, f"{contestant.name}, {told(plan)}", waits, **spent)
             if searches:
-                add(outcome, f"{contestant.name}, {name}, {rate}/s, by HTTP", searches)
+                add(outcome, f"{contestant.name}, {told(plan)}, by HTTP", searches)
             say(f"  round {number}: {contestant.name}, {plan}/s: p50 {np.percentile(waits, 50):.1f} ms")
+    # The aim was set for what costs next to nothing to embed, and for a rate that leaves the cores idle.
     outcome.ratios = [
-        Ratio("p50 ms", "like Pathway, hashing, 50/s", "Pathway, hashing, 50/s", "no more than 1"),
-        Ratio("p99 ms", "like Pathway, hashing, 50/s", "Pathway, hashing, 50/s", "no more than 1"),
+        Ratio(
+            figure,
+            f"{ours}, {told(plan)}",
+            f"Pathway, {told(plan)}",
+            "no more than 1" if (ours, plan) == ("like Pathway", "hashing:50") else "",
+        )
+        for plan in given.plan.split(",")
+        for ours in ("like Pathway", "as shipped")
+        for figure in ("p50 ms", "p99 ms")
     ]
     outcome.notes.append(
         "until a vector is committed; a text is committed before it is embedded, and a commit waits for the disk; "
@@ -97,6 +105,12 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
         "until it is found; CPU: of a text, of its processes and of the servers"
     )
     return outcome
+
+
+def told(plan: str) -> str:
+    """A plan as the rows name it."""
+    name, _, rate = plan.partition(":")
+    return f"{name}, {rate}/s"
 
 
 def add(outcome: Outcome, who: str, milliseconds: Sequence[float], **others: float) -> None:

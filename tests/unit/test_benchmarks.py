@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import contestants, processes, texts, watch
-from benchmarks.cases import freshness, quality, scaling, search
+from benchmarks.cases import freshness, quality, scaling, search, throughput
 from benchmarks.report import Outcome, Ratio, as_json, cell, ratio_values, spread, tables
 from benchmarks.watch import Commits
 from settings import ROOT, Settings
@@ -58,6 +58,26 @@ def test_the_checksum_sees_a_lost_a_doubled_and_a_changed_text() -> None:
 def test_the_running_rate_leaves_out_what_came_with_the_first_commit() -> None:
     assert Commits([10.0, 11.0, 12.0], [500, 100, 100]).running_rate == 100
     assert math.isnan(Commits([10.0], [500]).running_rate)
+
+
+def test_the_rate_of_the_second_half_leaves_out_what_was_there_when_half_of_them_were() -> None:
+    """The first half may have been made while nothing was visible yet."""
+    assert Commits([10.0, 10.1, 20.0, 25.0], [200, 300, 250, 250]).second_half_rate == pytest.approx(500 / 14.9)
+    assert Commits([10.0, 11.0, 13.0], [700, 100, 100]).second_half_rate == pytest.approx(200 / 3)
+    assert math.isnan(Commits([10.0, 11.0], [100, 900]).second_half_rate)
+
+
+@pytest.mark.parametrize("theirs", ["Pathway", throughput.PATHWAY2])
+def test_both_forms_are_compared_with_pathway_on_one_thread_and_on_all_cores(theirs: str) -> None:
+    for figure in ("running /s", "second half /s", "with start /s"):
+        compared = {each.of for each in throughput.RATIOS if (each.figure, each.to) == (figure, theirs)}
+        assert compared == {
+            "like Pathway",
+            "like Pathway, 2 embed workers",
+            "as shipped",
+            "as shipped, 2 workers a queue",
+        }
+    assert "pathway2" in command.read("throughput", []).of.split(",")
 
 
 def test_rates_are_taken_over_equal_numbers_of_vectors() -> None:
