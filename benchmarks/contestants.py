@@ -4,7 +4,6 @@ All read the same topic, use the same embedder's code, write to the same Postgre
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from benchmarks.servers import Servers, free_ports
 from db import schema
 from settings import ROOT, Settings
 from stack import Part, local_part
+from stack.part import environment as part_environment
 from stack.pipeline import QUEUES
 from stack.plan import supervised_part
 
@@ -151,14 +151,17 @@ def pathway(*, threads: int = 1, autocommit_ms: int = 10, backlog: int = 0, name
     return Contestant(name, DOCUMENTS, create, ("pathway",), start, about, "pathway")
 
 
-def script() -> Contestant:
+def script(*, threads: int = 1) -> Contestant:
+    """`threads` are the model's; the script itself has one."""
+
     def create(this: Round) -> None:
         create_documents(this, "UUID")
 
     def start(this: Round, part: str) -> Running:
-        return start_peer(this, part, {})
+        return start_peer(replace(this, settings=replace(this.settings, embedding_threads=threads)), part, {})
 
-    return Contestant("30-line script", DOCUMENTS, create, ("script",), start, peer="script")
+    about = {"threads of the model": threads}
+    return Contestant("30-line script", DOCUMENTS, create, ("script",), start, about, "script")
 
 
 def create_documents(this: Round, id_type: str) -> None:
@@ -171,26 +174,27 @@ def create_documents(this: Round, id_type: str) -> None:
 
 def start_peer(this: Round, name: str, more: Mapping[str, str]) -> Running:
     """A peer gets what it needs by its environment, and the embedder's code by PYTHONPATH."""
-    settings = this.settings
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
-        "PYTHONPATH": str(ROOT),
-        "PYTHONUNBUFFERED": "1",
-        "TMPDIR": str(this.folder),
-        "BENCH_KAFKA": ",".join(settings.kafka_servers),
-        "BENCH_TOPIC": settings.kafka_topic,
-        "BENCH_GROUP": settings.kafka_group_id,
-        "BENCH_DATABASE_HOST": settings.database_address,
-        "BENCH_DATABASE_PORT": str(settings.database_port),
-        "BENCH_DATABASE_NAME": settings.database_name,
-        "BENCH_DATABASE_USER": settings.database_user,
-        "BENCH_DATABASE_PASSWORD": settings.database_password,
-        "EMBEDDING_PROVIDER": settings.embedding_provider,
-        "HASHING_MICROSECONDS": str(settings.hashing_microseconds),
-        **more,
-    }
+    environment = peer_environment(this.settings, this.folder, more)
     command = [str(environments.python(name)), str(PEERS / f"{name}_peer.py")]
     return Running(name, command, environment=environment, folder=this.folder, log=this.folder / f"{name}.log")
+
+
+def peer_environment(settings: Settings, folder: Path, more: Mapping[str, str]) -> dict[str, str]:
+    """With every setting written out, as our own parts have it: nobody gets what stands in this checkout's `.env`."""
+    whole = part_environment(
+        settings,
+        PYTHONPATH=str(ROOT),
+        TMPDIR=str(folder),
+        BENCH_KAFKA=",".join(settings.kafka_servers),
+        BENCH_TOPIC=settings.kafka_topic,
+        BENCH_GROUP=settings.kafka_group_id,
+        BENCH_DATABASE_HOST=settings.database_address,
+        BENCH_DATABASE_PORT=str(settings.database_port),
+        BENCH_DATABASE_NAME=settings.database_name,
+        BENCH_DATABASE_USER=settings.database_user,
+        BENCH_DATABASE_PASSWORD=settings.database_password,
+    )
+    return {**whole, **more}
 
 
 def settings_for(servers: Servers, number: int, topic: str, **changes: object) -> Settings:

@@ -42,7 +42,7 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
         "shipped": lambda: contestants.as_shipped(embed_workers=workers),
         "lean": lambda: contestants.lean(embed_workers=workers),
         "pathway": lambda: contestants.pathway(threads=workers),
-        "script": contestants.script,
+        "script": lambda: contestants.script(threads=workers),
     }
     model = load_provider(replace(bench.servers.settings, embedding_provider="minilm"))
     # A longer one would be several passages here, and cut off by the others.

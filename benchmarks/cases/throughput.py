@@ -9,6 +9,7 @@ import contextlib
 import math
 import os
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from benchmarks import contestants, floors, texts, watch
@@ -30,7 +31,7 @@ OURS = (LEAN, LEAN2, SHIPPED, SHIPPED2)
 THREADS = os.cpu_count() or 2
 PATHWAY2 = f"Pathway, {THREADS} threads"
 
-CHOICES = {
+CHOICES: Mapping[str, Callable[[], Contestant]] = {
     "shipped": contestants.as_shipped,
     "shipped2": lambda: replace(contestants.as_shipped(persist_workers=2, embed_workers=2), name=SHIPPED2),
     "lean": contestants.lean,
