@@ -51,7 +51,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--embedder", default="minilm", choices=["minilm", "hashing"], help="hashing: quick, and without a meaning"
     )
-    parser.add_argument("--noise", action="store_true", help="fill up with noisy copies of real vectors beyond 200,000")
+    parser.add_argument(
+        "--noise", action="store_true", help="fill up with noisy copies of real vectors beyond 200,000, or what is here"
+    )
 
 
 def quick(given: argparse.Namespace) -> None:
@@ -59,11 +61,17 @@ def quick(given: argparse.Namespace) -> None:
 
 
 def run(bench: Bench, given: argparse.Namespace) -> Outcome:
-    sizes = [int(size) for size in given.rows.split(",")]
+    wanted = [int(size) for size in given.rows.split(",")]
+    embedder = load_provider(replace(bench.servers.settings, embedding_provider=given.embedder))
+    everything, vectors = corpus.sentences(embedder, max(wanted) + given.queries, noise=given.noise)
+    sizes = held_sizes(wanted, len(everything) - given.queries)
     title = f"the {LIMIT} nearest of {' and '.join(f'{size:,}' for size in sizes)}, {given.embedder}"
     outcome = bench.begin("search", title, given)
-    embedder = load_provider(replace(bench.servers.settings, embedding_provider=given.embedder))
-    everything, vectors = corpus.sentences(embedder, max(sizes) + given.queries, noise=given.noise)
+    if max(sizes) < max(wanted):
+        outcome.notes.append(
+            f"asked for {given.rows} rows, and only {max(sizes):,} sentences are here: where `apt-get update` has "
+            "fetched Debian's descriptions there are more than 200,000; --noise fills up beyond what is here"
+        )
     queries, query_vectors = everything[: given.queries], vectors[: given.queries]
     for size in sizes:
         held, held_vectors = everything[given.queries :][:size], vectors[given.queries :][:size]
@@ -89,6 +97,13 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
         f"{given.clients} clients"
     )
     return outcome
+
+
+def held_sizes(wanted: Sequence[int], there: int) -> list[int]:
+    """The numbers of rows that can be had, each once. Raises Unfinished where there is none."""
+    if there < 1:
+        raise watch.Unfinished("there are no more sentences here than queries are asked for: --queries with fewer")
+    return sorted({min(size, there) for size in wanted})
 
 
 def nearest(queries: np.ndarray, vectors: np.ndarray, limit: int) -> np.ndarray:

@@ -143,6 +143,13 @@ def test_nearest_is_exact() -> None:
         assert set(places) == set(np.argsort(-(vectors @ query))[:5])
 
 
+def test_a_search_is_told_with_the_rows_that_there_are_each_number_once() -> None:
+    assert search.held_sizes([10_000, 50_000], 200_000) == [10_000, 50_000]
+    assert search.held_sizes([1_000, 10_000, 50_000], 1_414) == [1_000, 1_414]
+    with pytest.raises(watch.Unfinished, match="--queries"):
+        search.held_sizes([1_000], -20)
+
+
 def test_recall_and_hits() -> None:
     assert search.recall([["a", "x"], ["c", "d"]], [{"a", "b"}, {"c", "d"}]) == 0.75
     assert quality.hits([[3, 0], [4, 5]], [0, 1]) == 0.5
