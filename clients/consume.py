@@ -12,7 +12,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaTimeoutError
 
 from clients import json_form
-from replay.reading import POLL_RECORDS, drain
+from replay.reading import POLL_RECORDS, commit_taken, drain
 from replay.reading import follow as follow
 
 JOIN_MS = 3_000  # kafka-python ends a join only inside of a poll that waits for it: a short one may leave it half done
@@ -32,10 +32,12 @@ def follow_as_group(
         polled = consumer.poll(timeout_ms=JOIN_MS, max_records=min(POLL_RECORDS, limit or POLL_RECORDS))
         first.extend(record for records in polled.values() for record in records)
     yield from first
+    if first:
+        commit_taken(consumer)
     ends = consumer.end_offsets(list(consumer.assignment()))
     left = None if limit is None else limit - len(first)
     yield from drain(consumer, ends, limit=left, patience=patience, commit=True)
-    consumer.commit(timeout_ms=5_000)
+    commit_taken(consumer)
 
 
 def as_json(record: ConsumerRecord) -> str:

@@ -6,10 +6,11 @@ Without a group no position is kept anywhere, so no other reader is disturbed.
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaTimeoutError
+from kafka.errors import CommitFailedError, KafkaTimeoutError, RebalanceInProgressError
 
 POLL_MS = 200
 POLL_RECORDS = 500
@@ -49,9 +50,10 @@ def drain(
     commit: bool = False,
 ) -> Iterator[ConsumerRecord]:
     """Records of the consumer's partitions: at most `limit`, until all have reached these ends and nothing more came
-    for `patience` seconds. With `commit` what was taken is committed. Raises KafkaTimeoutError when Kafka stops
-    answering before the ends."""
+    for `patience` seconds. With `commit` what was taken is committed, and what the group gives out anew meanwhile is
+    read up to its end then. Raises KafkaTimeoutError when Kafka stops answering before the ends."""
     taken = 0
+    assigned = consumer.assignment()
     quiet_since = time.monotonic()
     while limit is None or taken < limit:
         wanted = POLL_RECORDS if limit is None else min(POLL_RECORDS, limit - taken)
@@ -62,14 +64,24 @@ def drain(
         if polled:
             quiet_since = time.monotonic()
             if commit:
-                consumer.commit(timeout_ms=5_000)
+                commit_taken(consumer)
             continue
+        if commit and assigned != consumer.assignment():  # another member came or went
+            assigned = consumer.assignment()
+            ends = consumer.end_offsets(list(assigned))
+            quiet_since = time.monotonic()
         quiet = time.monotonic() - quiet_since
         if all((consumer.position(partition, timeout_ms=1_000) or 0) >= end for partition, end in ends.items()):
             if quiet >= patience:
                 return
         elif quiet > SILENCE_SECONDS:
             raise KafkaTimeoutError("the records that the topic holds did not come")
+
+
+def commit_taken(consumer: KafkaConsumer) -> None:
+    """Commits what was taken; not where the group is giving out its partitions anew, from which that comes again."""
+    with suppress(CommitFailedError, RebalanceInProgressError):
+        consumer.commit(timeout_ms=5_000)
 
 
 def at_offsets(consumer: KafkaConsumer, partition: TopicPartition, offsets: Iterable[int]) -> Iterator[ConsumerRecord]:

@@ -3,6 +3,7 @@ get their second try from wherever their bytes still are."""
 
 import base64
 import json
+import subprocess
 from typing import Any
 
 from kafka import KafkaProducer, TopicPartition
@@ -10,7 +11,8 @@ from kafka.admin import KafkaAdminClient
 from sqlalchemy import Engine, text
 
 from settings import Settings
-from tests.kafka_cli import Cli
+from tests.kafka_cli import COMMAND, Cli
+from tests.parts import eventually
 
 DEAD_LETTER = text("""
     INSERT INTO dead_letters (topic, partition, "offset", timestamp, reason, detail, key, value, value_bytes, headers)
@@ -55,6 +57,32 @@ def test_a_group_of_its_own_goes_on_where_it_was(cli: Cli, settings: Settings) -
         json.loads(cli("lag", "--json"))["total"] == 50
     )  # the bridge has taken nothing, and nothing was taken from it
     assert settings.kafka_group_id in cli("lag")
+
+
+def test_the_members_of_a_group_share_what_comes(cli: Cli, settings: Settings) -> None:
+    def send(numbers: range) -> None:
+        cli("produce", cli.topic, "-", given=b"\n".join(b'{"id":"%d"}' % number for number in numbers))
+
+    def are_two() -> bool:
+        found = admin.describe_groups([group])[group]
+        return found["group_state"] == "Stable" and len(found["members"]) == 2
+
+    group = f"readers-of-{cli.topic}"
+    command = [*COMMAND, "consume", cli.topic, "--group", group, "--value-only", "--timeout", "6"]
+    send(range(50))
+    admin = KafkaAdminClient(**settings.kafka_client())
+    with subprocess.Popen(command, env=cli.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        seen = [first.stdout.readline() for _ in range(50)]
+        with subprocess.Popen(command, env=cli.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as second:
+            eventually(are_two)
+            send(range(50, 100))
+            ended = [first.communicate(timeout=60), second.communicate(timeout=60)]
+    admin.close()
+    assert [(first.returncode, second.returncode), *(said for _, said in ended)] == [(0, 0), b"", b""]
+    shares = [out.splitlines(keepends=True) for out, _ in ended]
+    assert all(shares)
+    assert sorted(json.loads(value)["id"] for value in [*seen, *shares[0], *shares[1]]) == sorted(map(str, range(100)))
 
 
 def test_dead_letters_are_sent_again_from_wherever_they_still_are(
