@@ -61,6 +61,33 @@ def _prepare(settings: Settings) -> None:
         _make_data(settings, folder, user)
     for name, text in {"postgresql.conf": configuration(settings), "pg_hba.conf": _LOGINS}.items():
         _write(folder / name, text, user)
+    _remove_stale_lock(folder)
+
+
+def _remove_stale_lock(folder: Path) -> None:
+    """Removes the lock file of a server that is gone. PostgreSQL itself takes any process that has got its number since
+    for that server, and never starts again."""
+    lock = folder / "postmaster.pid"
+    try:
+        pid = abs(int(lock.read_text().split("\n", 1)[0]))  # below 0 for one without clients
+    except FileNotFoundError:
+        return
+    except ValueError:  # the machine lost power while it was written
+        pid = 0
+    if not _serves(pid, folder):
+        lock.unlink(missing_ok=True)
+
+
+def _serves(pid: int, folder: Path) -> bool:
+    """Whether a process is a PostgreSQL server of this data folder, as far as this user may know."""
+    try:
+        if Path(f"/proc/{pid}/comm").read_text() != "postgres\n":
+            return False
+        return Path(f"/proc/{pid}/cwd").samefile(folder)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
 
 
 def _make_data(settings: Settings, folder: Path, user: Account | None) -> None:
