@@ -258,13 +258,15 @@ class Minute(Output):
 
 
 class Stats(Output):
-    messages: int
-    embeddings: int = Field(description="messages that have their embedding")
+    messages: int | None = Field(description="null where there are so many that counting them takes too long")
+    embeddings: int | None = Field(description="messages that have their embedding; null as above")
     pending: int = Field(description="messages that wait for their embedding")
     failed: int = Field(description="messages whose embedding failed")
     dead_letters: int = Field(description="open ones")
     lag: int | None = Field(description="records that the bridge has yet to commit; null while Kafka is away")
-    per_minute: list[Minute] = Field(description="messages created in each of the last 60 minutes, oldest first")
+    per_minute: list[Minute] | None = Field(
+        description="messages created in each of the last 60 minutes, oldest first; null where counting takes too long"
+    )
 
 
 class Hit(Output):

@@ -58,10 +58,11 @@ def hits(answer: Mapping[str, Any]) -> None:
 
 
 def stats(answer: Mapping[str, Any]) -> None:
-    minutes = [int(minute["messages"]) for minute in answer.get("per_minute") or []]
+    counted = answer.get("per_minute")
+    minutes = [int(minute["messages"]) for minute in counted or []]
     fields = [(name, json_text(value)) for name, value in answer.items() if name != "per_minute"]
     drawn = f"  {spark(minutes)}" if on_terminal() else ""
-    pairs([*fields, ("last_hour", f"{sum(minutes)}{drawn}")])
+    pairs([*fields, ("last_hour", json_text(None) if counted is None else f"{sum(minutes)}{drawn}")])
 
 
 def spark(numbers: Sequence[int]) -> str:

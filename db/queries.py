@@ -127,17 +127,23 @@ FAILED = f"SELECT count(*) FROM embedding_failures WHERE model = coalesce({ACTIV
 
 def counts(connection: Connection) -> Row:
     """{"messages", "embeddings", "pending", "failed", "dead_letters"}: embedded messages, those waiting for a vector,
-    those that failed, and the dead letters that are open."""
-    return dict(
-        connection.execute(
+    those that failed, and the dead letters that are open. The first two are None where it takes too long to count them.
+    """
+
+    def ask(messages: str, embeddings: str) -> Row:
+        found = connection.execute(
             text(f"""
-                SELECT (SELECT count(*) FROM text_messages) AS messages, ({EMBEDDED}) AS embeddings,
+                SELECT ({messages}) AS messages, ({embeddings}) AS embeddings,
                     ({PENDING}) AS pending, ({FAILED}) AS failed,
                     (SELECT count(*) FROM dead_letters WHERE state = 'open') AS dead_letters
             """)
         )
-        .mappings()
-        .one()
+        return dict(found.mappings().one())
+
+    return session.in_time(
+        connection,
+        lambda _: ask("SELECT count(*) FROM text_messages", EMBEDDED),
+        lambda _: ask("SELECT NULL", "SELECT NULL"),
     )
 
 
@@ -146,8 +152,13 @@ def under_way(connection: Connection) -> Row:
     return dict(connection.execute(text(f"SELECT ({PENDING}) AS pending, ({FAILED}) AS failed")).mappings().one())
 
 
-def per_minute(connection: Connection) -> list[Row]:
-    """How many messages were created in each of the last 60 minutes, oldest first: {"minute", "messages"}."""
+def per_minute(connection: Connection) -> list[Row] | None:
+    """How many messages were created in each of the last 60 minutes, oldest first: {"minute", "messages"}. None where
+    these are so many that it takes too long."""
+    return session.in_time(connection, of_each_minute, lambda _: None)
+
+
+def of_each_minute(connection: Connection) -> list[Row] | None:
     rows = connection.execute(
         text("""
             SELECT to_json(minute) #>> '{}' AS minute, coalesce(messages, 0) AS messages

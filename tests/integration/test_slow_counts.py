@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -19,6 +20,7 @@ from clients import database as clients_database
 from db import embeddings, queries, reembed_command, reembedding, reembedding_status, session
 from settings import Settings
 from tests.parts import eventually
+from tests.samples import run
 
 SLOW = "SELECT count(*) FROM (SELECT pg_sleep(60)) AS a_large_table"
 
@@ -71,6 +73,29 @@ def test_a_change_of_the_model_goes_on_without_numbers(
     change = status["reembedding"]
     assert (change["state"], change["model"]) == ("embedding", "another")
     assert (change["done"], change["failed"], change["total"]) == (None, None, None)
+
+
+def test_the_stats_tell_what_is_cheap_to_know(
+    settings: Settings, database: Engine, monkeypatch: pytest.MonkeyPatch, statement_ms: int
+) -> None:
+    monkeypatch.setattr(parts, "STATEMENT_MS", statement_ms)
+    app = create_app("text", replace(settings, kafka_port=1, redis_url="redis://127.0.0.1:1/0"))
+    run(database, "INSERT INTO text_messages (id, message) VALUES (gen_random_uuid(), 'one')")
+
+    def stats() -> dict[str, Any]:
+        answer = app.test_client().get("/stats")
+        assert answer.status_code == 200
+        assert answer.json is not None
+        return dict(answer.json)
+
+    before = stats()
+    assert (before["messages"], before["embeddings"], before["pending"]) == (1, 0, 1)
+    assert before["per_minute"][-1]["messages"] + before["per_minute"][-2]["messages"] == 1
+    monkeypatch.setattr(queries, "EMBEDDED", SLOW)
+    assert stats() == before | {"messages": None, "embeddings": None}
+    monkeypatch.setattr(queries, "of_each_minute", lambda connection: connection.execute(text(SLOW)))
+    assert stats() == before | {"messages": None, "embeddings": None, "per_minute": None}
+    app.extensions["parts"].close()
 
 
 @pytest.mark.parametrize("statement_ms", [4_000])
