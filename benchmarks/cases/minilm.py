@@ -59,7 +59,9 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
         Ratio("running /s", "as shipped", "Pathway"),
         Ratio("running /s", "as shipped", "30-line script"),
     ]
-    outcome.notes.append(f"characters a text: {average_length(sent):.0f}; MB: the largest sum of all its processes")
+    outcome.notes.append(
+        f"characters a text: {average_length(sent):.0f}; MB: the sum of the largest of each of its processes"
+    )
     outcome.details["contestants"] = {each.name: dict(each.about) for each in entered}
     return outcome
 

@@ -5,6 +5,7 @@ database that is a round trip of 20 ms away. So both can be scaled on two cores,
 """
 
 import argparse
+import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -188,7 +189,7 @@ def plot(outcome: Outcome, counts: Sequence[int]) -> dict[str, object]:
     """Rate over rate with one worker, of both queues, beside the ideal."""
 
     def relative(figure: str, labels: Sequence[str]) -> list[float]:
-        middles = [sorted(outcome.figures[each][figure])[len(outcome.figures[each][figure]) // 2] for each in labels]
+        middles = [statistics.median(outcome.figures[each][figure]) for each in labels]
         return [middle / middles[0] for middle in middles]
 
     embed = relative("embedded /s", [label("embed", count) for count in counts])

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import contestants, processes, texts, watch
-from benchmarks.cases import freshness, quality, scaling, search, throughput
+from benchmarks.cases import backlog, freshness, quality, scaling, search, throughput
 from benchmarks.report import Outcome, Ratio, as_json, cell, ratio_values, spread, tables
 from benchmarks.watch import Commits
 from settings import ROOT, Settings
@@ -170,7 +170,7 @@ def test_percentiles_go_into_the_table() -> None:
 
 def test_the_plot_of_scaling_is_relative_to_one_worker() -> None:
     outcome = Outcome("scaling", "title", {})
-    for count, embedded in ((1, 100.0), (4, 390.0)):
+    for count, embedded in ((1, 95.0), (1, 105.0), (4, 380.0), (4, 400.0)):  # two rounds: the median is between them
         outcome.add(scaling.label("embed", count), **{"embedded /s": embedded, "stored /s": 1.0})
         outcome.add(scaling.label("persist", count), **{"embedded /s": 1.0, "stored /s": embedded})
     lines = scaling.plot(outcome, [1, 4])["lines"]
@@ -179,6 +179,15 @@ def test_the_plot_of_scaling_is_relative_to_one_worker() -> None:
         "persist, remote database": [[1, 1.0], [4, 3.9]],
         "ideal": [[1, 1.0], [4, 4.0]],
     }
+
+
+def test_the_cost_of_a_backlog_leaves_out_the_steps_at_its_ends() -> None:
+    found = backlog.cost_figures(np.array([9.0, 2.0, 2.0, 3.0, 2.0, 0.5]))
+    assert found == {"CPU most of average": pytest.approx(3 / 2.25), "CPU last but one of second": 1.0}
+
+
+def test_the_plot_of_a_backlog_has_the_medians_of_all_rounds() -> None:
+    assert backlog.line([[10.0, 20.0], [30.0, 20.0], [20.0, 50.0, 7.0]], 100) == [[100, 20.0], [200, 20.0], [300, 7.0]]
 
 
 def test_only_settings_that_the_product_has_are_changed() -> None:
