@@ -1,8 +1,10 @@
 """Many real texts with their vectors: embedded once, kept in a file, and stored by the product's own commands."""
 
 import hashlib
+import os
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -45,15 +47,39 @@ def kept_vectors(embedder: Embedder, held: Sequence[Text]) -> np.ndarray:
     """The vectors of texts, from the file of an earlier run as far as it goes."""
     key = hashlib.md5("\n".join(each.text for each in held[:1_000]).encode()).hexdigest()[:8]
     file = places.LOCAL / "bench" / "vectors" / f"{embedder.model}-{key}.npy"
-    known = np.load(file) if file.exists() else np.empty((0, embedder.dimensions), dtype=np.float32)
+    known = load(file, embedder.dimensions)
     if len(known) < len(held):
         file.parent.mkdir(parents=True, exist_ok=True)
         say(f"  embedding {len(held) - len(known):,} sentences, once")
         for first in range(len(known), len(held), 10_000):
             part = embedder.embed([each.text for each in held[first : first + 10_000]])
             known = np.concatenate([known, part])
-            np.save(file, known)
+            save(file, known)
     return known[: len(held)]
+
+
+def load(file: Path, dimensions: int) -> np.ndarray:
+    """The vectors of a file; none where it is not there, or was cut off."""
+    if file.exists():
+        try:
+            found = np.load(file)
+        except (ValueError, EOFError, OSError) as error:
+            say(f"  {file} cannot be read, and is begun anew: {error}")
+        else:
+            if found.ndim == 2 and found.shape[1] == dimensions:
+                return np.asarray(found)
+    return np.empty((0, dimensions), dtype=np.float32)
+
+
+def save(file: Path, vectors: np.ndarray) -> None:
+    """Writes a file so that it is never there in part: to embed anew takes hours."""
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as output:
+            np.save(output, vectors)
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def store(settings: Settings, embedder: Embedder, held: Sequence[Text], vectors: np.ndarray) -> None:
