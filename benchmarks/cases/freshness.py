@@ -128,11 +128,10 @@ def cpu_milliseconds(live: Live, texts: int) -> dict[str, float]:
 def follow(live: Live, sent: Sequence[Text], rate: float, searched: bool) -> tuple[list[float], list[float]]:
     """Sends texts, and asks afterwards when their vectors were committed; the waits in ms, and those of the probes by
     HTTP."""
-    pacer = Pacer(live.settings, live.settings.kafka_topic, rate)
     searches: list[float] = []
-    with beside("the search for a probe", partial(probe, live, searches)) if searched else contextlib.nullcontext():
+    asking = beside("the search for a probe", partial(probe, live, searches)) if searched else contextlib.nullcontext()
+    with contextlib.closing(Pacer(live.settings, live.settings.kafka_topic, rate)) as pacer, asking:
         pacer.run(sent)
-    pacer.close()
     live.wait_for(len(live.warm) + len(sent) + len(searches), PATIENCE_SECONDS)
     seen = watch.committed(live.connection, live.contestant.layout, list(pacer.sent_at))
     return [1000 * (seen[key] - at) for key, at in pacer.sent_at.items()], searches

@@ -153,6 +153,13 @@ def test_a_failure_leaves_an_earlier_success_in_its_place(
     assert add(4) == [4]
 
 
+def test_a_success_takes_the_place_of_a_failure_that_had_no_title_yet(tmp_path: Path, no_servers: None) -> None:
+    file = tmp_path / "r.json"
+    for title, failed in (("what it is about", "no model"), ("5,000 texts", None)):
+        Results(file, "benchmarks minilm", None).add(Outcome("minilm", title, {"runs": 1}), failed)  # type: ignore[arg-type]
+    assert [case["title"] for case in json.loads(file.read_text())["cases"]] == ["5,000 texts"]
+
+
 def test_what_is_measured_is_written_after_each_case(tmp_path: Path, no_servers: None) -> None:
     results = Results(tmp_path / "deep" / "r.json", "benchmarks throughput", None)  # type: ignore[arg-type]
     outcome = Outcome("throughput", "title", {"records": 1})
