@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from clients.command_line import Parser
+from clients.command_line import Parser, utf8
 from clients.terminal import WrongUsage
 
 DESCRIPTION = (
@@ -67,10 +67,12 @@ def produce(commands: Any) -> None:
     made = add(commands, "produce", "Sends a record, or one for each line of standard input.", example)
     option = made.add_argument
     option("topic", type=topic_name, metavar="TOPIC")
-    option("value", nargs="?", metavar="JSON", help="the value, sent as it is; - reads one from each line")
-    option("--key", help='the key (the "id" in the value, where that is a string)')
+    # As bytes, whatever they are: nothing is refused that another producer could send.
+    option("value", nargs="?", type=str, metavar="JSON", help="the value, sent as it is; - reads one from each line")
+    option("--key", type=str, help='the key (the "id" in the value, where that is a string)')
     option("--header", action="append", default=[], type=header, metavar="NAME=VALUE", help="may be repeated")
-    option("--tombstone", metavar="KEY", help="send a record without a value, which deletes the message of this id")
+    deletes = "send a record without a value, which deletes the message of this id"
+    option("--tombstone", type=str, metavar="KEY", help=deletes)
     option("--raw", action="store_true", help="send what is no JSON too, and take no key from it")
 
 
@@ -181,7 +183,7 @@ def header(given: str) -> tuple[str, bytes]:
     name, equals, value = given.partition("=")
     if not name or not equals:
         raise argparse.ArgumentTypeError(f"{given!r} is no header: expected NAME=VALUE")
-    return name, os.fsencode(value)
+    return utf8(name), os.fsencode(value)
 
 
 def positive(given: str) -> int:

@@ -60,7 +60,7 @@ class Api:
     ) -> Answer:
         """Sends a request; what is not None of `body` goes as JSON. `also` are statuses above 400 that are answers."""
         given = {name: value for name, value in (parameters or {}).items() if value is not None}
-        target = self.url.geturl().rstrip("/") + path + (f"?{urlencode(given)}" if given else "")
+        target = self.url.geturl().rstrip("/") + path
         headers = {"Accept": "application/json, application/problem+json"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
@@ -69,6 +69,7 @@ class Api:
             content = encode(body)
             headers["Content-Type"] = "application/json"
         try:
+            target += f"?{urlencode(given)}" if given else ""
             request = urllib.request.Request(target, data=content, headers=headers, method=method)
             with self.opener.open(request, timeout=self.seconds) as response:
                 return read(target, response.status, response.reason, response.read(), also)

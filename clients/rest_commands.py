@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def add(name: str, does: str, example: str, call: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-        made = commands.add_parser(
+        made: argparse.ArgumentParser = commands.add_parser(
             name, help=does, description=does, epilog=f"example:\n  python cli.py {example}", parents=[anywhere],
             formatter_class=form,
         )  # fmt: skip
