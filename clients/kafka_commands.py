@@ -98,6 +98,11 @@ def produce_lines(given: argparse.Namespace, settings: Settings, lines: BinaryIO
         except KafkaError:
             say(f"kafka_cli.py: stopped: Kafka has acknowledged {sending.acknowledged:,} records")
             raise
+        except KeyboardInterrupt:
+            sending.settle_done()
+            more = f"; up to {len(sending.waiting):,} more are on their way" if sending.waiting else ""
+            say(f"kafka_cli.py: interrupted: Kafka has acknowledged {sending.acknowledged:,} records{more}")
+            raise
     took = time.monotonic() - began
     for unsent in sending.reasons:
         say(f"kafka_cli.py: line {unsent.number}: {one_line(unsent.reason)}")

@@ -120,9 +120,13 @@ class Sending:
         size = len(value or b"")
         self.waiting.append((number, size, future))
         self.waiting_bytes += size
-        while self.waiting and (
-            self.waiting[0][2].is_done or len(self.waiting) > IN_FLIGHT or self.waiting_bytes > IN_FLIGHT_BYTES
-        ):
+        while len(self.waiting) > IN_FLIGHT or self.waiting_bytes > IN_FLIGHT_BYTES:
+            self.settle()
+        self.settle_done()
+
+    def settle_done(self) -> None:
+        """Counts what has been acknowledged by now."""
+        while self.waiting and self.waiting[0][2].is_done:
             self.settle()
 
     def finish(self) -> None:

@@ -11,7 +11,7 @@ from celery import Celery, states
 from celery.app.utils import find_app
 from kombu.exceptions import KombuError
 
-from clients.terminal import CommandFailed, Unreachable
+from clients.terminal import CommandFailed, Unreachable, say
 from settings import Settings
 
 APPLICATION = "tasks.app"  # by its name, as in `celery -A tasks.app`
@@ -25,12 +25,17 @@ def ask(settings: Settings, name: str, arguments: Mapping[str, Any], about: str)
     """Sends a task and returns its result. `about` is what Flower shows of its arguments.
 
     Raises Unreachable where Redis is away or no worker says anything, and CommandFailed with the task's own words.
+    Ctrl-C takes nothing back, and that is said.
     """
     app = find_app(APPLICATION)
     task = str(uuid.uuid4())
     try:
         app.send_task(name, kwargs=dict(arguments), task_id=task, argsrepr="()", kwargsrepr=about)
-        return wait(app, task)
+        try:
+            return wait(app, task)
+        except KeyboardInterrupt:
+            say("kafka_cli.py: the request is in its queue, and will be done all the same")
+            raise
     except AWAY as error:
         where = settings.redis_address.rpartition("@")[2]
         raise Unreachable(f"Redis at {where} does not answer: {error}; ./status.sh shows what runs") from error

@@ -1,8 +1,10 @@
 """kafka_cli.py without a Kafka: what is sent for which input, to which partition, and how records are shown."""
 
+import argparse
 import json
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,10 +15,11 @@ from kafka import TopicPartition
 from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
 from kafka.partitioner import murmur2 as library_murmur2
 
-from clients import consume, drain, kafka_commands, kafka_options, produce
+from clients import connect, consume, drain, kafka_commands, kafka_options, produce
 from clients.partitioner import murmur2
 from clients.produce import Line, NotJson, Sending, Unsent, key_in, records
 from clients.terminal import CommandFailed, Unreachable, WrongUsage
+from settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -120,6 +123,32 @@ def test_an_outage_ends_the_sending() -> None:
     with pytest.raises(KafkaTimeoutError):
         sending.finish()
     assert sending.acknowledged == 1
+
+
+def test_ctrl_c_says_how_many_records_kafka_has(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def records(*_: object, **__: object) -> Iterator[Line]:
+        yield Line(1, b"a")
+        yield Line(2, b"b")
+        sent[0].outcomes = [6]
+        sent[0].done = False
+        yield Line(3, b"c")
+        raise KeyboardInterrupt
+
+    @contextmanager
+    def producer(*_: object, **__: object) -> Iterator[Producer]:
+        yield sent[0]
+
+    sent = [Producer(4, 5)]
+    monkeypatch.setattr(produce, "records", records)
+    monkeypatch.setattr(connect, "producer", producer)
+    monkeypatch.setattr(kafka_commands, "length", lambda _: None)
+    given = argparse.Namespace(key=None, raw=True, header=[], topic="t", json=False)
+    with pytest.raises(KeyboardInterrupt):
+        kafka_commands.produce_lines(given, Settings(), BytesIO(), 100)
+    said = "kafka_cli.py: interrupted: Kafka has acknowledged 2 records; up to 1 more are on their way\n"
+    assert capsys.readouterr().err == said
 
 
 def test_only_so_many_records_are_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
