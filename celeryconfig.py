@@ -58,6 +58,7 @@ broker_url = _settings.redis_address
 result_backend = f"tasks.results:PolledRedisBackend+{_settings.redis_address}"
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
+broker_channel_error_retry = True  # a Redis that refuses, such as a replica after a failover, is an outage too
 # Redis keeps no copy of the messages in a worker's hand: leases bring back what a killed worker had, and sooner. A copy
 # would cost each task two more round trips, and send each text through Redis a third time.
 broker_transport_options = {

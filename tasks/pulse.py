@@ -113,6 +113,9 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     def on_connection_error_after_connected(self, error: Exception) -> None:
         self.tell(kept=False)  # in vain, but Celery keeps for the next connection only what it has tried to tell
         super().on_connection_error_after_connected(error)
+        if isinstance(error, self.channel_errors):  # it can be reached, so that reaching it takes no time
+            pulse()
+            time.sleep(RECONNECTING["interval_max"])
 
     def shutdown(self) -> None:  # the pool has ended by now, and told of its last tasks
         if self.connection:

@@ -14,6 +14,9 @@ somebody's texts. The leases bring it back.
 
 What lies in a queue and is no message, since somebody else uses the list, would end the worker, one after the other. It
 is dropped, and that is said.
+
+A Redis that is full takes no bindings, and a worker that starts then would end of it, although it is the one who makes
+room. It goes on without: a binding is needed by nobody but who waits for an answer of `celery inspect`.
 """
 
 import logging
@@ -25,6 +28,7 @@ from kombu import serialization
 from kombu.transport import redis, virtual
 from kombu.transport.virtual import base
 from kombu.utils import json
+from redis.exceptions import OutOfMemoryError
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +90,17 @@ def deliver(transport: Any, message: Any, queue: str) -> None:
 deliver_message = redis.Transport._deliver
 
 
+def bind(channel: Any, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+    """As kombu's own (transport/redis.py), where Redis takes it."""
+    try:
+        bind_queue(channel, exchange, routing_key, pattern, queue)
+    except OutOfMemoryError as error:
+        log.warning("Redis is full, and %s is not bound to its exchange: %s", queue, error)
+
+
+bind_queue = redis.Channel._queue_bind
+
+
 def create_client(channel: Any, asynchronous: bool = False) -> Any:
     """As kombu's own (transport/redis.py), but the client that sends is always the same, as long as its pool lives."""
     if asynchronous:
@@ -110,5 +125,6 @@ def install() -> None:
     redis.dumps, redis.loads = dumps, loads_item
     redis.Transport._deliver = deliver
     serialization.register("json", dumps, loads, content_type="application/json", content_encoding="utf-8")
+    redis.Channel._queue_bind = bind
     redis.Channel._create_client = create_client
     base.emergency_dump_state = leave_to_leases

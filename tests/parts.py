@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -15,8 +16,9 @@ from typing import NoReturn, TypeVar
 
 import pytest
 
-from settings import Settings
+from settings import ROOT, Settings
 from stack import Part, StackError, kafka, local_part
+from stack.part import environment
 
 Found = TypeVar("Found")
 
@@ -140,6 +142,13 @@ def service(settings: Settings, name: str) -> Running:
         running.kill()
         raise
     return running
+
+
+def send_task(settings: Settings, name: str, *arguments: object) -> None:
+    """Sends it from a process of its own: this one's Celery belongs to the settings of nobody."""
+    code = f"from tasks.app import app; app.send_task({name!r}, args={arguments!r})"
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, cwd=ROOT, env=environment(settings), check=True, timeout=60)
 
 
 def eventually(check: Callable[[], Found], timeout: float = 15, interval: float = 0.05) -> Found:

@@ -1,31 +1,20 @@
 """A real worker and the signals of its operator: a cold stop in the middle of a task, and SIGHUP."""
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 
 import pytest
 from sqlalchemy import Engine
 
-from settings import ROOT, Settings
+from settings import Settings
 from tests.embedder_parts import KEY, Gate
-from tests.parts import Running, eventually
+from tests.parts import Running, eventually, send_task
 from tests.samples import a_record, ask, embedded, persist
 
 JOBS = "SELECT attempts, lease IS NOT NULL AS leased, available_at <= clock_timestamp() AS due FROM embedding_jobs"
 FAILURES = "SELECT * FROM embedding_failures"
 
 Start = Callable[..., Running]
-
-
-def send(settings: Settings, call: str) -> None:
-    values = {field.name.upper(): str(getattr(settings, field.name)) for field in fields(settings)}
-    environment = {**os.environ, **{name: value for name, value in values.items() if value}}
-    code = f"from tasks.app import app; app.send_task({call})"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, timeout=60)
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGQUIT], [signal.SIGINT, signal.SIGINT]], ids=["SIGQUIT", "Ctrl-C twice"])
@@ -42,7 +31,7 @@ def test_a_cold_stop_ends_the_worker_at_once_and_its_task_is_nobodys_fault(
     persist(database, a_record("one"))
     (job,) = ask(database, "SELECT id FROM embedding_jobs")
     gate.open.clear()
-    send(settings, f"'tasks.embed_text', args=[[{job['id']}]]")
+    send_task(settings, "tasks.embed_text", [job["id"]])
     eventually(lambda: gate.has("one"), timeout=30)
     assert ask(database, JOBS) == [{"attempts": 1, "leased": True, "due": False}]
     for number in signals:
@@ -63,7 +52,7 @@ def test_a_hang_up_ends_the_worker_when_its_task_is_done(
     persist(database, record)
     (job,) = ask(database, "SELECT id FROM embedding_jobs")
     gate.open.clear()
-    send(settings, f"'tasks.embed_text', args=[[{job['id']}]]")
+    send_task(settings, "tasks.embed_text", [job["id"]])
     eventually(lambda: gate.has("one"), timeout=30)
     worker.signal(signal.SIGHUP)
     eventually(lambda: "worker: Warm shutdown" in worker.log.read_text())
