@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import settings as configuration
+import streams
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def main() -> int:
         name = configuration.load().heartbeat_file
     except configuration.InvalidSetting as error:
         print(f"heartbeat: {error}", file=sys.stderr)
-        return 2
+        return streams.WRONG_USAGE
     found = problem(Path(name)) if name else "set HEARTBEAT_FILE for the part and for this check"
     print(found or "ok")
     return 1 if found else 0

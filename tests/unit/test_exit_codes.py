@@ -15,6 +15,7 @@ from settings import ROOT
     [
         "-m bridge",
         "-m bridge.topics",
+        "-m telemetry.heartbeat",
         "-m db current",
         "-m db reembed status",
         "-m stack scale",
