@@ -105,5 +105,5 @@ def store(settings: Settings, embedder: Embedder, held: Sequence[Text], vectors:
             vectors[first : first + len(part)],
         )
         with engine.begin() as connection:
-            embeddings.store(connection, jobs, lease, embedder.model, Embedded(rows))
+            embeddings.finish_with_vectors(connection, jobs, lease, embedder.model, Embedded(rows))
     engine.dispose()

@@ -110,9 +110,9 @@ TELL = """set_config('text_pipeline.jobs', :collect, true),
         set_config('text_pipeline.job_messages', :job_messages, true),
         set_config('text_pipeline.lease', coalesce(:lease, ''), true)"""
 
-# All that `store` does for a few texts, as one transaction of one round trip. A statement hands on what it has found in
-# a setting, since only the last one's rows come back. Whatever would have to wait is left to `store`.
-STORE_FEW = session.for_driver(f"""
+# All that `write` does for a few texts, as one transaction of one round trip. A statement hands on what it has found in
+# a setting, since only the last one's rows come back. Whatever would have to wait is left to `write`.
+PERSIST_FEW = session.for_driver(f"""
     SET LOCAL lock_timeout = '100ms';
     SELECT pg_advisory_xact_lock_shared(:key), {TELL};
     WITH written AS ({UPSERT})
@@ -198,7 +198,7 @@ def persist(
     what else the database says: a DataError is the fault of one of the records.
     """
     try:
-        return store(connection, records, settings_of(reserved_seconds, job_messages, lease), row_lock_ms, expect_new)
+        return write(connection, records, settings_of(reserved_seconds, job_messages, lease), row_lock_ms, expect_new)
     except OperationalError as error:
         waited_for_row = "advisory" not in (error.statement or "")
         if waited_for_row and getattr(error.orig, "pgcode", None) == errorcodes.LOCK_NOT_AVAILABLE:
@@ -206,9 +206,10 @@ def persist(
         raise
 
 
-def store(
+def write(
     connection: Connection, records: Sequence[Record], told: dict[str, object], row_lock_ms: int, expect_new: bool
 ) -> Stored:
+    """The statements of `persist`. Raises what the database says as it says it, and NotNew."""
     texts, tombstones = latest(records)
     # Without the lock a text and its tombstone, both uncommitted, would not see each other, and both would stay.
     lock = "pg_advisory_xact_lock" if tombstones else "pg_advisory_xact_lock_shared"
@@ -288,7 +289,7 @@ def persist_few(
     created = within_dates(texts)
     values = upsert_values(created) | settings_of(reserved_seconds, job_messages, lease) | {"count": len(texts)}
     try:
-        ((collected, written, undone, unchanged, all_new),) = session.ask_driver(connection, STORE_FEW, values)
+        ((collected, written, undone, unchanged, all_new),) = session.ask_driver(connection, PERSIST_FEW, values)
     except (psycopg2.Error, ValueError) as error:
         if session.is_outage(error) and getattr(error, "pgcode", None) != errorcodes.LOCK_NOT_AVAILABLE:
             raise

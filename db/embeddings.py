@@ -87,7 +87,7 @@ class Embedded(NamedTuple):
         )
 
 
-def store(
+def finish_with_vectors(
     connection: Connection,
     jobs: Sequence[Job],
     lease: str,
@@ -145,9 +145,9 @@ def store(
     return Following(active.followed_by, following) if active.follow_now and following else None
 
 
-# All that `store` does for a few vectors where nothing stands in the way, as one transaction of one round trip. Where
-# something does, no job is found, and nothing done.
-STORE_FEW = for_driver("""
+# All that `finish_with_vectors` does for a few vectors where nothing stands in the way, as one transaction of one round
+# trip. Where something does, no job is found, and nothing done.
+FINISH_FEW = for_driver("""
     SELECT set_config('synchronous_commit', 'off', true), set_config('enable_seqscan', 'off', true);
     WITH active AS (
         SELECT FROM embedding_models WHERE active AND name = :model AND followed_by IS NULL FOR SHARE
@@ -166,8 +166,8 @@ STORE_FEW = for_driver("""
 """)
 
 
-def store_few(connection: Connection, job: Job, lease: str, model: str, vectors: Vectors) -> bool:
-    """As `store`, of the job's own texts, for so few vectors that the round trips are what it costs. Of a
+def finish_few(connection: Connection, job: Job, lease: str, model: str, vectors: Vectors) -> bool:
+    """As `finish_with_vectors`, of the job's own texts, for so few vectors that the round trips are what it costs. Of a
     connection of `session.at_once`; returns False, with nothing stored, for what is more than that, and where something
     is in the way: an edit, another model, a lease that was lost. Raises psycopg2's errors, of which IntegrityError says
     that a vector is there already."""
@@ -187,7 +187,7 @@ def store_few(connection: Connection, job: Job, lease: str, model: str, vectors:
             orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY).decode() for vector in vectors.embeddings
         ],
     }
-    return len(ask_driver(connection, STORE_FEW, values)) == len(ids)
+    return len(ask_driver(connection, FINISH_FEW, values)) == len(ids)
 
 
 def settle(

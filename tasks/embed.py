@@ -98,7 +98,11 @@ def carry_out(
     says, and what loading the model does."""
     with reembedding.noted_for(model):
         embedder = resources.embedder() if model is None else resources.second_embedder(model)
-    of_the_jobs = claimed is not None or (model is None and not texts)  # or are read below
+    # What this may say: embeddings.finish_with_vectors. A held job's texts were sent by the one who wrote them, and so
+    # queued it (chain_embedding). Where no texts came along, all are read below, after their jobs were queued. Texts
+    # that came for jobs which have to be claimed may be of others. A second model's jobs were queued by no trigger
+    # (outbox.queue_for), and have no number of edits to compare.
+    of_the_jobs = claimed is not None or (model is None and not texts)
     if claimed is None:
         claimed = claim(jobs, lease, embedder.model, counts=counts)
     if not claimed:
@@ -120,7 +124,7 @@ def carry_out(
         raise
     else:
         done = done._replace(left=done.left._replace(message_ids=done.left.message_ids | later))
-        return store(claimed, lease, embedder.model, done, counted=model is None, of_the_jobs=of_the_jobs)
+        return finish(claimed, lease, embedder.model, done, is_active_model=model is None, of_the_jobs=of_the_jobs)
     return None
 
 
@@ -155,7 +159,7 @@ def give_up(connection: Connection, job: Job, lease: str, model: str) -> None:
         for message_id, text in embeddings.texts(connection, job.message_ids, most_bytes=0).items()
         if text is not None
     ]
-    embeddings.store(connection, [job], lease, model, Embedded(NO_VECTORS, failures))
+    embeddings.finish_with_vectors(connection, [job], lease, model, Embedded(NO_VECTORS, failures))
 
 
 def current_texts(claimed: Sequence[Job], handed: dict[str, str]) -> tuple[dict[str, str], frozenset[str]]:
@@ -194,18 +198,18 @@ def release(claimed: Sequence[Job], lease: str, seconds: float) -> None:
         outbox.release_jobs(connection, [job.id for job in claimed], lease, seconds=seconds)
 
 
-def store(
-    claimed: Sequence[Job], lease: str, model: str, done: Embedded, *, counted: bool, of_the_jobs: bool
+def finish(
+    claimed: Sequence[Job], lease: str, model: str, done: Embedded, *, is_active_model: bool, of_the_jobs: bool
 ) -> Following | None:
-    """Stores what was embedded; where a vector is there already, or another worker is at the same message, it is done
-    again."""
-    if of_the_jobs and store_few(claimed, lease, model, done):
-        tell(done, counted=counted)
+    """Stores what was embedded and finishes the jobs; where a vector is there already, or another worker is at the same
+    message, it is done again. `is_active_model` says whether it is told and counted as embedded."""
+    if of_the_jobs and finish_if_few(claimed, lease, model, done):
+        tell(done, is_active_model=is_active_model)
         return None
     for attempt in range(COLLISIONS):
         try:
             with resources.engine().begin() as connection:
-                following = embeddings.store(
+                following = embeddings.finish_with_vectors(
                     connection,
                     claimed,
                     lease,
@@ -214,7 +218,7 @@ def store(
                     expect_new=attempt == 0,  # an edit took the old vector with it
                     of_the_jobs=of_the_jobs and attempt == 0,
                 )
-            tell(done, counted=counted)
+            tell(done, is_active_model=is_active_model)
             return following
         except OVERTAKEN as error:
             step_back(error, claimed, lease, model)
@@ -235,19 +239,19 @@ def step_back(error: Exception, claimed: Sequence[Job], lease: str, model: str) 
     release(claimed, lease, SWITCHED_SECONDS)
 
 
-def store_few(claimed: Sequence[Job], lease: str, model: str, done: Embedded) -> bool:
+def finish_if_few(claimed: Sequence[Job], lease: str, model: str, done: Embedded) -> bool:
     """Stores the vectors of a job in one round trip, where that can be done."""
     if len(claimed) != 1 or done.failures or done.left.message_ids:
         return False
     try:
         with session.at_once(resources.engine()) as connection:
-            return embeddings.store_few(connection, claimed[0], lease, model, done.vectors)
+            return embeddings.finish_few(connection, claimed[0], lease, model, done.vectors)
     except psycopg2.IntegrityError:
         return False
 
 
-def tell(done: Embedded, *, counted: bool) -> None:
-    if counted:
+def tell(done: Embedded, *, is_active_model: bool) -> None:
+    if is_active_model:
         measured.embedded(done.vectors.message_ids, len(done.failures))
         logs.each_id(log, "embedded", done.vectors.message_ids)
 

@@ -74,9 +74,9 @@ def persist_text(
     outcome = Outcome(rejected=list(rejected or []))
     try:
         if waiting is None:
-            store(batch, outcome, reserved, commands.ROW_LOCK_MS)
+            store_or_halve(batch, outcome, reserved, commands.ROW_LOCK_MS)
         else:
-            store_free(batch, outcome, reserved)
+            store_unlocked(batch, outcome, reserved)
         if outcome.locked:
             raise Outage(f"{len(outcome.locked)} rows are locked by somebody's transaction")
     except Outage as outage:
@@ -93,7 +93,7 @@ def persist_text(
     return {"stored": stored, "rejected": outcome.rejected}
 
 
-def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None, row_lock_ms: int) -> None:
+def store_or_halve(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None, row_lock_ms: int) -> None:
     """Stores records, by their place in the batch: all at once, without those whose rows somebody holds, or half by
     half where one is refused, or all together take longer than a statement may.
 
@@ -106,7 +106,7 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
         if not locked:
             store_halves(batch, outcome, reserved, ROW_LOCK_AGAIN_MS)
         elif rest := {place: record for place, record in batch.items() if place not in locked}:
-            store(rest, outcome, reserved, ROW_LOCK_AGAIN_MS)
+            store_or_halve(rest, outcome, reserved, ROW_LOCK_AGAIN_MS)
     except (SQLAlchemyError, psycopg2.Error, ValueError) as error:
         is_outage = session.is_outage(error)
         if is_outage and not (session.took_too_long(error) and len(batch) > 1):  # fewer may be in time
@@ -117,13 +117,13 @@ def store(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None,
             reject(batch, outcome, error)
 
 
-def store_free(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None) -> None:
-    """As `store`, for what was put off: most likely its rows are locked. That is asked first, so that the worker does
-    not wait for them at each try. Raises Outage."""
+def store_unlocked(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None) -> None:
+    """As `store_or_halve`, for what was put off: most likely its rows are locked. That is asked first, so that the
+    worker does not wait for them at each try. Raises Outage."""
     locked = locked_places(batch)
     outcome.locked += sorted(locked)
     if free := {place: record for place, record in batch.items() if place not in locked}:
-        store(free, outcome, reserved, ROW_LOCK_AGAIN_MS)
+        store_or_halve(free, outcome, reserved, ROW_LOCK_AGAIN_MS)
 
 
 def store_at_once(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None, row_lock_ms: int) -> None:
@@ -136,7 +136,7 @@ def store_at_once(batch: Mapping[int, Record], outcome: Outcome, reserved: float
             connection, records, reserved_seconds=reserved, job_messages=job_messages, lease=lease
         )
     if stored is None:
-        stored = persist(
+        stored = store_guessing_new(
             records,
             expect_new=expecting.new,
             reserved_seconds=reserved,
@@ -161,7 +161,7 @@ def store_halves(batch: Mapping[int, Record], outcome: Outcome, reserved: float 
     places = sorted(batch)
     middle = len(places) // 2
     for half in (places[:middle], places[middle:]):
-        store({place: batch[place] for place in half}, outcome, reserved, row_lock_ms)
+        store_or_halve({place: batch[place] for place in half}, outcome, reserved, row_lock_ms)
 
 
 def reject(batch: Mapping[int, Record], outcome: Outcome, error: Exception) -> None:
@@ -197,13 +197,13 @@ def locked_places(batch: Mapping[int, Record]) -> set[int]:
     return {place for place, record in batch.items() if record.id in held}
 
 
-def persist(records: Sequence[Record], *, expect_new: bool, **options: Any) -> commands.Stored:
+def store_guessing_new(records: Sequence[Record], *, expect_new: bool, **options: Any) -> commands.Stored:
     """Stores records in a transaction, and where not all of them are new, as was expected, in another."""
     try:
         with resources.engine().begin() as connection:
             return commands.persist(connection, records, expect_new=expect_new, **options)
     except commands.NotNew:
-        return persist(records, expect_new=False, **options)
+        return store_guessing_new(records, expect_new=False, **options)
 
 
 @app.task(bind=True, name=task_names.RECORD_DEAD_LETTERS, max_retries=None)

@@ -109,7 +109,7 @@ def embed(engine: Engine, texts: dict[str, str], lease: str = LEASE) -> None:
     with engine.begin() as connection:
         claimed = outbox.claim_jobs(connection, jobs, lease, 60)
     with engine.begin() as connection:
-        embeddings.store(connection, claimed, lease, MODEL, Embedded(vectors_of(texts)))
+        embeddings.finish_with_vectors(connection, claimed, lease, MODEL, Embedded(vectors_of(texts)))
 
 
 def embedded(engine: Engine) -> set[str]:

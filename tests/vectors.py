@@ -67,7 +67,7 @@ class Stored:
             points,
         )
         with self.engine.begin() as connection:
-            embeddings.store(connection, jobs, LEASE, MODEL, Embedded(rows))
+            embeddings.finish_with_vectors(connection, jobs, LEASE, MODEL, Embedded(rows))
 
     def delete(self, ids: Sequence[str]) -> None:
         run(self.engine, "DELETE FROM text_messages WHERE id = ANY (CAST(:ids AS uuid[]))", ids=list(ids))

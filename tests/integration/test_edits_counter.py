@@ -13,7 +13,7 @@ from db.embeddings import Embedded, Vectors
 from db.outbox import Job
 from records import Record
 from tasks import embed, persist, resources
-from tasks.embed import store
+from tasks.embed import finish
 from tests.integration.test_embedding_faults import Fickle, fickle  # noqa: F401 - a fixture
 from tests.samples import LEASE, MODEL, OTHER_LEASE, a_record, ask, embedded, meanwhile, run, vectors_of
 
@@ -36,7 +36,9 @@ def store_texts(
 def store_vectors(database: Engine, jobs: list[int], texts: dict[str, str], lease: str = LEASE) -> None:
     held = [Job(jobs[0], list(texts), deleted=False, attempts=1)]
     with database.begin() as connection:
-        embeddings.store(connection, held, lease, MODEL, Embedded(vectors_of(texts)), expect_new=True, of_the_jobs=True)
+        embeddings.finish_with_vectors(
+            connection, held, lease, MODEL, Embedded(vectors_of(texts)), expect_new=True, of_the_jobs=True
+        )
 
 
 @pytest.fixture
@@ -118,7 +120,7 @@ def test_a_numbered_job_does_not_speak_for_one_without(
     run(database, "UPDATE embedding_jobs SET edits = NULL WHERE id = :id", id=stored.jobs[0])
     held = [Job(each.jobs[0], list(each.texts), deleted=False, attempts=1) for each in (stored, more)]
     with database.begin() as connection:
-        embeddings.store(
+        embeddings.finish_with_vectors(
             connection,
             held,
             LEASE,
@@ -139,11 +141,11 @@ def test_what_collides_with_a_vector_is_compared_when_it_is_done_again(
     (other,) = {each["id"] for each in ask(database, "SELECT id FROM embedding_jobs")} - set(stored.jobs)
     with database.begin() as connection:
         (claimed,) = outbox.claim_jobs(connection, [other], OTHER_LEASE, 60)
-        embeddings.store(connection, [claimed], OTHER_LEASE, MODEL, Embedded(vectors_of(stored.texts)))
+        embeddings.finish_with_vectors(connection, [claimed], OTHER_LEASE, MODEL, Embedded(vectors_of(stored.texts)))
     held = [Job(stored.jobs[0], list(stored.texts), deleted=False, attempts=1)]
     done = Embedded(vectors_of(stored.texts))
     compared.clear()
-    store(held, LEASE, MODEL, done, counted=False, of_the_jobs=True)
+    finish(held, LEASE, MODEL, done, is_active_model=False, of_the_jobs=True)
     assert compared == [20]
     assert embedded(database) == stored.texts.keys()
     assert ask(database, "SELECT FROM embedding_jobs") == []
@@ -159,7 +161,7 @@ def test_what_came_again_unchanged_is_not_embedded_again(
 
     def send() -> persist.Outcome:
         outcome = persist.Outcome()
-        persist.store(dict(enumerate(records)), outcome, 20.0, 1_000)
+        persist.store_or_halve(dict(enumerate(records)), outcome, 20.0, 1_000)
         for job, messages in outcome.jobs.items():
             texts = {message_id: outcome.texts[message_id] for message_id in messages}
             embed.embed_text([job], texts, held=outcome.held.get(job))
@@ -351,7 +353,7 @@ def test_texts_for_another_model_are_compared(
     """Its jobs are queued without their messages' rows."""
     asked: list[bool] = []
     monkeypatch.setattr(resources, "second_embedder", lambda _: resources.embedder())
-    monkeypatch.setattr(embed, "store", lambda *_, of_the_jobs, **__: asked.append(of_the_jobs))
+    monkeypatch.setattr(embed, "finish", lambda *_, of_the_jobs, **__: asked.append(of_the_jobs))
     run(database, TYPED)
     embed.embed_text(swept(database), model="another")
     assert asked == [False]

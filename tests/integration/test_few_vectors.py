@@ -31,7 +31,7 @@ def job_of(stored: Stored) -> Job:
 
 def few(database: Engine, stored: Stored, *, lease: str = LEASE, model: str = MODEL, job: Job | None = None) -> bool:
     with session.at_once(database) as connection:
-        return embeddings.store_few(connection, job or job_of(stored), lease, model, vectors_of(stored.texts))
+        return embeddings.finish_few(connection, job or job_of(stored), lease, model, vectors_of(stored.texts))
 
 
 def jobs(database: Engine) -> int:
@@ -40,7 +40,7 @@ def jobs(database: Engine) -> int:
 
 def test_both_ways_leave_the_same_vectors(database: Engine, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
     with database.connect() as connection:
-        embeddings.store(connection, [job_of(stored)], LEASE, MODEL, Embedded(vectors_of(stored.texts)))
+        embeddings.finish_with_vectors(connection, [job_of(stored)], LEASE, MODEL, Embedded(vectors_of(stored.texts)))
         slowly = [dict(row) for row in connection.exec_driver_sql(VECTORS).mappings()]
         connection.rollback()
     statements = statements_seen(monkeypatch)
@@ -82,7 +82,7 @@ def test_a_vector_that_is_there_already_is_told_and_nothing_is_changed(database:
     run(database, "SELECT queue_embedding(array_agg(id)) FROM text_messages")
     with database.begin() as connection:
         (claimed,) = outbox.claim_jobs(connection, [stored.jobs[0] + 1], OTHER_LEASE, 60)
-        embeddings.store(connection, [claimed], OTHER_LEASE, MODEL, Embedded(vectors_of(stored.texts)))
+        embeddings.finish_with_vectors(connection, [claimed], OTHER_LEASE, MODEL, Embedded(vectors_of(stored.texts)))
     before = ask(database, VECTORS)
     with pytest.raises(psycopg2.IntegrityError):
         few(database, stored)

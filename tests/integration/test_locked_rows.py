@@ -53,14 +53,14 @@ def test_where_a_row_is_locked_its_neighbours_hardly_wait(
         waits.append(row_lock_ms)
         return stored(*given, row_lock_ms=row_lock_ms, **options)
 
-    stored = storing.persist
-    monkeypatch.setattr(storing, "persist", noted)
+    stored = storing.store_guessing_new
+    monkeypatch.setattr(storing, "store_guessing_new", noted)
     monkeypatch.setattr(storing.expecting, "new", False)
     edited = {place: record._replace(message="edited", offset=100) for place, record in enumerate(records)}
     outcome = storing.Outcome()
     with database.connect() as somebody:
         somebody.execute(text("SELECT FROM text_messages WHERE id = :id FOR UPDATE"), {"id": records[7].id})
-        storing.store(edited, outcome, None, commands.ROW_LOCK_MS)
+        storing.store_or_halve(edited, outcome, None, commands.ROW_LOCK_MS)
     assert outcome.locked == [7]
     assert len(outcome.texts) == 39
     assert waits[0] == commands.ROW_LOCK_MS
@@ -80,7 +80,7 @@ def test_however_many_rows_are_locked_their_neighbours_are_stored_at_once(
         somebody.execute(
             text("UPDATE text_messages SET message = 'theirs' WHERE id = ANY (:ids ::uuid[])"), {"ids": held}
         )
-        storing.store(edited, outcome, None, commands.ROW_LOCK_MS)
+        storing.store_or_halve(edited, outcome, None, commands.ROW_LOCK_MS)
     assert outcome.locked == list(range(0, 200, 2))
     assert outcome.lock_waits == 1
     assert outcome.texts.keys() == {records[place].id for place in range(1, 200, 2)} - {records[7].id}
@@ -96,11 +96,11 @@ def test_ids_that_somebody_is_inserting_are_waited_for_by_no_task_for_long(
             text("INSERT INTO text_messages (id, message) SELECT unnest(:ids ::uuid[]), 'theirs'"),
             {"ids": [record.id for record in records]},
         )
-        storing.store(dict(enumerate(records)), outcome, None, 100)
+        storing.store_or_halve(dict(enumerate(records)), outcome, None, 100)
     assert sorted(outcome.locked) == list(range(64))
     assert outcome.lock_waits <= 26, "20, and one for each half that was left"
     again = storing.Outcome()
-    storing.store({place: records[place] for place in outcome.locked}, again, None, 100)
+    storing.store_or_halve({place: records[place] for place in outcome.locked}, again, None, 100)
     assert again.locked == []
     assert len(again.texts) == 64
 
@@ -121,7 +121,7 @@ def test_a_database_that_goes_away_while_it_is_asked_what_is_locked_is_an_outage
     with database.connect() as somebody:
         somebody.execute(text("SELECT FROM text_messages WHERE id = :id FOR UPDATE"), {"id": records[2].id})
         with pytest.raises(Outage, match="closed the connection"):
-            storing.store(edited, storing.Outcome(), None, 100)
+            storing.store_or_halve(edited, storing.Outcome(), None, 100)
 
 
 class Again(Exception):
@@ -163,10 +163,10 @@ def test_after_an_outage_only_what_is_left_of_a_batch_is_tried_again(
             raise OperationalError("", {}, psycopg2.OperationalError("server closed the connection unexpectedly"))
         return stored(some, **options)
 
-    stored = storing.persist
+    stored = storing.store_guessing_new
     with monkeypatch.context() as patch:
         patch.setattr(storing, "retry", lambda _task, _outage, **kwargs: Again(kwargs))
-        patch.setattr(storing, "persist", away_for_the_second_half)
+        patch.setattr(storing, "store_guessing_new", away_for_the_second_half)
         with pytest.raises(Again) as again:
             storing.persist_text(given)
     kwargs = again.value.args[0]
@@ -184,7 +184,7 @@ def test_a_batch_that_takes_too_long_is_stored_half_by_half(database: Engine, en
     slow_inserts(database, 0.05)
     records = [a_record(f"text {number}", at(1, number)) for number in range(32)]
     outcome = storing.Outcome()
-    storing.store(dict(enumerate(records)), outcome, None, commands.ROW_LOCK_MS)
+    storing.store_or_halve(dict(enumerate(records)), outcome, None, commands.ROW_LOCK_MS)
     assert len(outcome.texts) == 32
 
 
@@ -193,5 +193,5 @@ def test_a_database_in_which_nothing_is_in_time_is_an_outage(database: Engine, e
     records = [a_record(f"text {number}", at(1, number)) for number in range(4)]
     outcome = storing.Outcome()
     with pytest.raises(Outage, match="statement timeout"):
-        storing.store(dict(enumerate(records)), outcome, None, commands.ROW_LOCK_MS)
+        storing.store_or_halve(dict(enumerate(records)), outcome, None, commands.ROW_LOCK_MS)
     assert (outcome.done, outcome.rejected) == (set(), [])

@@ -392,7 +392,7 @@ def refuse_or_not(changing: Engine, record: Record, *, failed: bool) -> str | No
         claimed = outbox.claim_jobs(connection, jobs, LEASE, 60)
     try:
         with changing.begin() as connection:
-            embeddings.store(connection, claimed, LEASE, MODEL, Embedded(vectors, failures))
+            embeddings.finish_with_vectors(connection, claimed, LEASE, MODEL, Embedded(vectors, failures))
     except ModelSwitched as error:
         return str(error)
     return None
@@ -421,7 +421,7 @@ def the_change(database: Engine) -> reembedding.Change:
 def store_second(database: Engine, texts: dict[str, str]) -> None:
     with database.begin() as connection:
         claimed = outbox.claim_jobs(connection, second_jobs(database), LEASE, 60)
-        assert embeddings.store(connection, claimed, LEASE, SECOND, Embedded(vectors_of(texts))) is None
+        assert embeddings.finish_with_vectors(connection, claimed, LEASE, SECOND, Embedded(vectors_of(texts))) is None
 
 
 def test_what_gets_its_vector_is_queued_for_the_second_set(changing: Engine) -> None:
@@ -463,7 +463,9 @@ def test_while_it_closes_the_second_vector_does_not_wait(changing: Engine) -> No
     with changing.begin() as connection:
         jobs = [row["id"] for row in ask(changing, "SELECT id FROM embedding_jobs")]
         claimed = outbox.claim_jobs(connection, jobs, LEASE, 60)
-        following = embeddings.store(connection, claimed, LEASE, MODEL, Embedded(vectors_of({record.id: "one"})))
+        following = embeddings.finish_with_vectors(
+            connection, claimed, LEASE, MODEL, Embedded(vectors_of({record.id: "one"}))
+        )
     assert following == embeddings.Following(SECOND, second_jobs(changing))
 
 
@@ -516,7 +518,7 @@ def test_a_failure_counts_for_its_model_alone(changing: Engine) -> None:
     failure = (record.id, str(uuid.UUID(bytes=content_hash("one"))), "no")
     with changing.begin() as connection:
         claimed = outbox.claim_jobs(connection, second_jobs(changing), LEASE, 60)
-        embeddings.store(connection, claimed, LEASE, SECOND, Embedded(embeddings.NO_VECTORS, [failure]))
+        embeddings.finish_with_vectors(connection, claimed, LEASE, SECOND, Embedded(embeddings.NO_VECTORS, [failure]))
     persist(changing, a_record("one", (1_700_000_000_001, 0, 1), id=record.id))
     run(changing, "SELECT queue_embedding(array_agg(id)) FROM text_messages")
     embed(changing, {record.id: "one"})

@@ -50,7 +50,7 @@ def claim(engine: Engine, jobs: list[int], lease: str = LEASE, seconds: float = 
 
 def store(engine: Engine, jobs: list[Job], texts: dict[str, str], lease: str = LEASE) -> None:
     with engine.begin() as connection:
-        embeddings.store(connection, jobs, lease, MODEL, Embedded(vectors_of(texts)))
+        embeddings.finish_with_vectors(connection, jobs, lease, MODEL, Embedded(vectors_of(texts)))
 
 
 @pytest.fixture
@@ -269,7 +269,7 @@ class TestStoring:
     ) -> None:
         claimed = claim(database, job_ids(database))
         with database.connect() as connection:
-            embeddings.store(connection, claimed, LEASE, MODEL, Embedded(vectors_of({message: "one"})))
+            embeddings.finish_with_vectors(connection, claimed, LEASE, MODEL, Embedded(vectors_of({message: "one"})))
             run(database, "UPDATE text_messages SET message = 'two'")
             connection.commit()
         assert embedded(database) == set()
@@ -300,7 +300,9 @@ class TestStoring:
         run(database, "SELECT queue_embedding(array_agg(id)) FROM text_messages")
         claimed = claim(database, job_ids(database))
         with pytest.raises(psycopg2.errors.UniqueViolation), database.begin() as connection:
-            embeddings.store(connection, claimed, LEASE, MODEL, Embedded(vectors_of({ready: "one"})), expect_new=True)
+            embeddings.finish_with_vectors(
+                connection, claimed, LEASE, MODEL, Embedded(vectors_of({ready: "one"})), expect_new=True
+            )
         assert job_ids(database) == [claimed[0].id]
         store(database, claimed, {ready: "one"})
         assert job_ids(database) == []
@@ -333,7 +335,7 @@ class TestStoring:
             store(database, theirs, {message: "one"}, OTHER_LEASE)
 
         with database.connect() as connection:
-            embeddings.store(connection, ours, LEASE, MODEL, Embedded(vectors_of({message: "one"})))
+            embeddings.finish_with_vectors(connection, ours, LEASE, MODEL, Embedded(vectors_of({message: "one"})))
             with meanwhile(in_two_tries):
                 wait_until_blocked(database)
                 connection.commit()
@@ -343,7 +345,7 @@ class TestStoring:
     def test_the_second_look_at_a_deletion_clears_what_a_slow_worker_left(self, database: Engine, message: str) -> None:
         claimed = claim(database, job_ids(database))
         with database.connect() as connection:
-            embeddings.store(connection, claimed, LEASE, MODEL, Embedded(vectors_of({message: "one"})))
+            embeddings.finish_with_vectors(connection, claimed, LEASE, MODEL, Embedded(vectors_of({message: "one"})))
             run(database, "DELETE FROM text_messages")
             connection.commit()
         assert len(ask(database, "SELECT FROM message_embeddings")) == 1, "the race that this test is about"
@@ -356,7 +358,7 @@ class TestStoring:
         vectors = embeddings.Vectors([uuid.UUID(message).bytes], [content_hash("one")], [0], [(0, 3)], numbers)
         claimed = claim(database, job_ids(database))
         with database.begin() as connection:
-            embeddings.store(connection, claimed, LEASE, "modèle", Embedded(vectors))
+            embeddings.finish_with_vectors(connection, claimed, LEASE, "modèle", Embedded(vectors))
         found = ask(database, "SELECT embedding::real[] AS vector, model FROM message_embeddings")
         assert np.array_equal(np.array(found[0]["vector"], dtype=np.float16), numbers[0].astype(np.float16))
         assert found[0]["model"] == "modèle"
@@ -367,7 +369,9 @@ class TestFailures:
         claimed = claim(engine, job_ids(engine))
         failure = (message_id, str(uuid.UUID(bytes=content_hash(message))), "the model said no")
         with engine.begin() as connection:
-            embeddings.store(connection, claimed, LEASE, MODEL, Embedded(embeddings.NO_VECTORS, [failure]))
+            embeddings.finish_with_vectors(
+                connection, claimed, LEASE, MODEL, Embedded(embeddings.NO_VECTORS, [failure])
+            )
 
     def state(self, engine: Engine, message_id: str) -> str:
         with engine.connect() as connection:
@@ -418,7 +422,7 @@ def test_an_older_embedding_that_ends_late_leaves_the_vector_of_the_newer_text_a
     persist(database, newer)
     embed(database, {record.id: "second"}, OTHER_LEASE)
     with database.begin() as connection:
-        embeddings.store(connection, claimed, LEASE, MODEL, Embedded(vectors_of({record.id: "first"})))
+        embeddings.finish_with_vectors(connection, claimed, LEASE, MODEL, Embedded(vectors_of({record.id: "first"})))
     assert embedded(database) == {record.id}
 
 

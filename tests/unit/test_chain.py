@@ -86,7 +86,7 @@ def test_a_held_job_is_as_old_as_its_batch(monkeypatch: pytest.MonkeyPatch) -> N
         outcome.jobs[1] = ["a"]
 
     monkeypatch.setattr(persist, "embed_queue_has_room", lambda _: True)
-    monkeypatch.setattr(persist, "store", store)
+    monkeypatch.setattr(persist, "store_or_halve", store)
     monkeypatch.setattr(persist, "chain_embedding", lambda *given: chained.append(given))
     persist.persist_text([])
     (given,) = chained
