@@ -62,6 +62,9 @@ def _carry_out(given: list[str]) -> tuple[bool, int]:
         return shows, _fail(str(error), error.detail)
     except PermissionError as error:
         return shows, _fail(_explain_permission(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return shows, _fail(f"{where}{error.strerror or error}")
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:

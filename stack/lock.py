@@ -1,5 +1,6 @@
 """Locks between commands: one start or stop at a time on a DATA_DIR, one installation at a time in a checkout."""
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -46,6 +47,7 @@ def try_to_take(file: Path) -> Lock | None:
     except BlockingIOError:
         os.close(descriptor)
         return None
-    os.truncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
+    with contextlib.suppress(OSError):  # a full disk: only a complaint of another command would have named us
+        os.truncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
     return Lock(descriptor)

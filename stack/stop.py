@@ -101,7 +101,9 @@ def remove_data(settings: Settings) -> None:
     for name in _FOLDERS:
         folder = places.data(settings) / name
         if folder.exists():
-            shutil.rmtree(folder)
+            shutil.rmtree(folder.resolve())
+        if folder.is_symlink():  # to a larger disk
+            folder.unlink()
     _remove_if_empty(places.data(settings))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import settings
 from settings import ROOT, Settings
-from stack import commands
+from stack import commands, lock, stop
 
 
 def script(
@@ -39,6 +39,35 @@ def test_status_of_what_does_not_run_is_1_from_any_folder(tmp_path: Path) -> Non
 def test_stop_of_what_does_not_run_is_no_failure(tmp_path: Path) -> None:
     answer = script("stop.sh", data_dir=tmp_path)
     assert (answer.returncode, answer.stdout) == (0, "Nothing was running.\n")
+
+
+@pytest.mark.parametrize("name", ["start.sh", "stop.sh"])
+def test_a_place_for_the_data_that_is_no_folder_is_named_in_one_line(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    answer = script(name, data_dir=file)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert answer.stderr.startswith(str(file))
+    assert answer.stderr.count("\n") == 1
+
+
+def test_a_lock_can_be_taken_on_a_full_disk() -> None:
+    taken = lock.try_to_take(Path("/dev/full"))
+    assert taken is not None
+    taken.release()
+
+
+def test_data_on_another_disk_is_removed_with_its_link(tmp_path: Path) -> None:
+    data, disk = tmp_path / "data", tmp_path / "disk"
+    (disk / "kafka").mkdir(parents=True)
+    (disk / "kafka" / "log").touch()
+    (disk / "other").touch()
+    data.mkdir()
+    (data / "kafka").symlink_to(disk / "kafka")
+    (data / "logs").symlink_to(disk / "gone")
+    stop.remove_data(Settings(data_dir=str(data)))
+    assert [path.name for path in disk.iterdir()] == ["other"]
+    assert not data.exists()
 
 
 STOP_UNDER_FIRE = """
