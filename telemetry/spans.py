@@ -6,6 +6,7 @@ span holds a text.
 """
 
 import atexit
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
@@ -16,13 +17,16 @@ from opentelemetry import context, trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import SpanLimits, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 import task_names
 from settings import Settings
+from telemetry.logs import first_line
+
+log = logging.getLogger(__name__)
 
 W3C = TraceContextTextMapPropagator()
 FIELDS = ("traceparent", "tracestate")
@@ -35,6 +39,34 @@ LINKS_MOST = 2_000  # as many as BRIDGE_BATCH_MAX; the library's own limit would
 UNTRACED = frozenset({task_names.SWEEP, task_names.TEND_INDEX})
 
 
+class Exporter(OTLPSpanExporter):
+    """Says once that the collector takes nothing, and once that it does again. The library writes a line or two at each
+    try, every few seconds in each process."""
+
+    away = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        said: list[str] = []
+
+        def heard(record: logging.LogRecord) -> bool:
+            said.append(record.getMessage())
+            return log.isEnabledFor(logging.DEBUG)
+
+        library = logging.getLogger(OTLPSpanExporter.__module__)
+        library.addFilter(heard)
+        try:
+            result = super().export(spans)
+        finally:
+            library.removeFilter(heard)
+        away = result is not SpanExportResult.SUCCESS
+        if away and not self.away:
+            log.warning("traces are dropped, the collector does not take them: %s", first_line("\n".join(said)))
+        elif self.away and not away:
+            log.info("the collector takes traces again")
+        self.away = away
+        return result
+
+
 def start_tracer(settings: Settings, part: str) -> Tracer:
     """A tracer that sends in the background; what it cannot send is dropped, and holds nobody up."""
     provider = TracerProvider(
@@ -43,7 +75,7 @@ def start_tracer(settings: Settings, part: str) -> Tracer:
         shutdown_on_exit=False,  # it would wait for a collector that is away
     )
     address = f"{settings.otel_exporter_otlp_endpoint.rstrip('/')}/v1/traces"
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=address, timeout=EXPORT_SECONDS)))
+    provider.add_span_processor(BatchSpanProcessor(Exporter(endpoint=address, timeout=EXPORT_SECONDS)))
 
     def flush(**_: object) -> None:
         sending = threading.Thread(target=provider.force_flush, daemon=True)

@@ -2,6 +2,7 @@
 an endpoint."""
 
 import json
+import logging
 import subprocess
 import sys
 import threading
@@ -23,6 +24,8 @@ try:
 except ImportError:
     missing("the packages of requirements-otel.txt are not installed")
 
+from telemetry import spans
+
 SECRET = "a text of which no log may know"
 PARTS = ("bridge", "persist-worker", "embed-worker", "text-api")
 
@@ -33,6 +36,7 @@ class Collector:
     def __init__(self) -> None:
         self.spans: list[dict[str, Any]] = []
         self.bodies: list[bytes] = []
+        self.status = 200
         collector = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -40,7 +44,7 @@ class Collector:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 assert self.path == "/v1/traces"
                 collector.take(body)
-                self.send_response(200)
+                self.send_response(collector.status)
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
@@ -261,3 +265,26 @@ def test_a_request_hands_its_context_on_without_the_packages(settings: Settings,
         b"m1": [],
         b"m2": [],
     }
+
+
+def test_a_collector_that_is_away_is_said_once_and_when_it_is_back(
+    collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    exporter = spans.Exporter(endpoint=f"{collector.url}/v1/traces")
+    for status in (200, 404, 404, 200, 200):
+        collector.status = status
+        exporter.export([])
+    away, back = caplog.records
+    assert away.getMessage().startswith("traces are dropped, the collector does not take them: ")
+    assert "404" in away.getMessage()
+    assert back.getMessage() == "the collector takes traces again"
+
+
+def test_nor_does_one_that_does_not_listen_make_lines(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody listens at port 1."""
+    exporter = spans.Exporter(endpoint="http://127.0.0.1:1/v1/traces", timeout=spans.EXPORT_SECONDS)
+    for _ in range(2):
+        exporter.export([])
+    (away,) = caplog.records
+    assert "Connection refused" in away.getMessage()
