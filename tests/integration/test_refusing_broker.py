@@ -49,10 +49,10 @@ def test_a_worker_outlives_a_broker_that_is_a_replica_for_a_while(
     settings: Settings, database: Engine, broker: redis.Redis, start: Start
 ) -> None:
     worker = start("embed-worker")
-    broker.execute_command("REPLICAOF", "127.0.0.1", "1")
+    broker.replicaof("127.0.0.1", "1")
     eventually(lambda: worker.log.read_text().count("ReadOnlyError") > 1, timeout=30)
     assert worker.alive
-    broker.execute_command("REPLICAOF", "NO", "ONE")
+    broker.replicaof("NO", "ONE")
     record = a_record("one")
     persist(database, record)
     send_job(settings, database)
