@@ -87,8 +87,13 @@ def make_data_place(settings: Settings) -> Path:
 def remove_data(settings: Settings) -> None:
     """Removes the data, and with it what was put outside of the checkout once no other data needs it."""
     here = data(settings)
-    if here.is_symlink():
-        shutil.rmtree(Path(os.readlink(here)).parent, ignore_errors=True)
+    outside = Path(os.readlink(here)) if here.is_symlink() else None
+    if outside is not None and not outside.is_relative_to(_OUTSIDE):  # somebody's own link, to a larger disk
+        if here.exists():
+            shutil.rmtree(here.resolve())
+        here.unlink()
+    elif outside is not None:
+        shutil.rmtree(outside.parent, ignore_errors=True)
         here.unlink()
         if not list(_outside().glob("data-*")):
             shutil.rmtree(_outside(), ignore_errors=True)

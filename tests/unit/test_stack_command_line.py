@@ -61,9 +61,11 @@ def test_data_on_another_disk_is_removed_with_its_link(tmp_path: Path) -> None:
     data, disk = tmp_path / "data", tmp_path / "disk"
     (disk / "kafka").mkdir(parents=True)
     (disk / "kafka" / "log").touch()
+    (disk / "postgres").mkdir()
     (disk / "other").touch()
     data.mkdir()
     (data / "kafka").symlink_to(disk / "kafka")
+    (data / "postgres").symlink_to(disk / "postgres")
     (data / "logs").symlink_to(disk / "gone")
     stop.remove_data(Settings(data_dir=str(data)))
     assert [path.name for path in disk.iterdir()] == ["other"]
