@@ -37,16 +37,16 @@ def lines(settings: Settings) -> list[Line]:
         state, pid = states.get(part.name, ("STOPPED", 0))
         start = record.read(settings, part.name)
         restarts = start.restarts if start else 0
-        found.append(Line(part.name, _in_words(state, start, part.ports), pid, restarts, part.ports))
+        found.append(Line(part.name, _in_words(state, pid, start, part.ports), pid, restarts, part.ports))
     servers = plan.existing(known.settings)
     in_use = [Line(server.name, "in use", 0, 0, (Port(server.variable, server.address, 0),)) for server in servers]
     return found + in_use
 
 
-def _in_words(state: str, start: record.Record | None, ports: tuple[Port, ...]) -> str:
+def _in_words(state: str, pid: int, start: record.Record | None, ports: tuple[Port, ...]) -> str:
     if state != "RUNNING":
         return state.lower()
-    if start is None:
+    if start is None or start.process.pid != pid:  # it has not come to writing its own record yet
         return "starting"
     wait = start.waits_until - time.monotonic()
     if wait > 0:
