@@ -47,6 +47,10 @@ URL = re.compile(r"https?://[^/\s]", re.IGNORECASE)
 
 KAFKA_SERVER_PORT = 9092  # where an address names none
 
+# Worker processes of a queue on one machine. The local PostgreSQL takes 100 connections: two for each worker, and up to
+# some dozens for everything else.
+MOST_WORKERS = 16
+
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -364,8 +368,9 @@ def check(settings: Settings) -> None:
     for name in ("persist_autoscale", "embed_autoscale"):
         bounds = getattr(settings, name)
         found = re.fullmatch(r"\s*(\d{1,4})\s*,\s*(\d{1,4})\s*", bounds)
-        if bounds and not (found and 1 <= int(found[1]) <= int(found[2])):
-            raise InvalidSetting(f"{name.upper()}={bounds!r}: takes the fewest and the most processes, such as 1,4")
+        if bounds and not (found and 1 <= int(found[1]) <= int(found[2]) <= MOST_WORKERS):
+            takes = f"takes the fewest and the most processes, such as 1,4, up to {MOST_WORKERS}"
+            raise InvalidSetting(f"{name.upper()}={bounds!r}: {takes}")
     if settings.embedding_provider not in PROVIDERS:
         raise unknown_provider(settings.embedding_provider)
     if settings.log_level not in LOG_LEVELS:

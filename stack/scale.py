@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from settings import Settings
+from settings import MOST_WORKERS, Settings
 from stack import leaving, lock, places, plan, processes, record, supervisor, system
 from stack.errors import StackError, Unhealthy, WrongUsage
 from stack.part import Part
@@ -21,8 +21,6 @@ from stack.start import HEALTHY_SECONDS, last_lines
 from stack.supervisor import Supervisor
 from stack.system import System
 
-# The local PostgreSQL takes 100 connections: two for each worker, and up to some dozens for everything else.
-MOST = 16
 PATIENCE_SECONDS = 300.0
 _HOPELESS_DEATHS = 3
 _STOP_SECONDS = 15.0
@@ -59,8 +57,10 @@ def check(queue: str, wanted: int) -> None:
             f"a queue needs a worker, or its work waits for ever: 1 or more for {queue}; to hold the pipeline, "
             "`python kafka_cli.py pause` or `drain`"
         )
-    if not 1 <= wanted <= MOST:
-        raise WrongNumber(f"{wanted} workers: 1 to {MOST} a queue can be run here; more of them, on other machines")
+    if not 1 <= wanted <= MOST_WORKERS:
+        raise WrongNumber(
+            f"{wanted} workers: 1 to {MOST_WORKERS} a queue can be run here; more of them, on other machines"
+        )
 
 
 def scale(settings: Settings, queue: str, wanted: int, *, patience: float = PATIENCE_SECONDS) -> tuple[int, int]:

@@ -60,10 +60,17 @@ def test_texts_in_postgres_count_as_the_tasks_that_they_will_be(monkeypatch: pyt
     assert autoscale.waiting(settings, "embed") is None  # not known: nothing is changed then
 
 
-@pytest.mark.parametrize("bounds", ["4", "0,2", "3,2", "1,x", "1,2,3", "-1,2"])
+@pytest.mark.parametrize("bounds", ["4", "0,2", "3,2", "1,x", "1,2,3", "-1,2", "1,17"])
 def test_bounds_that_cannot_be_meant_are_refused(bounds: str) -> None:
-    with pytest.raises(InvalidSetting, match=r"EMBED_AUTOSCALE.*such as 1,4"):
+    with pytest.raises(InvalidSetting, match=r"EMBED_AUTOSCALE.*such as 1,4, up to 16"):
         from_environment({"EMBED_AUTOSCALE": bounds})
+
+
+def test_every_number_within_the_bounds_can_be_scaled_to() -> None:
+    found = from_environment({"EMBED_AUTOSCALE": "1,16"}).autoscale("embed")
+    assert found is not None
+    for wanted in found:
+        scaling.check("embed", wanted)
 
 
 def test_bounds(tmp_path: Path) -> None:
