@@ -86,7 +86,7 @@ def produce_lines(given: argparse.Namespace, settings: Settings, lines: BinaryIO
         try:
             with reading("sending", total_bytes=length(lines)) as moved:
                 done = 0
-                for line in produce.records(lines, raw=given.raw):
+                for line in produce.records(lines, raw=given.raw, largest=largest):
                     if line.wrong is None:
                         sending.send(line.number, line.key if key is None else key, line.value, given.header)
                     else:

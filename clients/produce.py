@@ -5,8 +5,9 @@ Values go out as the bytes that came in. Nothing is printed here.
 
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, NoReturn
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import BinaryIO, NamedTuple, NoReturn
 
 from kafka import KafkaProducer
 from kafka.errors import BrokerResponseError, KafkaError, MessageSizeTooLargeError, RetriableError
@@ -111,8 +112,7 @@ class Sending:
         try:
             future = self.producer.send(self.topic, value=value, key=key, headers=list(headers), partition=partition)
         except MessageSizeTooLargeError:
-            limit = self.producer.config["max_request_size"]
-            self.fail(number, f"larger than the topic takes, which is {limit:,} bytes (its max.message.bytes)")
+            self.fail(number, too_large(self.producer.config["max_request_size"]))
             return
         except ValueError as error:  # of the partition: the topic was made again with fewer
             self.fail(number, str(error))
@@ -153,14 +153,26 @@ class Sending:
             self.reasons.append(Unsent(number, reason))
 
 
-def records(lines: Iterable[bytes], *, raw: bool) -> Iterator[Line]:
-    """The record of each line; blank lines are left out. With `raw` every line is one, whatever it holds."""
-    for number, line in enumerate(lines, start=1):
+def records(lines: BinaryIO, *, raw: bool, largest: int) -> Iterator[Line]:
+    """The record of each line; blank lines are left out. With `raw` every line is one, whatever it holds. Of a line of
+    more than `largest` bytes no more is held than those."""
+    for number in count(1):
+        line = lines.readline(largest + 1)
+        if not line:
+            return
         value = line.removesuffix(b"\n")
-        if raw:
+        if len(value) > largest:
+            while line and not line.endswith(b"\n"):
+                line = lines.readline(largest + 1)
+            yield Line(number, value, wrong=too_large(largest))
+        elif raw:
             yield Line(number, value)
         elif value.strip():
             try:
                 yield Line(number, value, key_in(value))
             except NotJson as error:
                 yield Line(number, value, wrong=str(error))
+
+
+def too_large(largest: int) -> str:
+    return f"larger than the topic takes, which is {largest:,} bytes (its max.message.bytes)"

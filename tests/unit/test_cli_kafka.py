@@ -51,15 +51,27 @@ def test_what_is_no_json_is_not_sent(value: bytes) -> None:
 
 
 def test_a_line_is_a_record_and_a_wrong_one_keeps_its_number() -> None:
-    lines = [b'{"id":"a"}\n', b"\n", b"oops\n", b'{"id":"b"}\r\n', b'{"id":"c"}']
-    made = list(records(lines, raw=False))
+    lines = BytesIO(b'{"id":"a"}\n\noops\n{"id":"b"}\r\n{"id":"c"}')
+    made = list(records(lines, raw=False, largest=100))
     assert [(line.number, line.key) for line in made] == [(1, b"a"), (3, None), (4, b"b"), (5, b"c")]
     assert made[1].wrong is not None
     assert made[2].value == b'{"id":"b"}\r'  # bytes unchanged
 
 
 def test_raw_lines_go_as_they_are() -> None:
-    assert list(records([b"\n", b"\xff\n", b"x"], raw=True)) == [Line(1, b""), Line(2, b"\xff"), Line(3, b"x")]
+    made = list(records(BytesIO(b"\n\xff\nx"), raw=True, largest=100))
+    assert made == [Line(1, b""), Line(2, b"\xff"), Line(3, b"x")]
+
+
+@pytest.mark.parametrize("end", [b"\n", b""])
+@pytest.mark.parametrize("raw", [True, False])
+def test_of_a_line_that_is_too_large_no_more_is_held_than_a_record_has(raw: bool, end: bytes) -> None:
+    for length in (11, 12, 21, 22, 23, 1000):
+        lines = BytesIO(b'{"i":1234}\n' + b"7" * length + b"\n" + b"7" * 10 + end)
+        made = list(records(lines, raw=raw, largest=10))
+        assert [(line.number, line.wrong is None) for line in made] == [(1, True), (2, False), (3, True)]
+        assert max(len(line.value) for line in made) == 11
+        assert "larger than the topic takes, which is 10 bytes" in str(made[1].wrong)
 
 
 @given(st.binary(max_size=300))
