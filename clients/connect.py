@@ -149,11 +149,16 @@ def producer(settings: Settings, largest: int, *, patience_ms: int = ANSWER_MS) 
                 client._closed = True
 
 
-def partitions(client: KafkaAdminClient, topic: str) -> list[TopicPartition]:
-    """The partitions of a topic. Raises NoSuchTopic, with the names that there are, when it does not exist."""
-    described = {found["name"]: found for found in client.describe_topics() if not found["is_internal"]}
+def partitions(client: KafkaAdminClient, topic: str, *, internal: bool = False) -> list[TopicPartition]:
+    """The partitions of a topic, with `internal` also of one of Kafka's own. Raises NoSuchTopic, with the names that
+    there are, when it does not exist."""
+    described = {found["name"]: found for found in client.describe_topics()}
+    own = {name for name, found in described.items() if found["is_internal"]}
     if topic not in described:
-        raise NoSuchTopic(f"there is no topic {topic!r}; there is: {', '.join(sorted(described)) or 'none yet'}")
+        names = ", ".join(sorted(described.keys() - own))
+        raise NoSuchTopic(f"there is no topic {topic!r}; there is: {names or 'none yet'}")
+    if topic in own and not internal:
+        raise CommandFailed(f"{topic} is Kafka's own, and takes no records of others")
     return sorted(TopicPartition(topic, partition["partition_index"]) for partition in described[topic]["partitions"])
 
 

@@ -126,7 +126,7 @@ def consume_records(given: argparse.Namespace, settings: Settings) -> int:
     if given.group == settings.kafka_group_id:
         raise WrongUsage(f"{given.group} is the bridge's group: reading as its member would take records from it")
     with connect.admin(settings) as admin:
-        partitions = connect.partitions(admin, given.topic)
+        partitions = connect.partitions(admin, given.topic, internal=True)
     options = {"auto_offset_reset": "earliest" if given.from_beginning else "latest"}
     count = 0
     with connect.consumer(settings, **options, **member(given.group)) as consumer:

@@ -83,6 +83,10 @@ def test_the_members_of_a_group_share_what_comes(cli: Cli, settings: Settings) -
     shares = [out.splitlines(keepends=True) for out, _ in ended]
     assert all(shares)
     assert sorted(json.loads(value)["id"] for value in [*seen, *shares[0], *shares[1]]) == sorted(map(str, range(100)))
+    # What they committed is in a topic of Kafka's own.
+    assert cli("consume", "__consumer_offsets", "--max-messages", "1", "--timeout", "0").count("\n") == 1
+    cli("produce", "__consumer_offsets", "{}", code=1)
+    assert cli.said == "kafka_cli.py: __consumer_offsets is Kafka's own, and takes no records of others\n"
 
 
 def test_dead_letters_are_sent_again_from_wherever_they_still_are(
