@@ -45,7 +45,7 @@ _sampled_at = float("-inf")
 @signals.worker_process_init.connect
 def worker_began(**_: object) -> None:
     queues = sorted(app.amqp.queues.consume_from)
-    numbers_store.begin(f"{','.join(queues)}-worker")
+    numbers_store.begin(*(f"{queue}-worker" for queue in queues))
 
 
 @signals.worker_process_shutdown.connect

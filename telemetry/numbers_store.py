@@ -30,7 +30,8 @@ REDIS_SECONDS = 2.0
 
 
 class Process(NamedTuple):
-    """A running process: "bridge", "beat", or a worker's queues; where, and seconds since it was last heard of."""
+    """A running process: "bridge", "beat" or the worker of a queue, and one of each for a worker of several; where, and
+    seconds since it was last heard of."""
 
     part: str
     host: str
@@ -52,8 +53,8 @@ def connect(address: str) -> redis.Redis:
     )
 
 
-def deliver(client: redis.Redis, process: str | None = None) -> None:
-    """Brings what was counted, and says that `process` is up. Raises redis.RedisError, and nothing is lost then.
+def deliver(client: redis.Redis, *processes: str) -> None:
+    """Brings what was counted, and says that `processes` are up. Raises redis.RedisError, and nothing is lost then.
 
     Times are the server's, so that the clocks of several machines need not agree.
     """
@@ -61,8 +62,8 @@ def deliver(client: redis.Redis, process: str | None = None) -> None:
     try:
         now = client.time()[0]
         pipeline = client.pipeline(transaction=True)
-        if process is not None:
-            pipeline.zadd(PROCESSES, {process: now})
+        if processes:
+            pipeline.zadd(PROCESSES, dict.fromkeys(processes, now))
             pipeline.zremrangebyscore(PROCESSES, "-inf", now - FORGET_SECONDS)
         span = f"{HISTORY}:{now // BUCKET_SECONDS * BUCKET_SECONDS}"
         for name, amount in taken.items():
@@ -106,9 +107,9 @@ def process(member: str, silent: float) -> Process:
 class Delivery:
     """The thread of this process that delivers. After a fork the child needs one of its own."""
 
-    def __init__(self, address: str, part: str) -> None:
+    def __init__(self, address: str, *parts: str) -> None:
         self.client = connect(address)
-        self.process = process_member(part, socket.gethostname(), os.getpid())
+        self.processes = [process_member(part, socket.gethostname(), os.getpid()) for part in parts]
         self.pid = os.getpid()
         self.ended = threading.Event()
         self.away = False
@@ -117,13 +118,13 @@ class Delivery:
 
     def run(self) -> None:
         while True:
-            self.deliver(self.process)
+            self.deliver(*self.processes)
             if self.ended.wait(EVERY_SECONDS):
                 return
 
-    def deliver(self, process: str | None) -> None:
+    def deliver(self, *processes: str) -> None:
         try:
-            deliver(self.client, process)
+            deliver(self.client, *processes)
             self.away = False
         except redis.RedisError as error:
             if not self.away:
@@ -136,9 +137,9 @@ class Delivery:
         self.thread.join(2 * REDIS_SECONDS)
         if self.away:
             return
-        self.deliver(None)
+        self.deliver()
         try:
-            self.client.zrem(PROCESSES, self.process)
+            self.client.zrem(PROCESSES, *self.processes)
             self.client.close()
         except redis.RedisError as error:
             log.info("could not sign off, broker away: %s", error)
@@ -147,11 +148,12 @@ class Delivery:
 _delivery: Delivery | None = None
 
 
-def begin(part: str) -> None:
-    """From now on this process, which is a `part`, delivers its numbers; once for each process, by its main thread."""
+def begin(*parts: str) -> None:
+    """From now on this process, which is all of these `parts`, delivers its numbers; once for each process, by its main
+    thread."""
     global _delivery
     if _delivery is None or _delivery.pid != os.getpid():
-        _delivery = Delivery(configuration.load().redis_address, part)
+        _delivery = Delivery(configuration.load().redis_address, *parts)
         atexit.register(end)
 
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -16,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api.app import create_app
 from settings import ROOT, Settings
+from stack.part import environment
 from telemetry import numbers, numbers_store
 from tests.parts import eventually
 from tests.pipeline import Pipeline
@@ -256,15 +259,31 @@ def test_processes_add_up_and_an_outage_loses_nothing(
 def test_a_process_that_ends_takes_itself_off_the_list(
     settings: Settings, broker: redis.Redis, tally: numbers.Tally
 ) -> None:
-    delivery = numbers_store.Delivery(settings.redis_address, "bridge")
+    delivery = numbers_store.Delivery(settings.redis_address, "persist-worker", "embed-worker")
     client = numbers_store.connect(settings.redis_address)
-    eventually(lambda: numbers_store.read(client).processes)
+    eventually(lambda: len(numbers_store.read(client).processes) == 2)
     tally.add(numbers.CONSUMED, 5)
     delivery.end()
     kept = numbers_store.read(client)
     assert kept.processes == []
     assert kept.totals["bridge_records_consumed"] == 5
     client.close()
+
+
+def test_a_worker_of_both_queues_is_one_of_each(settings: Settings, broker: redis.Redis) -> None:
+    command = [sys.executable, "-m", "tasks.celery", "-A", "tasks.app", "worker", "--pool", "solo"]
+    client, nowhere = numbers_store.connect(settings.redis_address), subprocess.DEVNULL
+    worker = subprocess.Popen(command, cwd=ROOT, env=environment(settings), stdout=nowhere, stderr=nowhere)
+    try:
+        processes = eventually(lambda: numbers_store.read(client).processes, timeout=30)
+        assert {(each.part, each.pid) for each in processes} == {
+            ("embed-worker", worker.pid),
+            ("persist-worker", worker.pid),
+        }
+    finally:
+        worker.terminate()
+        worker.wait(timeout=20)
+        client.close()
 
 
 def test_without_any_part_a_scrape_ends_soon_and_says_which_are_away() -> None:
