@@ -41,6 +41,9 @@ LOOK_SECONDS = 0.5
 DROP_SECONDS = 0.5
 FINISHED_KEPT = 256
 PUT_OFF_MOST = 100  # of these none counts against the window; each costs a worker a look every two seconds
+BACK_SECONDS = 5.0
+
+UNSENT, UNKNOWN = "tasks will be sent again", "results unknown"
 
 
 class SentTask:
@@ -91,6 +94,7 @@ class HandOvers:
         self.letters = Letters(settings, producer)
         self.under_way: list[HandOver] = []
         self.broker_away_until = 0.0
+        self.away: dict[str, float] = {}  # what was said to fail without the broker, and when it last did
         self.published = 0
         self.looked = float("-inf")  # when the queue was last asked whether it is empty
         self.taken: list[str] = []  # tasks whose final results were read and are still there
@@ -155,9 +159,22 @@ class HandOvers:
             task.due = task.published + task.lease
             self.published += 1
             task.order = self.published
+            self.say_back(UNSENT)
         except BROKER_ERRORS as error:
-            log.warning("broker away, tasks will be sent again: %s", error)
+            self.say_away(UNSENT, error)
             self.broker_away_until = task.due = time.monotonic() + UNSENT_SECONDS * random.uniform(1, 2)
+
+    def say_away(self, what: str, error: Exception) -> None:
+        """Once, where it begins: there is a try a second, and more."""
+        if what not in self.away:
+            log.warning("broker away, %s: %s", what, error)
+        self.away[what] = time.monotonic()
+
+    def say_back(self, what: str) -> None:
+        """Once it lasts: a Redis that is full takes a task now and then."""
+        if what in self.away and time.monotonic() - self.away[what] > BACK_SECONDS:
+            del self.away[what]
+            log.info("broker back, no more of: %s", what)
 
     def send_again(self, task: SentTask) -> None:
         """Sends a task again before its lease has run out; that is done once at most."""
@@ -185,8 +202,9 @@ class HandOvers:
             keys = [self.app.backend.get_key_for_task(task.id) for _, task in waiting]
             try:
                 answers = self.app.backend.mget(keys)
+                self.say_back(UNKNOWN)
             except BROKER_ERRORS as error:
-                log.warning("broker away, results unknown: %s", error)
+                self.say_away(UNKNOWN, error)
                 self.looked = time.monotonic()  # they may be there: nothing counts as lost before they were read
                 answers = [None] * len(keys)
             for (hand_over, task), answer in zip(waiting, answers, strict=True):

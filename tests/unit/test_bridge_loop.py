@@ -11,6 +11,7 @@ import pytest
 from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaTimeoutError
+from redis.exceptions import OutOfMemoryError
 
 from bridge import consumer, hand_over, topics
 from bridge.consumer import Bridge
@@ -250,6 +251,42 @@ def test_nothing_counts_as_lost_before_its_result_was_asked_for(
     hand_overs.broker_away_until = time.monotonic() + 60
     hand_overs.renew()
     assert (sent, task.sent_again) == ([], False), "it was not sent"
+
+
+def test_a_broker_that_refuses_is_said_once_and_when_it_is_back_for_good(
+    hand_overs: HandOvers, sent: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now, refuses = 100.0, True
+    monkeypatch.setattr("bridge.hand_over.time", SimpleNamespace(monotonic=lambda: now))
+
+    def send_task(*_: object, **__: object) -> None:
+        if refuses:
+            raise OutOfMemoryError("used memory > 'maxmemory'")
+
+    def mget(keys: list[str]) -> list[None]:
+        send_task()
+        return [None for _ in keys]
+
+    hand_overs.app = SimpleNamespace(send_task=send_task, backend=SimpleNamespace(get_key_for_task=str, mget=mget))
+    task = overdue(hand_overs, now)
+    caplog.set_level("INFO")
+    for refuses in (True, True, False, True, False):  # noqa: B007 - for send_task
+        now += 2.0
+        hand_overs.publish(task)
+        hand_overs.collect()
+    assert [record.getMessage() for record in caplog.records] == [
+        "broker away, tasks will be sent again: used memory > 'maxmemory'",
+        "broker away, results unknown: used memory > 'maxmemory'",
+    ]
+    caplog.clear()
+    for _ in range(2):
+        now += hand_over.BACK_SECONDS
+        hand_overs.publish(task)
+        hand_overs.collect()
+    assert [record.getMessage() for record in caplog.records] == [
+        "broker back, no more of: tasks will be sent again",
+        "broker back, no more of: results unknown",
+    ]
 
 
 def test_a_task_that_tries_again_was_not_overtaken(hand_overs: HandOvers, sent: list[str]) -> None:
