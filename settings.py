@@ -331,7 +331,7 @@ def check(settings: Settings) -> None:
             raise InvalidSetting(f"{name}={value}: a port is between 1 and 65535")
         if isinstance(value, int | float) and field.name not in MAY_BE_ZERO_OR_LESS and not 0 < value < inf:
             raise InvalidSetting(f"{name}={value}: {name} must be above zero")
-    if not 0 <= settings.hashing_microseconds < 1_000_000:
+    if not 0 <= settings.hashing_microseconds <= 1_000_000:
         raise InvalidSetting(f"HASHING_MICROSECONDS={settings.hashing_microseconds}: takes 0 to a million")
     if settings.embed_lease_seconds > 600:
         raise InvalidSetting(f"EMBED_LEASE_SECONDS={settings.embed_lease_seconds:g}: takes 600 at most")

@@ -76,6 +76,10 @@ def test_a_number_out_of_range_names_its_variable(name: str, value: str) -> None
         from_environment({name.upper(): value})
 
 
+def test_a_million_microseconds_are_taken_as_the_message_says() -> None:
+    assert from_environment({"HASHING_MICROSECONDS": "1000000"}).hashing_microseconds == 1_000_000
+
+
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
@@ -87,6 +91,7 @@ def test_a_number_out_of_range_names_its_variable(name: str, value: str) -> None
         ({"POST_WAIT_SECONDS": "inf"}, "POST_WAIT_SECONDS"),
         ({"EMBED_LEASE_SECONDS": "601"}, "EMBED_LEASE_SECONDS=601: takes 600 at most"),
         ({"HASHING_MICROSECONDS": "-1"}, "HASHING_MICROSECONDS=-1.0: takes 0 to a million"),
+        ({"HASHING_MICROSECONDS": "1000001"}, "HASHING_MICROSECONDS=1000001.0: takes 0 to a million"),
         ({"HASHING_MICROSECONDS": "nan"}, "HASHING_MICROSECONDS"),
         ({"KAFKA_TOPIC": "a b"}, "KAFKA_TOPIC='a b': takes 1 to 236 of a-z A-Z 0-9 . _ -"),
         ({"KAFKA_TOPIC": ".."}, "KAFKA_TOPIC='..'"),
