@@ -170,6 +170,7 @@ def telling() -> pulse.Consumer:
     made = pulse.Consumer.__new__(pulse.Consumer)
     made.hub = Hub()
     made.connection = app.connection_for_write("memory://")
+    made.channel_errors = made.connection.channel_errors
     made.event_dispatcher = app.events.Dispatcher(
         made.connection, buffer_group=["task"], on_send_buffered=made.on_send_event_buffered
     )
