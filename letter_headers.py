@@ -69,7 +69,7 @@ def as_they_were(headers: Headers) -> Headers:
     if not mark:
         return headers
     marked = mark.decode("utf-8", "replace").split(",")
-    places = {int(place) for place in marked if place.isdecimal()}
+    places = {int(place) for place in marked if place.isdecimal() and len(place) < 10}
     names = () if len(places) == len(marked) else marked
     restored: list[tuple[str, bytes | None]] = []
     place = 0

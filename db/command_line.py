@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+import psycopg2
 from sqlalchemy.exc import SQLAlchemyError
 
 import settings as configuration
@@ -62,7 +63,7 @@ def carry_out(given: argparse.Namespace) -> int:
         return fail(str(error), streams.WRONG_USAGE)
     except schema.UnusableDatabase as error:
         return fail(str(error))
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, psycopg2.Error) as error:
         where = f"{chosen.database_address}:{chosen.database_port}"
         hint = "is it running? (DATABASE_HOST, DATABASE_PORT)" if session.is_outage(error) else "nothing was changed"
         return fail(f"PostgreSQL at {where}: {session.first_line(error)}; {hint}")

@@ -233,19 +233,19 @@ def lock_active(connection: Connection) -> Active | None:
     return None if row is None else Active(*row)
 
 
-def texts(connection: Connection, ids: Collection[str], *, most_bytes: int) -> dict[str, str | None]:
+def texts(connection: Connection, ids: Collection[str], *, most_bytes: int) -> tuple[dict[str, str], dict[str, int]]:
     """The texts of those of the messages that exist, by id: of the first of them, and of as many more as have no more
-    than `most_bytes` together with it. The others are not read, and None."""
+    than `most_bytes` together with it. The others are not read: their sizes in bytes."""
     rows = connection.execute(
         text(f"""
-            SELECT id, CASE WHEN before = 0 OR before + size <= :most THEN message END
+            SELECT id, CASE WHEN before = 0 OR before + size <= :most THEN message END, size
             FROM (SELECT m.id::text, m.message, octet_length(m.message) AS size,
                     sum(octet_length(m.message)) OVER (ROWS UNBOUNDED PRECEDING) - octet_length(m.message) AS before
                   FROM {each_message("id, message")}) AS sized
         """),
         {"ids": array(ids), "most": most_bytes},
-    )
-    return {row[0]: row[1] for row in rows}
+    ).all()
+    return {row[0]: row[1] for row in rows if row[1] is not None}, {row[0]: row[2] for row in rows if row[1] is None}
 
 
 def current_hashes(connection: Connection, ids: Collection[str]) -> dict[bytes, bytes]:

@@ -216,11 +216,13 @@ def queue_missing(connection: Connection, after: str | None, *, limit: int) -> t
                     SELECT FROM message_embeddings e WHERE e.message_id = p.id AND e.content_hash = p.content_hash
                         AND e.model = (SELECT name FROM embedding_models WHERE active) OFFSET 0)
                 AND NOT EXISTS (
-                    SELECT FROM embedding_failures f
-                    WHERE f.message_id = p.id AND f.content_hash = p.content_hash OFFSET 0)
+                    SELECT FROM embedding_failures f WHERE f.message_id = p.id AND f.content_hash = p.content_hash
+                        AND f.model = (SELECT name FROM embedding_models WHERE active) OFFSET 0)
             ), missing AS MATERIALIZED (
-                SELECT id FROM bare WHERE id NOT IN (
-                    SELECT unnest(message_ids) FROM embedding_jobs WHERE NOT deleted AND model IS NULL)
+                SELECT id FROM bare b WHERE NOT EXISTS (  -- NOT IN would compare each with each, of many jobs
+                    SELECT FROM (
+                        SELECT unnest(message_ids) AS id FROM embedding_jobs WHERE NOT deleted AND model IS NULL
+                    ) AS queued WHERE queued.id = b.id)
             )
             SELECT (SELECT count(*) FROM missing), (SELECT id::text FROM piece ORDER BY id DESC LIMIT 1),
                 (SELECT count(*) FROM piece), queue_embedding((SELECT array_agg(id) FROM missing))

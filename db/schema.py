@@ -19,7 +19,8 @@ from settings import Settings
 
 PGVECTOR = (0, 8)
 # What a table text_messages that is there may have, and has to have; what it lacks beyond that is added.
-ADOPTED = {"id": ("uuid",), "message": ("text", "character varying"), "source_id": ("text",), "metadata": ("jsonb",)}
+TEXTS = ("text", "character varying")
+ADOPTED = {"id": ("uuid",), "message": TEXTS, "source_id": TEXTS, "metadata": ("jsonb",)}
 NEEDED = ("id", "message", "created_at", "processed_at")
 MIGRATION_LOCK = 7_263_511_901
 # While a migration waits for a table, everybody who comes after it waits too; the pause lets them through.
@@ -66,11 +67,13 @@ def check(connection: Connection) -> None:
 
 
 def check_adoptable(connection: Connection) -> None:
-    """Raises UnusableDatabase for a table text_messages that is there, but has columns of other types than its own."""
+    """Raises UnusableDatabase for a table text_messages that is not this system's yet, and has columns of types that
+    cannot become its own."""
     found = connection.execute(
         text("""
-            SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
+            SELECT attname, format_type(atttypid, NULL) FROM pg_attribute
             WHERE attrelid = to_regclass('text_messages') AND attnum > 0 AND NOT attisdropped
+                AND to_regclass('alembic_version') IS NULL
         """)
     ).all()
     for column, kind in found:
@@ -121,6 +124,7 @@ def migrate(settings: Settings, revision: str, direction: object) -> str:
                 while not migrated(connection, revision, direction):
                     time.sleep(LOCK_PAUSE_SECONDS)
                 drop_unwanted(connection, settings)
+                guard_triggers(connection)
                 grant_reader(connection, settings)
                 connection.commit()
                 return str(MigrationContext.configure(connection).get_current_revision() or "base")
@@ -184,6 +188,25 @@ def current(settings: Settings) -> str:
         found = MigrationContext.configure(connection).get_current_revision()
     engine.dispose()
     return str(found or "base")
+
+
+def guard_triggers(connection: Connection) -> None:
+    """Lets nobody hang the triggers, which run as their owner, on a table of his own. Migration 0014 does so too, but a
+    restore without privileges forgets it."""
+    connection.execute(
+        text("""
+            DO $$
+            DECLARE
+                found REGPROCEDURE;
+            BEGIN
+                FOR found IN SELECT DISTINCT p.oid::regprocedure FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+                    WHERE t.tgrelid = to_regclass('text_messages') AND p.prosecdef
+                LOOP
+                    EXECUTE 'REVOKE EXECUTE ON FUNCTION ' || found || ' FROM PUBLIC';
+                END LOOP;
+            END $$
+        """)
+    )
 
 
 def grant_reader(connection: Connection, settings: Settings) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import settings
 import task_names
-from db.outbox import Waiting
+from db.outbox import Job, Waiting
 from portions import portions
 from tasks.app import app
 from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
@@ -57,6 +57,28 @@ def chain_embedding(
             )
     except BROKER_ERRORS as error:
         log.warning("could not chain the embedding, left to the sweep: %s", error)
+
+
+def free_places() -> int:
+    """How many tasks the queue has room for, that one task may send: half of it is the sweep's. None where the broker
+    is away."""
+    try:
+        queued = queue_length("embed") + queue_length("embed", BULK_PRIORITY)
+    except BROKER_ERRORS:
+        return 0
+    return max(0, settings.load().embed_queue_max // 2 - queued)
+
+
+def send_on(groups: Sequence[Sequence[Job]]) -> None:
+    """Sends a task for each group of jobs that another task has left, and reserved for it: behind what is short. If
+    that fails the sweep finds them when their reservation has run out."""
+    try:
+        send_jobs(
+            [([job.id for job in jobs], sum(len(job.message_ids) for job in jobs)) for jobs in groups],
+            priority=BULK_PRIORITY,
+        )
+    except BROKER_ERRORS as error:
+        log.warning("could not send on what a task has left, left to the sweep: %s", error)
 
 
 def batches(waiting: Sequence[Waiting], most: int) -> list[tuple[list[int], int]]:

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import psycopg2
 from celery import Task
@@ -18,13 +18,14 @@ import settings
 import task_names
 from db import embeddings, outbox, session
 from db.embeddings import NO_VECTORS, Embedded, Following
-from db.outbox import Job
+from db.outbox import Job, Left
 from embedder import EmbedderUnavailable, ModelError
 from settings import LOCAL_PROVIDERS, InvalidSetting
 from tasks import leases, measured, reembedding, resources
 from tasks.app import app
-from tasks.chain import SENT
+from tasks.chain import SENT, free_places, send_on
 from tasks.outages import Outage, reason, retry
+from tasks.task_texts import current_texts, divided, tasks_of
 from tasks.vectors import content_hash, embed, pause
 from telemetry import logs
 
@@ -108,7 +109,9 @@ def carry_out(
     if not claimed:
         return None
     current, later = current_texts(claimed, texts)
-    claimed = without_untried(claimed, later, lease)
+    claimed, untried = divided(claimed, later)
+    if untried:
+        hand_on(untried, later, lease, model)
     try:
         with reembedding.noted_for(model), leases.kept(claimed, lease, settings.load().embed_lease_seconds):
             done = embed(embedder, current)
@@ -123,8 +126,14 @@ def carry_out(
             release(claimed, lease, 0.0)
         raise
     else:
-        done = done._replace(left=done.left._replace(message_ids=done.left.message_ids | later))
-        return finish(claimed, lease, embedder.model, done, is_active_model=model is None, of_the_jobs=of_the_jobs)
+        goes_on = bool(later) and not done.left.message_ids and model is None and free_places() > 0
+        if later:
+            seconds = settings.load().embed_lease_seconds if goes_on else done.left.seconds
+            done = done._replace(left=Left(done.left.message_ids | later.keys(), seconds))
+        following = finish(claimed, lease, embedder.model, done, is_active_model=model is None, of_the_jobs=of_the_jobs)
+        if goes_on:
+            send_on([[job] for job in claimed if not later.keys().isdisjoint(job.message_ids)])
+        return following
     return None
 
 
@@ -156,41 +165,21 @@ def give_up(connection: Connection, job: Job, lease: str, model: str) -> None:
     said = f"given up after {job.attempts - 1} attempts, each of which ended with its worker"
     failures = [
         (message_id, str(uuid.UUID(bytes=content_hash(text))), said)
-        for message_id, text in embeddings.texts(connection, job.message_ids, most_bytes=0).items()
-        if text is not None
+        for message_id, text in embeddings.texts(connection, job.message_ids, most_bytes=0)[0].items()
     ]
     embeddings.finish_with_vectors(connection, [job], lease, model, Embedded(NO_VECTORS, failures))
 
 
-def current_texts(claimed: Sequence[Job], handed: dict[str, str]) -> tuple[dict[str, str], frozenset[str]]:
-    """The texts of the jobs' messages, by id, and the messages that are left for another task, as these are enough for
-    one."""
-    wanted = list(dict.fromkeys(message_id for job in claimed if not job.deleted for message_id in job.message_ids))
-    missing = [message_id for message_id in wanted if message_id not in handed]
-    if not missing and len(wanted) == len(handed):
-        return handed, frozenset()
-    found = {message_id: handed[message_id] for message_id in wanted if message_id in handed}
-    later = set()
-    if missing:
-        with resources.engine().begin() as connection:
-            read = embeddings.texts(connection, missing, most_bytes=settings.load().embed_task_bytes)
-        for message_id, text in read.items():
-            if text is None:
-                later.add(message_id)
-            else:
-                found[message_id] = text
-    return found, frozenset(later)
-
-
-def without_untried(claimed: Sequence[Job], later: frozenset[str], lease: str) -> Sequence[Job]:
-    """The jobs without those whose messages are all left for later, which are given back for whoever is free."""
-    if not later:
-        return claimed
-    untried = [job for job in claimed if job.message_ids and later.issuperset(job.message_ids)]
-    if untried:
-        release(untried, lease, 0.0)
-    given_back = {job.id for job in untried}
-    return [job for job in claimed if job.id not in given_back]
+def hand_on(untried: Sequence[Job], later: Mapping[str, int], lease: str, model: str | None) -> None:
+    """Gives jobs back that the task does not get to: to tasks of their own at once, as far as the queue has room for
+    these, and else to the sweep."""
+    groups = tasks_of(untried, later)
+    places = free_places() if model is None else 0  # those of a second model are sent by tasks.reembedding alone
+    sent, left = groups[:places], groups[places:]
+    for some, seconds in ((sent, settings.load().embed_lease_seconds), (left, 0.0)):
+        if jobs := [job for group in some for job in group]:
+            release(jobs, lease, seconds)
+    send_on(sent)
 
 
 def release(claimed: Sequence[Job], lease: str, seconds: float) -> None:

@@ -7,6 +7,8 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import ProgrammingError
 
+from db import schema, session
+from settings import Settings
 from tests.samples import ask, run
 
 FIRST, SECOND = str(uuid.UUID(int=7)), str(uuid.UUID(int=8))
@@ -90,3 +92,26 @@ def test_nobody_else_hangs_the_triggers_on_a_table_of_his_own(database: Engine, 
                     FOR EACH STATEMENT EXECUTE FUNCTION text_messages_deleted()
                 """)
             )
+
+
+def test_a_restore_without_privileges_is_guarded_by_the_next_upgrade(
+    settings: Settings, database: Engine, application: str
+) -> None:
+    run(database, "GRANT EXECUTE ON FUNCTION text_messages_deleted() TO PUBLIC")
+    may = f"SELECT has_function_privilege('{application}', 'text_messages_deleted()', 'EXECUTE') AS may"
+    assert ask(database, may) == [{"may": True}]
+    schema.upgrade(settings)
+    assert ask(database, may) == [{"may": False}]
+
+
+def test_the_triggers_look_where_the_table_lies(empty_database: Settings) -> None:
+    schema.upgrade(empty_database, "0013")
+    engine = session.connect_engine(empty_database.database_url(), "test")
+    try:
+        run(engine, f'CREATE SCHEMA "{empty_database.database_user}"')  # the first place of the usual search_path
+        schema.upgrade(empty_database)
+        with engine.begin() as connection:
+            type_all(connection)
+        look(engine)
+    finally:
+        engine.dispose()

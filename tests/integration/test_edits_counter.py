@@ -12,7 +12,7 @@ from db.commands import Stored
 from db.embeddings import Embedded, Vectors
 from db.outbox import Job
 from records import Record
-from tasks import embed, persist, resources
+from tasks import embed, persist, resources, task_texts
 from tasks.embed import finish
 from tests.integration.test_embedding_faults import Fickle, fickle  # noqa: F401 - a fixture
 from tests.samples import LEASE, MODEL, OTHER_LEASE, a_record, ask, embedded, meanwhile, run, vectors_of
@@ -254,9 +254,9 @@ def test_what_changes_after_a_swept_text_was_read_is_seen(
     left: int,
 ) -> None:
     run(database, TYPED)
-    read = embed.current_texts
+    read = task_texts.current_texts
 
-    def read_and_change(*given: object) -> tuple[dict[str, str], frozenset[str]]:
+    def read_and_change(*given: object) -> task_texts.TaskTexts:
         found = read(*given)  # type: ignore[arg-type]
         run(database, statement)
         return found

@@ -37,7 +37,7 @@ def ids(database: Engine) -> Iterator[list[str]]:
 
 
 def texts(connection: Connection, ids: list[str]) -> int:
-    return len(embeddings.texts(connection, ids, most_bytes=10**9))
+    return len(embeddings.texts(connection, ids, most_bytes=10**9)[0])
 
 
 def current_hashes(connection: Connection, ids: list[str]) -> int:

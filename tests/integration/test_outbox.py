@@ -5,7 +5,7 @@ import uuid
 import numpy as np
 import psycopg2
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, TextClause, text
 
 from db import command_line, commands, embeddings, outbox, queries, vector_search
 from db.command_line import retry_failed
@@ -542,6 +542,41 @@ class TestMissing:
     ) -> None:
         run(database, "INSERT INTO embedding_jobs (message_ids, deleted) VALUES (ARRAY[:id ::uuid], TRUE)", id=bare)
         assert command_line.embed_missing(settings) == 1
+
+    def test_a_failure_of_another_model_says_nothing(self, settings: Settings, database: Engine, bare: str) -> None:
+        run(
+            database,
+            """
+            INSERT INTO embedding_failures (message_id, content_hash, model, reason, attempts)
+            SELECT id, content_hash, 'another', 'no', 1 FROM text_messages WHERE id = :id ::uuid
+            """,
+            id=bare,
+        )
+        assert command_line.embed_missing(settings) == 1
+
+    def test_many_jobs_are_not_compared_with_each_message(
+        self, database: Engine, bare: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run(
+            database,
+            """
+            INSERT INTO embedding_jobs (message_ids)
+            SELECT array_agg(gen_random_uuid()) FROM generate_series(1, 300000) AS number GROUP BY number % 600
+            """,
+        )
+        run(database, "ANALYZE embedding_jobs")
+        plans: list[str] = []
+        with database.begin() as connection:
+            execute = connection.execute
+
+            def explained(statement: TextClause, values: dict[str, object]) -> object:
+                plans.extend(execute(text(f"EXPLAIN {statement.text}"), values).scalars())
+                return execute(statement, values)
+
+            monkeypatch.setattr(connection, "execute", explained)
+            assert outbox.queue_missing(connection, None, limit=100) == (1, None)
+        assert any("Anti Join" in line for line in plans)
+        assert not any("ANY" in line for line in plans)
 
     def test_where_there_is_no_message(self, settings: Settings, database: Engine) -> None:
         assert command_line.embed_missing(settings) == 0

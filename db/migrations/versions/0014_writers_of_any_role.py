@@ -16,24 +16,25 @@ depends_on = None
 EACH = """
 DO $do$
 DECLARE
-    name TEXT;
+    home TEXT := (SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = 'text_messages'::regclass);
+    function TEXT;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['inserted', 'updated', 'deleted', 'truncated', 'typed'] LOOP
+    FOREACH function IN ARRAY ARRAY['inserted', 'updated', 'deleted', 'truncated', 'typed'] LOOP
+        function := home || '.text_messages_' || function || '()';
         {each}
     END LOOP;
 END $do$
 """
 UP = EACH.format(
     each="""
-        EXECUTE 'ALTER FUNCTION text_messages_' || name || '() SECURITY DEFINER SET search_path = '
-            || quote_ident(current_schema()) || ', pg_temp';
-        EXECUTE 'REVOKE EXECUTE ON FUNCTION text_messages_' || name || '() FROM PUBLIC';
+        EXECUTE 'ALTER FUNCTION ' || function || ' SECURITY DEFINER SET search_path = ' || home || ', pg_temp';
+        EXECUTE 'REVOKE EXECUTE ON FUNCTION ' || function || ' FROM PUBLIC';
 """
 )
 DOWN = EACH.format(
     each="""
-        EXECUTE 'ALTER FUNCTION text_messages_' || name || '() SECURITY INVOKER RESET search_path';
-        EXECUTE 'GRANT EXECUTE ON FUNCTION text_messages_' || name || '() TO PUBLIC';
+        EXECUTE 'ALTER FUNCTION ' || function || ' SECURITY INVOKER RESET search_path';
+        EXECUTE 'GRANT EXECUTE ON FUNCTION ' || function || ' TO PUBLIC';
 """
 )
 
