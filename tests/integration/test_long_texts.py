@@ -55,7 +55,8 @@ def test_a_job_of_long_texts_is_done_part_by_part(database: Engine, queue: Queue
     assert queue.sent == [job_ids(database)]
     assert do(database, queue.sent.pop()) == A_TASK
     assert do(database, queue.sent.pop()) == 12 - 2 * A_TASK
-    assert queue.sent == job_ids(database) == []
+    assert queue.sent == []
+    assert job_ids(database) == []
 
 
 def test_jobs_that_a_task_does_not_get_to_are_others_before_it_works(
