@@ -38,6 +38,10 @@ class NoSuchTopic(CommandFailed):
     """Kafka has no topic of that name."""
 
 
+class KafkasOwn(CommandFailed):
+    """The topic is one that Kafka keeps for itself."""
+
+
 def common() -> dict[str, object]:
     # kafka-python logs each attempt; the command says it once.
     logging.getLogger("kafka").setLevel(logging.CRITICAL + 1)
@@ -151,14 +155,14 @@ def producer(settings: Settings, largest: int, *, patience_ms: int = ANSWER_MS) 
 
 def partitions(client: KafkaAdminClient, topic: str, *, internal: bool = False) -> list[TopicPartition]:
     """The partitions of a topic, with `internal` also of one of Kafka's own. Raises NoSuchTopic, with the names that
-    there are, when it does not exist."""
+    there are, when it does not exist, and KafkasOwn."""
     described = {found["name"]: found for found in client.describe_topics()}
     own = {name for name, found in described.items() if found["is_internal"]}
     if topic not in described:
         names = ", ".join(sorted(described.keys() - own))
         raise NoSuchTopic(f"there is no topic {topic!r}; there is: {names or 'none yet'}")
     if topic in own and not internal:
-        raise CommandFailed(f"{topic} is Kafka's own, and takes no records of others")
+        raise KafkasOwn(f"{topic} is Kafka's own, and takes no records of others")
     return sorted(TopicPartition(topic, partition["partition_index"]) for partition in described[topic]["partitions"])
 
 

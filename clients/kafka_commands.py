@@ -126,7 +126,12 @@ def consume_records(given: argparse.Namespace, settings: Settings) -> int:
     if given.group == settings.kafka_group_id:
         raise WrongUsage(f"{given.group} is the bridge's group: reading as its member would take records from it")
     with connect.admin(settings) as admin:
-        partitions = connect.partitions(admin, given.topic, internal=True)
+        try:
+            partitions = connect.partitions(admin, given.topic, internal=not given.group)
+        except connect.KafkasOwn:
+            raise WrongUsage(
+                "Kafka's own topics are read without --group: each commit would be one more record of it"
+            ) from None
     options = {"auto_offset_reset": "earliest" if given.from_beginning else "latest"}
     count = 0
     with connect.consumer(settings, **options, **member(given.group)) as consumer:

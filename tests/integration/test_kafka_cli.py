@@ -85,6 +85,8 @@ def test_the_members_of_a_group_share_what_comes(cli: Cli, settings: Settings) -
     assert sorted(json.loads(value)["id"] for value in [*seen, *shares[0], *shares[1]]) == sorted(map(str, range(100)))
     # What they committed is in a topic of Kafka's own.
     assert cli("consume", "__consumer_offsets", "--max-messages", "1", "--timeout", "0").count("\n") == 1
+    cli("consume", "__consumer_offsets", "--group", group, "--max-messages", "1", "--timeout", "0", code=2)
+    assert cli.said.startswith("kafka_cli.py: Kafka's own topics are read without --group: ")
     cli("produce", "__consumer_offsets", "{}", code=1)
     assert cli.said == "kafka_cli.py: __consumer_offsets is Kafka's own, and takes no records of others\n"
 
