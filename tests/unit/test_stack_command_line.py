@@ -1,10 +1,12 @@
 """The scripts at the top, as far as they can be tried without starting anything."""
 
+import errno
 import os
 import pty
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +71,28 @@ def test_data_on_another_disk_is_removed_with_its_link(tmp_path: Path) -> None:
     (data / "logs").symlink_to(disk / "gone")
     stop.remove_data(Settings(data_dir=str(data)))
     assert [path.name for path in disk.iterdir()] == ["other"]
+    assert not data.exists()
+
+
+def test_a_disk_that_is_mounted_there_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, disks = tmp_path / "data", [tmp_path / "first", tmp_path / "second"]
+    data.mkdir()
+    for name, disk in zip(("kafka", "postgres"), disks, strict=True):
+        (disk / "folder").mkdir(parents=True)
+        for file in (disk / "folder" / "file", disk / "file"):
+            file.touch()
+        (disk / "link").symlink_to(disk / "folder")
+        (data / name).symlink_to(disk)
+    rmdir = os.rmdir
+
+    def refused(path: Any, **options: Any) -> None:
+        if path in disks:
+            raise OSError(errno.EBUSY, "Device or resource busy", str(path))
+        rmdir(path, **options)
+
+    monkeypatch.setattr(os, "rmdir", refused)
+    stop.remove_data(Settings(data_dir=str(data)))
+    assert [list(disk.iterdir()) for disk in disks] == [[], []]
     assert not data.exists()
 
 
