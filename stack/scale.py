@@ -177,23 +177,30 @@ def _remove(known: System, queue: str, numbers: Sequence[int]) -> None:
         supervisor.wait_for(lambda: not talk.running(names), _STOP_SECONDS, f"{', '.join(names)} did not end")
         _write_down(known.settings, queue, numbers[0] - 1)
         talk.remove(names)
-    for name in names:
-        record.forget(known.settings, name)
+        for name in names:
+            record.forget(known.settings, name)
 
 
 @contextlib.contextmanager
 def _alone(settings: Settings) -> Iterator[None]:
-    """Keeps starts and stops away, and no signal ends this process half way: it takes seconds. Raises StackError where
-    a start or stop is under way, after some patience, or the system does not run any more."""
+    """Keeps starts and stops away, and a signal waits until it is over: it takes seconds. Raises StackError where a
+    start or stop is under way, after some patience, or the system does not run any more."""
     alone = _take(settings, "lock", "a start or stop is under way here: wait for it", seconds=_LOCK_SECONDS)
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
+    came: list[int] = []
+    # Blocked for what is run here meanwhile, which takes that over. That is for one thread, and the one that shows the
+    # progress takes the signal then: so it is noted too.
+    handlers = {each: signal.signal(each, lambda number, _: came.append(number)) for each in _SIGNALS}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         running(settings)
         yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
         alone.release()
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _write_down(settings: Settings, queue: str, count: int) -> None:
