@@ -135,17 +135,23 @@ class Sending:
             self.settle()
 
     def settle(self) -> None:
-        number, size, future = self.waiting.popleft()
-        self.waiting_bytes -= size
+        number, size, future = self.waiting[0]
+        sent: RecordMetadata | None = None
+        reason = ""
         try:
             sent = future.get(timeout=FUTURE_SECONDS)
-            self.acknowledged += 1
-            self.begins.setdefault(sent.partition, sent.offset)
-            self.ends[sent.partition] = sent.offset + 1
         except KafkaError as error:
             if isinstance(error, RetriableError) or not isinstance(error, BrokerResponseError):
                 raise
-            self.fail(number, str(error))
+            reason = str(error)
+        self.waiting.popleft()  # not sooner: Ctrl-C mostly comes while one is waited for, which is on its way then
+        self.waiting_bytes -= size
+        if sent is None:
+            self.fail(number, reason)
+            return
+        self.acknowledged += 1
+        self.begins.setdefault(sent.partition, sent.offset)
+        self.ends[sent.partition] = sent.offset + 1
 
     def fail(self, number: int, reason: str) -> None:
         self.failed += 1

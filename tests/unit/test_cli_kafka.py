@@ -87,7 +87,7 @@ class Future:
         self.is_done = done
 
     def get(self, timeout: float) -> Any:
-        if isinstance(self.outcome, Exception):
+        if isinstance(self.outcome, BaseException):
             raise self.outcome
         return SimpleNamespace(partition=0, offset=self.outcome)
 
@@ -161,6 +161,16 @@ def test_ctrl_c_says_how_many_records_kafka_has(
         kafka_commands.produce_lines(given, Settings(), BytesIO(), 100)
     said = "kafka_cli.py: interrupted: Kafka has acknowledged 2 records; up to 1 more are on their way\n"
     assert capsys.readouterr().err == said
+
+
+def test_a_record_that_is_waited_for_at_ctrl_c_is_on_its_way() -> None:
+    sending = Sending(Producer(1, KeyboardInterrupt(), 3, done=False), "t")
+    for number in range(3):
+        sending.send(number, None, b"v")
+    with pytest.raises(KeyboardInterrupt):
+        sending.finish()
+    sending.settle_done()
+    assert (sending.acknowledged, len(sending.waiting), sending.waiting_bytes) == (1, 2, 2)
 
 
 def test_only_so_many_records_are_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
