@@ -6,7 +6,7 @@ from typing import Any
 
 import settings as configuration
 from clients import json_form, rest, show, trace
-from clients.command_line import Parser
+from clients.command_line import Parser, utf8
 from clients.place import place_in
 from clients.rest import Answer, Api, Json
 from clients.terminal import WrongUsage, run, say, standard_input
@@ -82,6 +82,7 @@ def common(target: argparse.ArgumentParser, nothing: Any, off: Any) -> None:
 
 
 def json_object(text: str) -> Json:
+    utf8(text)
     try:
         value = json_form.parse(text)
     except ValueError as error:

@@ -21,6 +21,8 @@ ODD = os.fsdecode(b"a\xff")
         (rest_commands.parser(), ["list", "--q", ODD]),
         (rest_commands.parser(), ["--url", ODD, "stats"]),
         (rest_commands.parser(), ["get", ODD]),
+        (rest_commands.parser(), ["create", "text", "--metadata", f'{{"a": "{ODD}"}}']),
+        (rest_commands.parser(), ["search", "query", "--filter", f'{{"{ODD}": 1}}']),
     ],
     ids=lambda given: given.prog if isinstance(given, argparse.ArgumentParser) else ascii(given),
 )
