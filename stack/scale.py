@@ -46,7 +46,9 @@ def running(settings: Settings) -> System:
             "it does not run: ./start.sh starts it, with as many workers as PERSIST_WORKERS and EMBED_WORKERS say"
         )
     if not known.ready:
-        raise StackError("it is being started or stopped: try again when that is done")
+        raise StackError(
+            "it is being started or stopped: try again when that is done (or ./start.sh, where that was killed)"
+        )
     return known
 
 

@@ -115,6 +115,15 @@ def test_no_worker_is_stopped_while_a_start_or_stop_is_under_way(
     assert embed_workers(settings) == 2
 
 
+def test_after_a_stop_that_was_killed_it_says_what_mends_that(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervised(monkeypatch, Workers(["embed-worker", "embed-worker-2"]))
+    system.write(settings, plan.parts(settings), ready=False)
+    with pytest.raises(StackError, match=r"or \./start\.sh, where that was killed"):
+        scale.scale(settings, "embed", 1)
+
+
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_worker_that_is_stopped_is_counted_no_more_whatever_signal_comes(
     blow: signal.Signals, settings: Settings, monkeypatch: pytest.MonkeyPatch
