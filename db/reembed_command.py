@@ -62,6 +62,10 @@ class Failed(Exception):
     """The command cannot do what was asked; the message says why, and what to do."""
 
 
+class Unasked(Failed):
+    """It asks before it deletes, and there is nobody to ask."""
+
+
 def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "reembed",
@@ -114,7 +118,7 @@ def run(given: argparse.Namespace, settings: Settings) -> int:
                 said = OVER
             # What was asked for is done, however long the counting takes.
             state = session.in_time(connection, reembedding_status.status, reembedding_status.uncounted)
-    except InvalidSetting as error:
+    except (InvalidSetting, Unasked) as error:
         print(f"db: {error}", file=sys.stderr)
         return streams.WRONG_USAGE
     except (Failed, reembedding.Refused, ModelError, EmbedderUnavailable) as error:
@@ -139,13 +143,13 @@ def connected(settings: Settings) -> Iterator[Connection]:
 
 
 def ask_before_deleting(given: argparse.Namespace, connection: Connection) -> None:
-    """Raises Failed for a no, and where nobody can be asked."""
+    """Raises Failed for a no, and Unasked where nobody can be asked."""
     model = dropped_by(given.action, reembedding.present(connection))
     if model is None or given.yes:
         return
     answer = streams.confirmed(f"Delete all vectors of {model}? They can only be made anew.")
     if answer is None:
-        raise Failed(f"this deletes all vectors of {model}: say --yes")
+        raise Unasked(f"this deletes all vectors of {model}: say --yes")
     if not answer:
         raise Failed(NOTHING)
 

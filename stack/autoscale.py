@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from settings import Settings, load
+import streams
+from settings import InvalidSetting, Settings, load
 from stack import log_lines, probes, scale
 from stack.errors import StackError
 from stack.pipeline import QUEUES
@@ -104,4 +105,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except InvalidSetting as error:
+        print(f"autoscale: {error}", file=sys.stderr)
+        sys.exit(streams.WRONG_USAGE)

@@ -9,6 +9,7 @@ from billiard import pool
 from celery.signals import celeryd_init, worker_process_init
 
 import settings
+import streams
 from tasks import celery_logs, garbage, transport
 from telemetry import tracing
 
@@ -48,4 +49,5 @@ def name_by_queue(instance: Any = None, options: dict[str, Any] | None = None, *
     try:
         tracing.is_on(settings.load())
     except settings.InvalidSetting as error:
-        sys.exit(f"{instance.hostname}: {error}")
+        print(f"{instance.hostname}: {error}", file=sys.stderr)
+        sys.exit(streams.WRONG_USAGE)

@@ -12,6 +12,7 @@ from celery.bin.beat import beat
 from celery.bin.worker import worker
 
 import settings
+import streams
 from tasks import celery_logs
 from tasks.app import app
 
@@ -32,4 +33,5 @@ if __name__ == "__main__":
     try:
         celery(auto_envvar_prefix="CELERY")
     except settings.InvalidSetting as error:
-        sys.exit(f"celery: {error}")
+        print(f"celery: {error}", file=sys.stderr)
+        sys.exit(streams.WRONG_USAGE)

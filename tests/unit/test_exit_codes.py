@@ -20,6 +20,8 @@ from settings import ROOT
         "-m db reembed status",
         "-m stack scale",
         "-m stack start",
+        "-m stack.autoscale",
+        "-m tasks.celery -A tasks.app worker",
         "cli.py health",
         "kafka_cli.py topics",
     ],

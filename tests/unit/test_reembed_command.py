@@ -150,7 +150,7 @@ def test_what_would_be_deleted(action: str, change: Change | None, model: str | 
     [
         (True, 0, ""),
         (False, 1, "db: nothing was changed\n"),
-        (None, 1, "db: this deletes all vectors of old: say --yes\n"),
+        (None, 2, "db: this deletes all vectors of old: say --yes\n"),
     ],
 )
 def test_it_asks_before_it_deletes(

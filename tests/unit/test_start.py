@@ -43,7 +43,7 @@ def test_a_setting_that_cannot_be_is_told_in_a_line(command: str) -> None:
         capture_output=True,
         text=True,
     )
-    assert ran.returncode == 1
+    assert ran.returncode == 2
     assert ran.stderr == "celery: KAFKA_PORT='abc': KAFKA_PORT takes a whole number\n"
 
 
