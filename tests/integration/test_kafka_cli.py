@@ -68,7 +68,7 @@ def test_the_members_of_a_group_share_what_comes(cli: Cli, settings: Settings) -
         return found["group_state"] == "Stable" and len(found["members"]) == 2
 
     group = f"readers-of-{cli.topic}"
-    command = [*COMMAND, "consume", cli.topic, "--group", group, "--value-only", "--timeout", "6"]
+    command = [*COMMAND, "consume", cli.topic, "--group", group, "--value-only", "--timeout", "20"]
     send(range(50))
     admin = KafkaAdminClient(**settings.kafka_client())
     with subprocess.Popen(command, env=cli.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as first:

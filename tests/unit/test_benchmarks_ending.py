@@ -24,7 +24,9 @@ try:
 except KeyboardInterrupt:
     with ending.undisturbed():
         (place / "cleans").touch()
-        time.sleep(1)
+        deadline = time.monotonic() + 30
+        while not (place / "enough").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
         (place / "clean").touch()
     sys.exit(130)
 """
@@ -52,6 +54,7 @@ def test_a_second_request_does_not_break_off_the_cleaning_up(tmp_path: Path, nam
         wait_for(tmp_path / "cleans")
         for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             process.send_signal(each)
+        (tmp_path / "enough").touch()
         said, _ = process.communicate(timeout=30)
     assert process.returncode == 130
     assert (tmp_path / "clean").exists()
@@ -59,6 +62,7 @@ def test_a_second_request_does_not_break_off_the_cleaning_up(tmp_path: Path, nam
 
 
 def test_a_closed_terminal_does_not_end_what_nohup_runs(tmp_path: Path) -> None:
+    (tmp_path / "enough").touch()
     ignored = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
     with running(tmp_path, before=ignored) as process:
         process.send_signal(signal.SIGHUP)
