@@ -60,7 +60,8 @@ def results_file(text: str) -> Path:
             found = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise argparse.ArgumentTypeError(f"{file} cannot be added to: {error}") from None
-        if not isinstance(found, dict) or not isinstance(found.get("cases"), list):
+        cases = found.get("cases") if isinstance(found, dict) else None
+        if not isinstance(cases, list) or not all(isinstance(each, dict) for each in cases):
             raise argparse.ArgumentTypeError(f"{file} holds no results of benchmarks")
     else:
         folder(str(file.parent))

@@ -63,7 +63,7 @@ class Outcome:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    known = [value for value in values if not math.isnan(value)]
+    known = [value for value in values if math.isfinite(value)]
     if not known:
         return {}
     return {"median": statistics.median(known), "least": min(known), "most": max(known), "rounds": len(known)}
@@ -74,7 +74,7 @@ def ratio_values(outcome: Outcome, ratio: Ratio) -> list[float]:
     over = outcome.figures.get(ratio.of, {}).get(ratio.figure, [])
     under = outcome.figures.get(ratio.to, {}).get(ratio.figure, [])
     pairs = zip(over, under, strict=False)
-    return [a / b for a, b in pairs if b and not math.isnan(a) and not math.isnan(b)]
+    return [a / b for a, b in pairs if b and math.isfinite(a) and math.isfinite(b)]
 
 
 def short(value: float) -> str:

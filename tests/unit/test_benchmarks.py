@@ -89,14 +89,15 @@ def test_rates_are_taken_over_equal_numbers_of_vectors() -> None:
 
 def test_a_figure_is_shown_with_its_spread_and_a_round_that_gave_none_is_left_out() -> None:
     assert spread([3.0, 1.0, 2.0]) == {"median": 2.0, "least": 1.0, "most": 3.0, "rounds": 3}
-    assert spread([math.nan]) == {}
+    assert spread([math.nan, math.inf]) == {}
+    assert spread([math.inf, 2.0, -math.inf]) == {"median": 2.0, "least": 2.0, "most": 2.0, "rounds": 1}
     assert cell([1234.5]) == "1,234"
     assert cell([1.0, 2.0, 3.0]) == "2  (1 to 3)"
 
 
 def test_a_ratio_compares_rounds_that_stood_beside_each_other() -> None:
     outcome = Outcome("case", "title", {}, ratios=[Ratio("rate", "a", "b", "2")])
-    for ours, theirs in ((100.0, 50.0), (30.0, 10.0), (math.nan, 10.0)):
+    for ours, theirs in ((100.0, 50.0), (30.0, 10.0), (math.nan, 10.0), (math.inf, 10.0)):
         outcome.add("a", rate=ours)
         outcome.add("b", rate=theirs)
     assert ratio_values(outcome, outcome.ratios[0]) == [2.0, 3.0]

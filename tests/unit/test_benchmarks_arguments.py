@@ -37,7 +37,7 @@ def test_arguments_that_cannot_be_meant_are_refused(
     assert told in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", [None, "", '{"cases": [', "[]", "{}"])
+@pytest.mark.parametrize("content", [None, "", '{"cases": [', "[]", "{}", '{"cases": [1]}'])
 def test_an_output_that_cannot_be_added_to_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None
 ) -> None:
