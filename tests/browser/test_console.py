@@ -237,8 +237,8 @@ def test_without_scripts_the_page_works_too(
     page.goto(pipeline.search_api)
     reload_until(page, f"#letter-{key[0]}-{key[1]}-{key[2]}")
     page.get_by_role("button", name=f"Drop {key[0]}:{key[1]}:{key[2]}").click()
+    page.wait_for_url(lambda url: "action=" in url, timeout=PATIENCE_MS)  # and until it is loaded
     eventually(lambda: state_of(pipeline, owner, key[1], key[2]) == "dropped")
-    assert "action=" in page.url
     reload_until(page, "#said >> text=1 dead letter dropped")
     page.get_by_label("What are you looking for?").fill("something")
     page.get_by_role("button", name="Search").click()

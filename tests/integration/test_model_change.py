@@ -232,7 +232,7 @@ def test_a_change_there_and_back(live: System, gate: Gate, capsys: pytest.Captur
     assert live.finds("edited after", OLD)
     assert live.state == "switched"
     capsys.readouterr()
-    assert live.reembed("forget-old", "--no-wait") == 1  # nobody is there to be asked
+    assert live.reembed("forget-old", "--no-wait") == 2  # nobody is there to be asked
     assert "--yes" in capsys.readouterr().err
     assert live.reembed("forget-old", "--wait", "--yes") == 0
     live.wait_for(None)
@@ -275,7 +275,7 @@ def test_stopped_resumed_killed_and_given_up(live: System, gate: Gate, capsys: p
 @pytest.mark.slow
 def test_given_up_before_the_switch(live: System, gate: Gate, capsys: pytest.CaptureFixture[str]) -> None:
     begin_held(live, gate, 300)
-    assert live.reembed("undo") == 1
+    assert live.reembed("undo") == 2
     assert live.state == "embedding"
     assert live.reembed("undo", "--yes", "--no-wait") == 0
     gate.open.set()
