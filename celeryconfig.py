@@ -46,7 +46,7 @@ task_acks_late = True
 # A task whose worker was killed is not put back by Celery, or one that kills its worker would come back for ever: the
 # lease brings it back, and counts.
 task_reject_on_worker_lost = False
-worker_soft_shutdown_timeout = 8.0
+worker_soft_shutdown_timeout = 8.0  # of a pool with children; a worker that works itself has none (tasks.pulse)
 worker_cancel_long_running_tasks_on_connection_loss = True
 worker_send_task_events = True
 worker_hijack_root_logger = True

@@ -24,7 +24,8 @@ EXIT_FAILURE = 1
 
 TELL_SECONDS = 0.5
 
-# No task takes so long: the slowest, 500 texts of 100,000 characters on one thread, is some 12 million tokens.
+# No task takes so long: it has half a megabyte of texts at most, or one text (tasks.task_texts), some minutes of a slow
+# model on one thread.
 HANGING_SECONDS = 3_600.0
 
 
