@@ -104,8 +104,9 @@ UNDO_DELETED = """
     RETURNING t.id::text
 """
 
-# What the triggers are told (see queue_embedding in the migrations).
-TELL = """set_config('text_pipeline.jobs', :collect, true),
+# What the triggers are told (see queue_embedding in the migrations); and the commit does not wait for the disk (see
+# `make_durable`).
+TELL = """set_config('synchronous_commit', 'off', true), set_config('text_pipeline.jobs', :collect, true),
         set_config('text_pipeline.reserved_seconds', :seconds, true),
         set_config('text_pipeline.job_messages', :job_messages, true),
         set_config('text_pipeline.lease', coalesce(:lease, ''), true)"""
@@ -193,6 +194,9 @@ def persist(
     it were claimed, but without counting an attempt: the caller hands it on with the texts, and that may be lost on its
     way. Where the messages take several jobs these are free (see `outbox.messages_of`).
 
+    What it has stored can be read and embedded as soon as it is committed, but is on the disk only once `make_durable`
+    has returned.
+
     `reserved_seconds` keeps the sweep off the new jobs for so long, because the caller hands them on itself; None
     leaves them to the sweep. Raises RowsLocked when somebody holds one of the rows for longer than `row_lock_ms`, and
     what else the database says: a DataError is the fault of one of the records.
@@ -254,6 +258,16 @@ def write(
             written = written - set(undone.scalars())
     stored = {record.id: str(record.message) for record, _ in texts if record.id in written}
     return Stored(jobs, stored, all_new, told["lease"] is not None and len(jobs) == 1, unchanged)
+
+
+def make_durable(connection: Connection) -> None:
+    """Waits until all that anybody has committed is on the disk, as any commit waits that has written something, and on
+    the standbys that PostgreSQL waits for. Of a connection of `session.at_once`. Raises psycopg2's errors.
+
+    What setval writes to the log is flushed together with all that was written before
+    (https://www.postgresql.org/docs/18/wal-async-commit.html).
+    """
+    session.ask_driver(connection, "SELECT setval('durable_commits', 1)", {})
 
 
 def within_dates(texts: Sequence[tuple[Record, int]]) -> Sequence[tuple[Record, int]]:

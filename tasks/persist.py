@@ -72,6 +72,7 @@ def persist_text(
     chained = embed_queue_has_room(len(batch))
     reserved = settings.load().embed_lease_seconds if chained else None
     outcome = Outcome(rejected=list(rejected or []))
+    outage: Outage | None = None
     try:
         if waiting is None:
             store_or_halve(batch, outcome, reserved, commands.ROW_LOCK_MS)
@@ -79,18 +80,36 @@ def persist_text(
             store_unlocked(batch, outcome, reserved)
         if outcome.locked:
             raise Outage(f"{len(outcome.locked)} rows are locked by somebody's transaction")
-    except Outage as outage:
+    except Outage as error:
+        outage = error
+    finally:  # also for a batch that was stored in part
+        if outcome.jobs:
+            chain_embedding(outcome.jobs, outcome.texts, outcome.held, began)
+        logs.each(log, "stored", batch.values(), settings.load().kafka_topic, only=outcome.texts)
+    try:
+        if outcome.done:
+            make_durable()
+    except Outage as error:  # some of it may be gone with a crash, so all of it is stored once more
+        given = {} if waiting is None else {"waiting": waiting, "rejected": rejected}
+        raise retry(self, error, **given) from error
+    stored, refused = len(outcome.texts), len(outcome.rejected) - len(rejected or [])
+    measured.persisted(stored=stored, rejected=refused, unchanged=len(outcome.done) - stored - refused)
+    if outage is not None:
         left = [place for place in places if place not in outcome.done]
         is_less = outcome.locked or len(left) < len(records)
         kwargs = {"waiting": left, "rejected": outcome.rejected} if is_less else {}
         raise retry(self, outage, **kwargs) from outage
-    finally:  # also for a batch that was stored in part
-        if outcome.jobs:
-            chain_embedding(outcome.jobs, outcome.texts, outcome.held, began)
-        stored, refused = len(outcome.texts), len(outcome.rejected) - len(rejected or [])
-        measured.persisted(stored=stored, rejected=refused, unchanged=len(outcome.done) - stored - refused)
-        logs.each(log, "stored", batch.values(), settings.load().kafka_topic, only=outcome.texts)
     return {"stored": stored, "rejected": outcome.rejected}
+
+
+def make_durable() -> None:
+    """Waits for the disk, which the commits before did not: their texts are embedded meanwhile. Nothing that is not
+    durable may be told as done. Raises Outage."""
+    try:
+        with session.at_once(resources.engine()) as connection:
+            commands.make_durable(connection)
+    except (SQLAlchemyError, psycopg2.Error) as error:
+        raise Outage(reason(error)) from error
 
 
 def store_or_halve(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None, row_lock_ms: int) -> None:
