@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import time
 from typing import Any
 
@@ -23,6 +24,7 @@ from embedder import Embedder, EmbedderUnavailable, ModelError, UnembeddableText
 log = logging.getLogger(__name__)
 
 MAX_WORDS = 64  # of a keyword search
+WORD = re.compile(r"[^\W_]+")
 MODEL_TRIES = 3
 
 UNKNOWN = {
@@ -90,9 +92,18 @@ def ranked(parts: Parts, asked: SearchRequest, narrowed: dict[str, Any]) -> tupl
 
 
 def some_words(query: str) -> str:
-    """The query, or the first words of a very long one: PostgreSQL's ranking takes seconds for thousands of them."""
-    words = query.split()
-    return query if len(words) <= MAX_WORDS else " ".join(list(dict.fromkeys(words))[:MAX_WORDS])
+    """The query, or the first words of a very long one: PostgreSQL's ranking takes seconds for thousands of them. As
+    there, "snake_case" is two words."""
+    if len(WORD.findall(query)) <= MAX_WORDS:
+        return query
+    kept, free = [], MAX_WORDS
+    for word in dict.fromkeys(query.split()):
+        parts = list(WORD.finditer(word))[:free]
+        kept.append(word if len(parts) < free else word[: parts[-1].end()])
+        free -= len(parts)
+        if not free:
+            break
+    return " ".join(kept)
 
 
 def embed(model: Model, embedder: Embedder, query: str) -> list[float] | None:

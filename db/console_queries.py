@@ -66,8 +66,8 @@ def words_of_query(connection: Connection, query: str, words: Collection[str], l
     rows = connection.execute(
         text("""
             SELECT word FROM unnest(:words ::text[]) AS given (word)
-            WHERE tsvector_to_array(to_tsvector(:language ::regconfig, word))
-                && tsvector_to_array(to_tsvector(:language ::regconfig, :query ::text))
+            WHERE tsvector_to_array(to_tsvector(:language ::regconfig, parsable_text(word)))
+                && tsvector_to_array(to_tsvector(:language ::regconfig, parsable_text(:query ::text)))
         """),
         {"words": list(words), "query": query, "language": language},
     )

@@ -36,7 +36,7 @@ def hints(settings: Settings) -> str:
 
 
 def query(settings: Settings) -> str:
-    return f"websearch_to_tsquery('{settings.keyword_language}'::regconfig, :words)"
+    return f"websearch_to_tsquery('{settings.keyword_language}'::regconfig, {text_index.parsable(':words')})"
 
 
 def few_dashes(words: str) -> str:

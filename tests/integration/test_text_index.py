@@ -9,7 +9,9 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import ProgrammingError
 
 import settings as configuration
-from db import queries, text_index, vector_index
+from api.search import some_words
+from db import queries, session, text_index, vector_index
+from db.console_queries import words_of_query
 from settings import Settings
 from tests.parts import eventually
 from tests.samples import ask, run
@@ -104,8 +106,11 @@ def test_so_much_may_wait_beside_an_index(database: Engine, settings: Settings, 
     assert [each["reloptions"] for each in found] == [[f"gin_pending_list_limit={text_index.PENDING_KB}"]] * 2
 
 
-def test_the_queries_use_the_indexes(database: Engine, settings: Settings) -> None:
+@pytest.mark.parametrize("made", ["by the migrations", "anew"])
+def test_the_queries_use_the_indexes(database: Engine, settings: Settings, made: str) -> None:
     add(database, "running dogs")
+    if made == "anew":
+        tend(replace(settings, keyword_index="off", metadata_index="off"), database)
     tend(settings, database)
     words = text_index.words("english", "m.message")
     assert "text_messages_words" in plan(
@@ -123,6 +128,45 @@ def test_words_are_found_in_the_language_of_the_settings(database: Engine, setti
     assert keyword(database, "run") == []
     with database.connect() as connection:
         assert queries.newest(connection, limit=5, words="der Hund")["count"] == 1
+
+
+@pytest.mark.parametrize("language", ["english", "german"])
+def test_an_index_in_the_words_of_before_is_made_anew(database: Engine, settings: Settings, language: str) -> None:
+    chosen, name = replace(settings, keyword_language=language), text_index.words_index(language)
+    before = f"to_tsvector('{language}'::regconfig, left(message, 100000))"
+    run(database, f"DROP INDEX IF EXISTS {name}; CREATE INDEX {name} ON text_messages USING gin ({before})")
+    tend(chosen, database)
+    (found,) = ask(database, "SELECT pg_get_indexdef(CAST(:name AS regclass)) AS definition", name=name)
+    assert "parsable_text(message)" in found["definition"]
+
+
+# Of each PostgreSQL's parser reads a long word again and again, from each of its parts on, or a text to its end. Of the
+# quickest 40,000 characters take longer than an API may ask.
+ENDLESS = ["c_d_", "./", "~/", "1-a-", "a1@", "a@1", "a-b.", "<!--", "<!-- x "]
+
+
+@pytest.mark.parametrize("part", ENDLESS)
+def test_no_text_is_too_much_for_the_parser(database: Engine, settings: Settings, part: str) -> None:
+    tend(settings, database)
+    endless = part * (40_000 // len(part))
+    add(database, f"lighthouse {endless}")
+    api = session.connect_engine(settings.database_url(reader=True), "test", timeout_ms=5_000)
+    with api.connect() as connection:
+        (hit,) = queries.keyword(connection, "lighthouses", limit=10)
+        assert hit["message"].startswith("lighthouse")
+        assert hit["passage"].startswith("lighthouse")
+        queries.keyword(connection, some_words(endless[:10_000]), limit=10)
+        queries.newest(connection, limit=10, words=endless[:500])
+        assert words_of_query(connection, "lighthouse", ["lighthouse", endless], "english") == {"lighthouse"}
+    api.dispose()
+
+
+def test_a_very_long_address_is_found_by_its_host_and_hides_nothing(database: Engine) -> None:
+    address = "https://example.com/" + "/".join(f"folder{number}" for number in range(120))
+    add(database, f"see {address} " + "and more words " * 20)
+    assert len(address) > 1_000
+    for words in ("example.com", '"more words"'):
+        assert len(keyword(database, words)) == 1, words
 
 
 def test_without_an_index_the_same_is_found(database: Engine, settings: Settings) -> None:
