@@ -86,7 +86,7 @@ class KafkaLog:
                 try:
                     self._producer = self._connect()
                 except (KafkaError, OSError) as error:
-                    self._note_outage(error, None)
+                    raise self._note_outage(error, None) from None
             if self._producer is None:
                 raise KafkaAway(self._away)
             return self._producer
@@ -128,22 +128,31 @@ class KafkaLog:
     def _lost(self, producer: KafkaProducer, error: Exception) -> KafkaAway:
         with self._lock:
             if self._producer is producer:
-                self._producer = None
-                self._note_outage(error, producer)
+                return self._note_outage(error, producer)
         return KafkaAway(str(error))
 
-    def _note_outage(self, error: Exception, old: KafkaProducer | None) -> None:
-        self._away = str(error) or type(error).__name__
-        log.warning("Kafka does not take records: %s", self._away)
-        self._looking_out = threading.Thread(target=self._look_out, args=(old,), name="kafka look-out", daemon=True)
-        self._looking_out.start()
+    def _note_outage(self, error: Exception, old: KafkaProducer | None) -> KafkaAway:
+        """With the lock held. Where no look-out can be started the next call tries for itself."""
+        why = str(error) or type(error).__name__
+        log.warning("Kafka does not take records: %s", why)
+        look_out = threading.Thread(target=self._look_out, args=(old,), name="kafka look-out", daemon=True)
+        try:
+            look_out.start()
+        except RuntimeError as problem:  # the process may have no more threads
+            log.error("nobody looks out for Kafka: %s", problem)
+        else:
+            self._looking_out, self._producer, self._away = look_out, None, why
+        return KafkaAway(why)
 
     def _look_out(self, old: KafkaProducer | None) -> None:
         while not self._closed.wait(LOOK_OUT_SECONDS):
             try:
                 producer = self._connect()
-            except (KafkaError, OSError) as error:
-                self._away = str(error) or type(error).__name__
+            except Exception as error:  # whatever it is: without the look-out nothing would be appended ever again
+                why = str(error) or type(error).__name__
+                if not isinstance(error, KafkaError | OSError) and why != self._away:
+                    log.error("looking out for Kafka failed", exc_info=error)
+                self._away = why
                 continue
             with self._lock:
                 self._producer, self._away = producer, None

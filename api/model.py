@@ -72,8 +72,8 @@ class Model:
         """With the lock held. False where that is under way already."""
         if not self._settled.is_set():
             return False
-        self._settled.clear()
         threading.Thread(target=self._load, name="load the model", daemon=True).start()
+        self._settled.clear()  # not before: without a thread it would be loaded for ever
         return True
 
     def _load(self) -> None:

@@ -27,8 +27,8 @@ class NextModel:
         with self._lock:
             if self._name == name:
                 return
-            self._name = name
-        threading.Thread(target=self._load, args=(name,), name="load the next model", daemon=True).start()
+            threading.Thread(target=self._load, args=(name,), name="load the next model", daemon=True).start()
+            self._name = name  # not before: without a thread it would never be loaded ahead
 
     def _load(self, name: str) -> None:
         try:

@@ -84,9 +84,9 @@ class Watched(Generic[T]):
         with self._lock:
             now = time.monotonic()
             if self._asked_at is None and now >= self._next:
-                self._asked_at = now
-                self._answered.clear()
                 threading.Thread(target=self._run, name=f"watch {self.ask}", daemon=True).start()
+                self._asked_at = now  # not before: without a thread it would be under way for ever
+                self._answered.clear()
 
     def look(self, patience: float = PATIENCE_SECONDS) -> Seen[T]:
         """What is known, after a wait of at most `patience` seconds where nothing fresh is."""

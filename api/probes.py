@@ -31,8 +31,9 @@ class Probe(Generic[T]):
         with self._lock:
             current = self._under_way
             if current is None or (current.done() and time.monotonic() - self._finished_at >= self.keep_seconds):
-                current = self._under_way = Future()
+                current = Future()
                 threading.Thread(target=self._run, args=(current,), name=f"probe {self.ask}", daemon=True).start()
+                self._under_way = current  # not before: without a thread nobody would ever answer
         try:
             return current.result(self.wait_seconds)
         except TimeoutError:

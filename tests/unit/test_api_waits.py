@@ -5,23 +5,28 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from types import SimpleNamespace
+from typing import Any
 
 import psycopg2
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.admin import KafkaAdminClient
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 from psycopg2 import extensions
 
 import kafka_clients
-from api import kafka_client, model, model_places, waits
+from api import kafka_client, kafka_log, model, model_places, waits
 from api.app import create_app
 from api.kafka_log import Appended, KafkaAway, KafkaLog
 from api.model import Model
+from api.next_model import NextModel
+from api.observed import Watched
 from api.probes import NoAnswer, Probe
 from api.problems import Unavailable
 from embedder import ModelError
 from settings import Settings
+from tests.parts import eventually
 
 
 def test_a_probe_that_hangs_costs_one_thread_and_one_wait() -> None:
@@ -66,6 +71,96 @@ def test_a_probe_may_keep_its_answer_for_a_while() -> None:
     probe.answer()
     probe.answer()
     assert len(asked) == 1
+
+
+@pytest.fixture
+def one_thread_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next thread of this test cannot be started, those after it can."""
+    start, test = threading.Thread.start, threading.current_thread()
+
+    def fail(thread: threading.Thread) -> None:
+        if threading.current_thread() is not test:
+            return start(thread)
+        monkeypatch.setattr(threading.Thread, "start", start)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+
+
+@pytest.mark.usefixtures("one_thread_too_many")
+def test_a_probe_that_no_thread_could_be_started_for_asks_at_the_next_call() -> None:
+    probe = Probe(lambda: "it", wait_seconds=5)
+    with pytest.raises(RuntimeError, match="new thread"):
+        probe.answer()
+    assert probe.answer() == "it"
+
+
+@pytest.mark.usefixtures("one_thread_too_many")
+def test_a_part_that_no_thread_could_be_started_for_is_asked_at_the_next_look() -> None:
+    watched = Watched(lambda: "it", ())
+    with pytest.raises(RuntimeError, match="new thread"):
+        watched.look()
+    assert watched.look(5).value == "it"
+
+
+@pytest.mark.usefixtures("one_thread_too_many")
+def test_a_model_that_no_thread_could_be_started_for_is_loaded_at_the_next_call() -> None:
+    own = Model(Settings(embedding_provider="hashing"))
+    with pytest.raises(RuntimeError, match="new thread"):
+        own.ready()
+    assert own.ready().dimensions
+
+
+@pytest.mark.usefixtures("one_thread_too_many")
+def test_a_model_that_no_thread_could_be_started_for_is_prepared_later() -> None:
+    asked = threading.Event()
+    ahead = NextModel(Settings(), lambda _name: asked.set())
+    with pytest.raises(RuntimeError, match="new thread"):
+        ahead.prepare("next")
+    ahead.prepare("next")
+    assert asked.wait(5)
+
+
+class Refusing(KafkaLog):
+    """A log whose producers take nothing. Making one fails as `makes` says, and then no more."""
+
+    def __init__(self, *makes: Exception) -> None:
+        super().__init__(Settings())
+        self.makes = iter(makes)
+
+    def _connect(self) -> Any:
+        error = next(self.makes, None)
+        if error is not None:
+            raise error
+        return SimpleNamespace(send=self.refuse, close=lambda timeout: None)
+
+    def refuse(self, *_: object, **__: object) -> None:
+        raise KafkaTimeoutError("not taken")
+
+
+@pytest.mark.usefixtures("one_thread_too_many")
+@pytest.mark.parametrize("makes", [(KafkaTimeoutError("away"),), ()], ids=["at first", "later"])
+def test_without_a_look_out_each_call_tries_kafka(makes: tuple[Exception, ...]) -> None:
+    log = Refusing(*makes)
+    with pytest.raises(KafkaAway):
+        log.append([("a", b"{}")])
+    assert log.away is None
+    log.open()
+    log.close()
+
+
+def test_the_look_out_outlives_an_error_of_any_kind(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(kafka_log, "LOOK_OUT_SECONDS", 0.01)
+    bug = RuntimeError("can't start new thread")
+    log = Refusing(KafkaTimeoutError("away"), bug, bug, OSError("away"))
+    with pytest.raises(KafkaAway):
+        log.open()
+    eventually(lambda: log.away is None)
+    log.open()
+    assert len([record for record in caplog.records if record.exc_info]) == 1, "said once"
+    log.close()
 
 
 @pytest.fixture
