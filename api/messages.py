@@ -2,7 +2,7 @@
 
 import contextlib
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import simplejson
 from flask import Response, request
@@ -26,9 +26,10 @@ from db import queries
 def post_message(parts: Parts, body: NewMessage) -> Response:
     given = body.id or str(uuid.uuid4())
     message_id, _ = message.message_id(given)
-    value = record(body, given)
+    headers = kafka_headers(request.headers)
+    value = record(body, given, headers)
     try:
-        (appended,) = parts.log.append([(key(given), value)], kafka_headers(request.headers))
+        (appended,) = parts.log.append([(key(given), value)], headers)
     except KafkaAway as error:
         detail = "Kafka did not take the message in time: post it again with this id, which is safe"
         raise Unavailable(detail, id=given) from error
@@ -51,14 +52,15 @@ def key(given: str) -> str:
     return source_id or message_id
 
 
-def record(body: NewMessage, given: str) -> bytes:
-    """The record's value. Raises Problem 413 for one that Kafka would not take."""
+def record(body: NewMessage, given: str, headers: Sequence[tuple[str, bytes]]) -> bytes:
+    """The record's value. Raises Problem 413 for one that Kafka would not take with these headers."""
     document: dict[str, object] = {"id": given, "text": body.message}
     if body.metadata is not None:
         document["metadata"] = body.metadata
     value = simplejson.dumps(document, use_decimal=True, ensure_ascii=False, separators=(",", ":")).encode()
-    if len(value) + len(given.encode()) > MAX_RECORD_BYTES:
-        raise too_large(f"the record has {len(value)} bytes, the limit is about {MAX_RECORD_BYTES}")
+    size = len(value) + len(given.encode()) + sum(len(name) + len(content) for name, content in headers)
+    if size > MAX_RECORD_BYTES:
+        raise too_large(f"the record has {size} bytes, the limit is about {MAX_RECORD_BYTES}")
     return value
 
 
@@ -68,9 +70,12 @@ def too_large(detail: str) -> Problem:
 
 def post_messages(parts: Parts, body: NewMessages) -> Response:
     given = [each.id or str(uuid.uuid4()) for each in body.messages]
-    records = [(key(each_id), record(each, each_id)) for each_id, each in zip(given, body.messages, strict=True)]
+    headers = kafka_headers(request.headers)
+    records = [
+        (key(each_id), record(each, each_id, headers)) for each_id, each in zip(given, body.messages, strict=True)
+    ]
     try:
-        parts.log.append(records, kafka_headers(request.headers))
+        parts.log.append(records, headers)
     except KafkaAway as error:
         detail = "Kafka did not take all of the messages in time: post them again with these ids, which is safe"
         raise Unavailable(detail, ids=given) from error

@@ -14,7 +14,7 @@ from psycopg2.errors import QueryCanceled
 from sqlalchemy.exc import DataError, DBAPIError
 from werkzeug.test import TestResponse
 
-from api import incoming
+from api import incoming, messages
 from api.app import create_app
 from settings import Settings
 
@@ -146,6 +146,18 @@ def test_only_texts_too_long_in_a_batch_are_413(text: FlaskClient) -> None:
     answer = text.post("/messages/batch", json={"messages": [long]})
     assert_problem(answer, 413)
     assert_problem(text.post("/messages/batch", json={"messages": [long, bad]}), 400)
+
+
+@pytest.mark.parametrize(("state", "status"), [("v=" + "s" * 498, 503), ("v=" + "s" * 499, 413)])
+def test_what_kafka_would_refuse_with_its_trace_headers_keeps_a_whole_batch_back(
+    text: FlaskClient, monkeypatch: pytest.MonkeyPatch, state: str, status: int
+) -> None:
+    headers = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": state}
+    value = b'{"id":"i","text":"x"}'
+    monkeypatch.setattr(messages, "MAX_RECORD_BYTES", len(value) + len("i") + len("traceparenttracestate") + 55 + 500)
+    body = {"messages": [{"message": "x", "id": "i"}]}
+    assert_problem(text.post("/messages/batch", json=body, headers=headers), status)
+    assert_problem(text.post("/messages/batch", json=body), 503)
 
 
 @pytest.mark.parametrize(
