@@ -147,12 +147,13 @@ def meanwhile(work: Callable[[], object]) -> Iterator[threading.Thread]:
 
 
 def statements_seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is asked of PostgreSQL from now on, by SQLAlchemy or past it; without its signs of life."""
+    """What this thread asks of PostgreSQL from now on, by SQLAlchemy or past it; without its signs of life. Another
+    thread may still renew the leases of an earlier test."""
     seen: list[str] = []
-    execute = BoundedCursor.execute
+    execute, test = BoundedCursor.execute, threading.current_thread()
 
     def note(cursor: BoundedCursor, statement: str, *arguments: Any) -> None:
-        if statement != "SELECT 1":
+        if statement != "SELECT 1" and threading.current_thread() is test:
             seen.append(statement)
         execute(cursor, statement, *arguments)
 
