@@ -13,13 +13,15 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaTimeoutError
 from redis.exceptions import OutOfMemoryError
 
-from bridge import consumer, hand_over, topics
+from bridge import consumer, hand_over, letters, topics
 from bridge.consumer import Bridge
 from bridge.hand_over import HandOver, HandOvers, SentTask
 from bridge.letters import Letters
 from bridge.message import BadRecord
 from settings import Settings
+from tasks import outages
 from tasks.app import app
+from tasks.outages import Outage
 from tasks.results import PolledRedisBackend
 
 PART = TopicPartition("t", 0)
@@ -113,6 +115,32 @@ def test_what_fills_a_hand_over_waits_for_no_pause() -> None:
     assert taken.sizes == [10, 10, 10]
 
 
+class Committing(Consumer):
+    """Keeps what it is told to commit, as offsets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.commits: list[int] = []
+
+    def commit(self, offsets: dict[TopicPartition, Any], timeout_ms: int) -> None:
+        self.commits += [each.offset for each in offsets.values()]
+
+    def close(self, autocommit: bool, timeout_ms: int) -> None:
+        """Of no account here."""
+
+
+@pytest.mark.parametrize(("unchecked", "commits"), [(set(), [6]), ({PART}, [])], ids=["checked", "unchecked"])
+def test_the_last_commit_is_left_out_where_the_topic_may_be_another_one(
+    unchecked: set[TopicPartition], commits: list[int]
+) -> None:
+    fake = Committing()
+    bridge = Bridge(Settings(), fake, Taken())  # type: ignore[arg-type]
+    bridge.offsets.finish(bridge.offsets.begin(PART, 6))
+    bridge.positions.unchecked = unchecked
+    bridge.finish()
+    assert fake.commits == commits
+
+
 @pytest.fixture
 def sent() -> list[str]:
     return []
@@ -189,6 +217,19 @@ def test_a_lease_grows_only_by_what_was_sent(hand_overs: HandOvers, monkeypatch:
     task.published = None
     hand_overs.renew()
     assert task.lease == 10.0
+
+
+def test_a_lease_doubles_each_time_that_it_has_run_out_up_to_a_bound(
+    hand_overs: HandOvers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hand_over, "queue_length", lambda _name: 1)
+    task = overdue(hand_overs, time.monotonic())
+    leases = []
+    for _ in range(4):
+        hand_overs.renew()
+        leases.append(task.lease)
+        task.due = 0.0
+    assert leases == [20.0, 40.0, hand_over.LEASE_MOST_SECONDS, hand_over.LEASE_MOST_SECONDS]
 
 
 def test_sending_a_task_subscribes_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,6 +330,20 @@ def test_a_broker_that_refuses_is_said_once_and_when_it_is_back_for_good(
     ]
 
 
+def test_each_try_of_a_task_leaves_a_result_of_its_own() -> None:
+    """By that the bridge sees that a worker is at it."""
+    results = []
+    for attempt in range(3):
+        task = SimpleNamespace(
+            name="tasks.persist_text",
+            request=SimpleNamespace(retries=attempt, delivery_info={"routing_key": "persist"}, argsrepr=""),
+            retry=lambda *, exc, **_: exc,
+        )
+        why = outages.retry(task, Outage("away"))
+        results.append(app.backend.encode_result(why, "RETRY"))
+    assert results[0] != results[1] != results[2]
+
+
 def test_a_task_that_tries_again_was_not_overtaken(hand_overs: HandOvers, sent: list[str]) -> None:
     task = overdue(hand_overs, time.monotonic())
     task.published, task.due, task.seen = time.monotonic() - 3, time.monotonic() + 7, b"RETRY"
@@ -319,6 +374,40 @@ def test_a_bad_record_whose_topic_is_not_there_does_not_hold_the_loop(monkeypatc
     assert asked.acquire(timeout=5)
     assert not asked.acquire(timeout=0.2), "once, while it has not answered"
     answer.set()
+
+
+def test_where_kafka_takes_no_dead_letter_one_is_tried_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each try may block as long as a time-out."""
+    now = 100.0
+    tried: list[str] = []
+
+    def refuse(topic: str, **_: object) -> None:
+        tried.append(topic)
+        raise KafkaTimeoutError("away")
+
+    monkeypatch.setattr("bridge.letters.time", SimpleNamespace(monotonic=lambda: now))
+    own = Letters(Settings(), SimpleNamespace(send=refuse))
+    monkeypatch.setattr(own, "make_topic_meanwhile", lambda: None)
+    waiting = [own.send(a_record(offset), BadRecord("invalid-json", "why")) for offset in range(3)]
+    assert own.missing(waiting) == waiting
+    assert len(tried) == 1
+    now += letters.AGAIN_SECONDS
+    assert own.missing(waiting) == waiting
+    assert len(tried) == 2, "and so each time"
+
+
+def test_a_dead_letter_that_is_late_has_its_topic_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    looked: list[float] = []
+    under_way = SimpleNamespace(succeeded=lambda: False, failed=lambda: False)
+    monkeypatch.setattr("bridge.letters.time", SimpleNamespace(monotonic=lambda: now))
+    own = Letters(Settings(), SimpleNamespace(send=lambda *_, **__: under_way))
+    monkeypatch.setattr(own, "make_topic_meanwhile", lambda: looked.append(now - 100.0))
+    letter = own.send(a_record(0), BadRecord("invalid-json", "why"))
+    for _ in range(11):
+        assert own.missing([letter]) == [letter]
+        now += letters.LATE_SECONDS / 4
+    assert looked == [letters.LATE_SECONDS, 2 * letters.LATE_SECONDS]
 
 
 def put_off(hand_overs: HandOvers, *sizes: int) -> None:

@@ -36,6 +36,16 @@ def test_a_confirmed_commit_is_not_made_again() -> None:
     assert offsets.committable() == {}
 
 
+def test_a_commit_that_is_confirmed_after_its_partition_was_taken_away_is_made_again_when_that_is_back() -> None:
+    offsets = Offsets()
+    offsets.finish(offsets.begin(ONE, 10))
+    sent = offsets.committable()
+    offsets.forget([ONE])
+    offsets.committed(sent)
+    offsets.finish(offsets.begin(ONE, 10))
+    assert offsets.committable() == {ONE: 10}
+
+
 def test_a_partition_that_was_taken_away_is_forgotten_with_what_is_under_way() -> None:
     offsets = Offsets()
     run = offsets.begin(ONE, 10)
