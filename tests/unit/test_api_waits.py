@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +16,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from psycopg2 import extensions
 
 import kafka_clients
-from api import kafka_client, kafka_log, model, model_places, waits
+from api import effects, kafka_client, kafka_log, model, model_places, waits
 from api.app import create_app
 from api.kafka_log import Appended, KafkaAway, KafkaLog
 from api.model import Model
@@ -302,6 +302,30 @@ def test_what_kafka_has_is_accepted_however_the_database_breaks(monkeypatch: pyt
     assert answer.json is not None
     assert answer.headers["Location"] == f"/messages/{answer.json['id']}"
     parts.close()
+
+
+def test_a_long_wait_needs_a_place_and_gives_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def waited() -> float:
+        began = now
+        assert effects.wait(parts, lambda *_: None) is None  # type: ignore[arg-type]
+        return now - began
+
+    monkeypatch.setattr(effects, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    parts = SimpleNamespace(
+        settings=Settings(post_wait_seconds=5.0),
+        reader=SimpleNamespace(connect=nullcontext),
+        long_waits=threading.Semaphore(1),
+    )
+    for _ in range(2):
+        assert waited() > 5.0 - 2 * effects.LAST_PAUSE
+    assert parts.long_waits.acquire(blocking=False)
+    assert waited() < effects.LONG_WAIT_SECONDS + 2 * effects.LAST_PAUSE
 
 
 @pytest.mark.parametrize("client", [KafkaAdminClient, KafkaConsumer, KafkaProducer])
