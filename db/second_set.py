@@ -20,7 +20,7 @@ JOB_BYTES = 4_000
 DROP_ROWS = 10_000
 
 
-class Waiting(NamedTuple):
+class SecondWaiting(NamedTuple):
     """A job of the second set, as outbox.Waiting; `length` are the bytes of its texts."""
 
     id: int
@@ -76,7 +76,7 @@ def queue(connection: Connection, model: str, jobs: Sequence[Sequence[str]]) -> 
         )
 
 
-def take(connection: Connection, model: str, *, messages: int, seconds: float) -> list[Waiting]:
+def take(connection: Connection, model: str, *, messages: int, seconds: float) -> list[SecondWaiting]:
     """Reserves jobs of the second set for `seconds`, the oldest first, with about so many messages by their weight."""
     rows = connection.execute(
         text(f"""
@@ -98,7 +98,7 @@ def take(connection: Connection, model: str, *, messages: int, seconds: float) -
         """),
         {"messages": messages, "task": SECOND_JOB, "seconds": seconds, "model": model},
     )
-    return sorted(Waiting(row[0], row[1], row[2], int(row[3])) for row in rows)
+    return sorted(SecondWaiting(row[0], row[1], row[2], int(row[3])) for row in rows)
 
 
 def waiting(connection: Connection, model: str) -> int:

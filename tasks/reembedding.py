@@ -18,7 +18,7 @@ import settings
 from db import reembedding, second_set, session
 from db.outbox import SECOND_JOB
 from db.reembedding import Change
-from db.second_set import Waiting
+from db.second_set import SecondWaiting
 from embedder import EmbedderUnavailable, ModelError
 from portions import portions
 from settings import InvalidSetting, Settings
@@ -111,7 +111,7 @@ def next_tasks(connection: Connection, change: Change, config: Settings, room: i
     return batches(jobs)
 
 
-def batches(jobs: Sequence[Waiting]) -> Tasks:
+def batches(jobs: Sequence[SecondWaiting]) -> Tasks:
     """Jobs put together so that a task is not longer than one large job."""
     cut = portions(((job.weight for job in jobs), SECOND_JOB), ((job.length for job in jobs), second_set.JOB_BYTES))
     grouped = [jobs[portion] for portion in cut]
