@@ -108,10 +108,10 @@ def next_tasks(connection: Connection, change: Change, config: Settings, room: i
     if not jobs and not change.scanned and change.state == "running":
         second_set.scan(connection, change)
         jobs = second_set.take(connection, change.model, messages=room * SECOND_JOB, seconds=config.embed_lease_seconds)
-    return batches(jobs)
+    return short_tasks(jobs)
 
 
-def batches(jobs: Sequence[SecondWaiting]) -> Tasks:
+def short_tasks(jobs: Sequence[SecondWaiting]) -> Tasks:
     """Jobs put together so that a task is not longer than one large job."""
     cut = portions(((job.weight for job in jobs), SECOND_JOB), ((job.length for job in jobs), second_set.JOB_BYTES))
     grouped = [jobs[portion] for portion in cut]
