@@ -130,7 +130,7 @@ def message_of(record: LogRecord) -> str:
     """What was said. Of a task's error Celery gives all that the exception says, which may quote a statement and its
     values."""
     if isinstance(record.args, Mapping) and "exc" in record.args:
-        short = {**record.args, "exc": first_line(str(record.args["exc"]).replace("\\n", "\n"))}
+        short = {**record.args, "exc": short_line(str(record.args["exc"]).replace("\\n", "\n"))}
         return str(record.msg) % short
     return record.getMessage()
 
@@ -159,12 +159,12 @@ def way(record: LogRecord) -> list[str]:
         calls = traceback.format_list(traceback.extract_tb(error.__traceback__))
         lines = [line for call in calls for line in call.rstrip("\n").split("\n")]
         said = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
-        found = [*lines, f"{said}: {first_line(str(getattr(error, 'orig', None) or error))}", *found]
+        found = [*lines, f"{said}: {short_line(str(getattr(error, 'orig', None) or error))}", *found]
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return [escaped(line) for line in found]
 
 
-def first_line(text: str) -> str:
+def short_line(text: str) -> str:
     return (text.strip().splitlines() or [""])[0][:SAID_CHARS]
 
 

@@ -24,7 +24,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 import task_names
 from settings import Settings
-from telemetry.logs import first_line
+from telemetry.logs import short_line
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Exporter(OTLPSpanExporter):
             library.removeFilter(heard)
         away = result is not SpanExportResult.SUCCESS
         if away and not self.away:
-            log.warning("traces are dropped, the collector does not take them: %s", first_line("\n".join(said)))
+            log.warning("traces are dropped, the collector does not take them: %s", short_line("\n".join(said)))
         elif self.away and not away:
             log.info("the collector takes traces again")
         self.away = away
