@@ -1,9 +1,11 @@
 """Dead letters on their way out: the record, bytes unchanged, to its topic, and its note for the table.
 
-The topic is for any tool; after a crash it may hold a second copy with the same coordinates. The table holds each once.
+The topic is for any tool; after a crash, or where Kafka was away, it may hold a second copy with the same coordinates.
+The table holds each once.
 """
 
 import base64
+from collections.abc import Sequence
 from typing import Any
 
 from kafka import KafkaProducer
@@ -19,6 +21,7 @@ from settings import Settings
 
 # What a broker takes by default (message.max.bytes is 1,048,588) less some room for the batch around the record.
 RECORD_BYTES = 1_000_000
+LEAST_BYTES = 1_000  # a smaller copy would hold little besides the bridge's own headers
 
 
 def connect_producer(settings: Settings) -> KafkaProducer:
@@ -28,6 +31,8 @@ def connect_producer(settings: Settings) -> KafkaProducer:
         settings,
         client_id="bridge-dead-letters",
         acks="all",
+        # With it kafka-python takes a refusal, such as of what is too large, for the end: that producer sends no more.
+        enable_idempotence=False,
         linger_ms=5,
         max_block_ms=5_000,
         request_timeout_ms=10_000,
@@ -65,8 +70,11 @@ def encode(value: bytes | None) -> str | None:
     return None if value is None else base64.b64encode(value[:KEPT_BYTES]).decode("ascii")
 
 
-def send(producer: KafkaProducer, topic: str, record: ConsumerRecord, error: BadRecord) -> FutureRecordMetadata:
-    """Sends a record to the dead-letter topic; the future says when it is there. Raises KafkaError."""
+def send(
+    producer: KafkaProducer, topic: str, record: ConsumerRecord, error: BadRecord, most: int = RECORD_BYTES
+) -> FutureRecordMetadata:
+    """Sends a record, cut to so many bytes, to the dead-letter topic; the future says when it is there. Raises
+    KafkaError."""
     first = first_coming(coordinates(record), record.headers)
     headers = letter_headers.with_mark(record.headers)
     if record.key is None and record.value is None:
@@ -77,34 +85,42 @@ def send(producer: KafkaProducer, topic: str, record: ConsumerRecord, error: Bad
         *letter_headers.naming(first),
     ]
     value = b"" if record.key is None and record.value is None else record.value
-    key, value, headers = fit(record.key, value, headers)
+    key, value, headers = fit(record.key, value, headers, most)
     sent: FutureRecordMetadata = producer.send(topic, value=value, key=key, headers=headers)
     return sent
 
 
 def fit(
-    key: bytes | None, value: bytes | None, headers: list[tuple[str, Any]]
+    key: bytes | None, value: bytes | None, headers: list[tuple[str, Any]], most: int = RECORD_BYTES
 ) -> tuple[bytes | None, bytes | None, Any]:
-    """Cuts a record that the producer would refuse, and says so in a header; the log has the original."""
-
-    def size(part: bytes | None) -> int:
-        return len(part or b"")
-
-    def sizes(headers: list[tuple[str, Any]]) -> int:
-        return sum(len(name.encode()) + size(content) + 10 for name, content in headers)
-
+    """Cuts a record that the producer or the topic would refuse, and says so in a header; the log has the original. Of
+    0 bytes the bridge's own headers are left."""
     own = [header for header in headers if header[0].startswith(letter_headers.PREFIX)]
     header_bytes = sizes(headers)
-    if size(key) + size(value) + header_bytes <= RECORD_BYTES:
+    if size(key) + size(value) + header_bytes <= most:
         return key, value, headers
     cut = (
         letter_headers.CUT,
         f"key {size(key)} bytes, value {size(value)} bytes, {len(headers) - len(own)} headers".encode(),
     )
-    if header_bytes > RECORD_BYTES // 4:
+    if header_bytes > most // 4:
         headers = own = [header for header in own if header[0] != letter_headers.NULL_HEADERS]
         header_bytes = sizes(own)
-    if size(key) > RECORD_BYTES // 4:
-        key = (key or b"")[: RECORD_BYTES // 4]
-    room = RECORD_BYTES - header_bytes - size(key) - 200
+    if size(key) > most // 4:
+        key = (key or b"")[: most // 4]
+    room = max(0, most - header_bytes - size(key) - 200)
     return key, None if value is None else value[:room], [*headers, cut]
+
+
+def less(record: ConsumerRecord, most: int) -> int:
+    """How many bytes to send of a record of which so many at most were too many: half of them, and in the end 0."""
+    half = min(most, size(record.key) + size(record.value) + sizes(record.headers)) // 2
+    return half if half >= LEAST_BYTES else 0
+
+
+def size(part: bytes | None) -> int:
+    return len(part or b"")
+
+
+def sizes(headers: Sequence[tuple[str, Any]]) -> int:
+    return sum(len(name.encode()) + size(content) + 10 for name, content in headers)

@@ -1,7 +1,8 @@
 """The dead letters under way to their topic: each is sent until Kafka has confirmed it.
 
 Neither a Kafka that is away nor a topic that somebody has deleted holds the bridge's loop: what is refused is tried
-again a second later, and the topic is made again in a thread.
+again a second later, and the topic is made again in a thread. What is too large for the topic goes again cut, until it
+is taken.
 """
 
 import logging
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 
 from kafka import KafkaProducer
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 from kafka.producer.future import FutureRecordMetadata
 
 from bridge import dead_letters, topics
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 1.0
 LATE_SECONDS = 5.0
+TOO_SMALL_SECONDS = 60.0  # a topic that takes no letter at all is said so often
+
+TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
 class SentLetter:
@@ -33,6 +37,8 @@ class SentLetter:
         self.future: FutureRecordMetadata | None = None
         self.next_try = 0.0
         self.late = 0.0  # when to look whether its topic is there
+        self.most = dead_letters.RECORD_BYTES  # it is cut to so many
+        self.problem: Exception | None = None  # that the client has raised
 
     @property
     def has_arrived(self) -> bool:
@@ -41,6 +47,10 @@ class SentLetter:
     @property
     def is_refused(self) -> bool:
         return self.future is None or bool(self.future.failed())
+
+    @property
+    def is_too_large(self) -> bool:
+        return isinstance(self.problem if self.future is None else self.future.exception, TOO_LARGE)
 
 
 class Letters:
@@ -51,6 +61,7 @@ class Letters:
         self.producer = producer
         self.away_until = 0.0
         self.topic_maker: threading.Thread | None = None
+        self.next_too_small = 0.0
 
     def send(self, record: ConsumerRecord, error: BadRecord) -> SentLetter:
         letter = SentLetter(record, error)
@@ -66,23 +77,52 @@ class Letters:
                 if now >= letter.late:  # a producer that knew the topic tries for a minute
                     letter.late = now + LATE_SECONDS
                     self.make_topic_meanwhile()
+            elif letter.is_too_large and letter.most:
+                self.send_less(letter)
             elif now >= letter.next_try:
-                if letter.future is not None:
+                if letter.is_too_large:
+                    self.say_too_small()
+                elif letter.future is not None:
                     log.warning("dead letter not taken by Kafka, sent again: %s", letter.future.exception)
                 self.produce(letter)
         return left
 
+    def send_less(self, letter: SentLetter) -> None:
+        """Sends again at once, cut to half, what is too large for the topic: it would be so for ever."""
+        letter.most = dead_letters.less(letter.record, letter.most)
+        log.warning(
+            "the dead letter of %s/%d, offset %d, is too large for %s: sent again, cut to %s",
+            letter.record.topic,
+            letter.record.partition,
+            letter.record.offset,
+            self.settings.dead_letter_topic,
+            f"{letter.most} bytes" if letter.most else "its dead-letter-* headers",
+        )
+        self.produce(letter)
+
+    def say_too_small(self) -> None:
+        now = time.monotonic()
+        if now >= self.next_too_small:
+            self.next_too_small = now + TOO_SMALL_SECONDS
+            log.error(
+                "%s takes no dead letter, not even its dead-letter-* headers alone; they are sent again until it does: "
+                "raise its max.message.bytes, or where it has none its brokers' message.max.bytes",
+                self.settings.dead_letter_topic,
+            )
+
     def produce(self, letter: SentLetter) -> None:
         now = time.monotonic()
-        letter.future = None
+        letter.future = letter.problem = None
         letter.next_try = max(self.away_until, now + AGAIN_SECONDS)
         letter.late = now + LATE_SECONDS
         if now < self.away_until:  # one try for all: each may block as long as a time-out
             return
         try:
             letter.future = dead_letters.send(
-                self.producer, self.settings.dead_letter_topic, letter.record, letter.error
+                self.producer, self.settings.dead_letter_topic, letter.record, letter.error, letter.most
             )
+        except TOO_LARGE as problem:
+            letter.problem = problem
         except (KafkaError, ValueError) as problem:  # ValueError: the topic's partitions went away meanwhile
             log.warning("dead letters not taken by Kafka, will be sent again: %s", problem)
             self.make_topic_meanwhile()

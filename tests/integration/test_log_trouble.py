@@ -13,7 +13,7 @@ import pytest
 import redis
 import requests
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import KafkaError, KafkaTimeoutError
 from sqlalchemy import Engine
 
@@ -140,6 +140,37 @@ def test_a_dead_letter_topic_that_somebody_has_deleted_is_created_again(
     eventually(lambda: committed(settings) == {0: 3 + before}, timeout=100)
     assert [record.value for record in read_all(settings, settings.dead_letter_topic, 1)] == [b"not JSON"]
     assert numbers(database) == {0, 1}
+
+
+def test_a_bad_record_that_its_dead_letter_topic_does_not_take_goes_there_cut(
+    settings: Settings, database: Engine, producer: KafkaProducer, admin: KafkaAdminClient, start: Start
+) -> None:
+    """The topic counts what the record is compressed; its letter is not, and has more headers."""
+    most = 200_000
+    for topic in (settings.kafka_topic, settings.dead_letter_topic):
+        limit = {"max.message.bytes": str(most)}
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, limit)])
+    start("persist-worker")
+    bridge = start("bridge")
+    with KafkaProducer(**settings.kafka_client(), acks="all", compression_type="gzip") as packed:
+        packed.send(settings.kafka_topic, b"{" * 600_000, key=b"k", headers=[("h", b"v")], partition=0).get(10)
+    producer.send(settings.kafka_topic, b"[" * (most - 100), partition=1).get(10)
+    for offset in range(1, 21):
+        producer.send(settings.kafka_topic, b"no JSON" * 1_000, partition=0)
+        send_texts(producer, settings, offset, offset + 1, partition=1)
+    eventually(lambda: committed(settings) == {0: 21, 1: 21}, timeout=40)
+    assert numbers(database) == set(range(1, 21))
+    kept = 'SELECT partition, value_bytes AS bytes FROM dead_letters WHERE "offset" = 0 ORDER BY partition'
+    assert ask(database, kept) == [{"partition": 0, "bytes": 600_000}, {"partition": 1, "bytes": most - 100}]
+    letters = read_all(settings, settings.dead_letter_topic, 22)
+    large = {dict(letter.headers)["dead-letter-partition"]: letter for letter in letters if letter.value[:1] in b"{["}
+    assert sorted(large) == [b"0", b"1"]
+    assert len(letters) == 22
+    for letter in large.values():
+        assert most // 3 < len(letter.value) < most
+    assert dict(large[b"0"].headers)["dead-letter-cut"] == b"key 1 bytes, value 600000 bytes, 1 headers"
+    assert (large[b"0"].key, dict(large[b"0"].headers)["h"]) == (b"k", b"v")
+    assert f"too large for {settings.dead_letter_topic}" in bridge.log_tail()
 
 
 def test_a_bad_record_of_a_topic_made_again_is_another_dead_letter(

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaTimeoutError
+from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
+from kafka.future import Future
 from redis.exceptions import OutOfMemoryError
 
 from bridge import consumer, hand_over, letters, topics
@@ -408,6 +409,73 @@ def test_a_dead_letter_that_is_late_has_its_topic_looked_for(monkeypatch: pytest
         assert own.missing([letter]) == [letter]
         now += letters.LATE_SECONDS / 4
     assert looked == [letters.LATE_SECONDS, 2 * letters.LATE_SECONDS]
+
+
+class SmallTopic:
+    """Takes records of so many bytes at most; says so as Kafka does, or as the client, which raises."""
+
+    def __init__(self, most: int, refusal: Exception, *, raises: bool) -> None:
+        self.most = most
+        self.refusal = refusal
+        self.raises = raises
+        self.sizes: list[int] = []
+
+    def send(self, _topic: str, *, value: bytes, key: bytes, headers: list[tuple[str, bytes]]) -> Future:
+        self.sizes.append(len(value or b"") + len(key or b"") + sum(len(name + str(given)) for name, given in headers))
+        if self.sizes[-1] <= self.most:
+            return Future().success(None)
+        if self.raises:
+            raise self.refusal
+        return Future().failure(self.refusal)
+
+
+REFUSALS = pytest.mark.parametrize(
+    ("refusal", "raises"),
+    [(MessageSizeTooLargeError(), False), (RecordListTooLargeError(), False), (MessageSizeTooLargeError(), True)],
+    ids=["topic", "segment", "client"],
+)
+
+
+@REFUSALS
+def test_a_letter_that_is_too_large_goes_again_at_once_in_half_until_it_is_taken(
+    refusal: Exception, raises: bool
+) -> None:
+    topic = SmallTopic(100_000, refusal, raises=raises)
+    letters = Letters(Settings(), topic)
+    letter = letters.send(a_record(0)._replace(value=b"{" * 350_000), BadRecord("invalid-json", "why"))
+    other = letters.send(a_record(1), BadRecord("invalid-json", "why"))
+    for _ in range(4):
+        letters.missing([letter, other])
+    assert (letter.has_arrived, other.has_arrived, len(topic.sizes)) == (True, True, 4)
+    assert topic.sizes[-1] > 80_000
+
+
+@REFUSALS
+def test_a_topic_that_takes_no_letter_at_all_is_an_outage_that_is_told_and_ends(
+    refusal: Exception, raises: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("bridge.letters.time", SimpleNamespace(monotonic=lambda: now))
+    topic = SmallTopic(100, refusal, raises=raises)
+    letters = Letters(Settings(), topic)
+    letter = letters.send(a_record(0)._replace(value=b"{" * 5_000), BadRecord("invalid-json", "why"))
+    for _ in range(10):
+        letters.missing([letter])
+    tried = len(topic.sizes)
+    assert tried < 10
+    for _ in range(3):
+        now += 1.0
+        assert letters.missing([letter]) == [letter]
+        assert letters.missing([letter]) == [letter], "once a second"
+    assert len(topic.sizes) == tried + 3
+    said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(said) == 1
+    assert "text-messages.dead-letters" in said[0]
+    assert "max.message.bytes" in said[0]
+    topic.most = 1_000
+    now += 1.0
+    letters.missing([letter])
+    assert letters.missing([letter]) == []
 
 
 def put_off(hand_overs: HandOvers, *sizes: int) -> None:

@@ -27,6 +27,7 @@ class Producer:
         size = len(value or b"") + len(key or b"")
         size += sum(len(name.encode()) + len(content) + 10 for name, content in headers)
         assert size <= dead_letters.RECORD_BYTES + 1000
+        self.size = size
         self.value, self.key, self.headers, self.pairs = value, key, dict(headers), headers
         return self
 
@@ -83,6 +84,37 @@ def test_a_record_beyond_the_limit_goes_cut_and_says_so(record: Any) -> None:
     letter = sent(record)
     assert b"bytes" in letter.headers["dead-letter-cut"]
     assert letter.headers["dead-letter-offset"] == b"7"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        a_record(b"v" * 300_000, b"key", [("h", b"v")]),
+        a_record(None, b"k" * 300_000),
+        a_record(b"v" * 100_000, None, [("h", None)] * 20_000),
+        a_record(b"v" * 5_000_000),
+        a_record(b"{"),
+        a_record(None, None),
+    ],
+)
+def test_what_is_still_too_large_goes_by_halves_down_to_the_bridge_s_own_headers(record: Any) -> None:
+    own = len(str(sent(a_record()).pairs)) + 200
+    most = dead_letters.RECORD_BYTES
+    before = dead_letters.size(record.key) + dead_letters.size(record.value) + dead_letters.sizes(record.headers)
+    for _ in range(12):
+        before, most = most if most < dead_letters.RECORD_BYTES else before, dead_letters.less(record, most)
+        assert most <= before // 2
+        letter = Producer()
+        dead_letters.send(letter, "t.dead-letters", record, ERROR, most)
+        assert letter.size <= most + own
+        assert b"bytes" in letter.headers["dead-letter-cut"]
+        assert letter.headers["dead-letter-offset"] == b"7"
+        if not most:
+            break
+    assert most == 0
+    assert not letter.key
+    assert not letter.value
+    assert all(name.startswith("dead-letter-") for name in letter.headers)
 
 
 def test_the_note_has_the_beginning_of_the_value_and_its_whole_length() -> None:
