@@ -238,14 +238,16 @@ class Bridge:
         )
         eager = max(EAGER, self.settings.persist_workers + 1)
         under_way = self.hand_overs.in_the_way()
+        busy = under_way - self.hand_overs.waiting_for_letters()
+        has_room = busy < eager and under_way < max(eager, self.settings.bridge_window)
         now = time.monotonic()
-        if not self.gathered or not (full or (under_way < eager and now >= self.pause_ends)):
+        if not self.gathered or not (full or (has_room and now >= self.pause_ends)):
             return
         if not full:
             self.pause_ends = now + min(PAUSE_SECONDS * math.sqrt(len(self.gathered)), PAUSE_MOST_SECONDS)
         cut = batches(self.gathered, self.settings.bridge_batch_max, self.settings.bridge_batch_bytes)
         room = max(1, self.settings.bridge_window - under_way)  # one poll may bring more than the window
-        if len(cut) > 1 and under_way + len(cut) > eager:
+        if len(cut) > 1 and busy + len(cut) > eager:
             room = min(room, len(cut) - 1)  # the last one may still grow
         for batch in cut[:room]:
             last = {(record.topic, record.partition): record for record in batch}

@@ -113,6 +113,11 @@ class HandOvers:
         records = list(accumulate(len(hand_over.records) for hand_over in put_off[:PUT_OFF_MOST]))
         return self.count - bisect_right(records, self.settings.bridge_batch_max)
 
+    def waiting_for_letters(self) -> int:
+        """How many hand-overs in the way keep no worker busy: they wait for letters that Kafka has not taken, perhaps
+        for long, and for nothing else but what a worker has put off."""
+        return sum(bool(each.letters) and all(task.seen is not None for task in each.sent) for each in self.under_way)
+
     def begin(self, records: Sequence[ConsumerRecord], finished: Callable[[], None]) -> None:
         """Decodes records and hands them over; `finished` is called once, when all of them are durable."""
         hand_over = HandOver(records, finished)

@@ -173,6 +173,29 @@ def test_a_bad_record_that_its_dead_letter_topic_does_not_take_goes_there_cut(
     assert f"too large for {settings.dead_letter_topic}" in bridge.log_tail()
 
 
+def test_good_records_pass_while_the_dead_letter_topic_takes_nothing(
+    settings: Settings, database: Engine, producer: KafkaProducer, admin: KafkaAdminClient, start: Start
+) -> None:
+    def limit(most: int) -> None:
+        changes = {"max.message.bytes": str(most)}
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, settings.dead_letter_topic, changes)])
+
+    limit(100)
+    start("persist-worker")
+    bridge = start("bridge")
+    for partition in (0, 1, 2):  # as many hand-overs as there may be before records gather
+        producer.send(settings.kafka_topic, b"no JSON", partition=partition)
+        send_texts(producer, settings, partition, partition + 1, partition=3)
+        eventually(lambda: numbers(database) == set(range(partition + 1)))  # noqa: B023 - called at once
+    send_texts(producer, settings, 3, 13, partition=3)
+    eventually(lambda: numbers(database) == set(range(13)))
+    assert committed(settings).keys() <= {3}
+    eventually(lambda: f"{settings.dead_letter_topic} takes no dead letter" in bridge.log_tail(1000))
+    limit(1_048_588)
+    eventually(lambda: committed(settings) == {0: 1, 1: 1, 2: 1, 3: 13})
+    assert len(read_all(settings, settings.dead_letter_topic, 3)) == 3
+
+
 def test_a_bad_record_of_a_topic_made_again_is_another_dead_letter(
     settings: Settings, database: Engine, producer: KafkaProducer, admin: KafkaAdminClient, start: Start
 ) -> None:

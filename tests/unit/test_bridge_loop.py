@@ -17,7 +17,7 @@ from redis.exceptions import OutOfMemoryError
 from bridge import consumer, hand_over, letters, topics
 from bridge.consumer import Bridge
 from bridge.hand_over import HandOver, HandOvers, SentTask
-from bridge.letters import Letters
+from bridge.letters import Letters, SentLetter
 from bridge.message import BadRecord
 from settings import Settings
 from tasks import outages
@@ -38,6 +38,9 @@ class FullWindow:
 
     def in_the_way(self) -> int:
         return self.count
+
+    def waiting_for_letters(self) -> int:
+        return 0
 
 
 class Consumer:
@@ -76,6 +79,7 @@ class Taken:
     count = 0
     app = FullWindow.app
     in_the_way = FullWindow.in_the_way
+    waiting_for_letters = FullWindow.waiting_for_letters
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -409,6 +413,50 @@ def test_a_dead_letter_that_is_late_has_its_topic_looked_for(monkeypatch: pytest
         assert own.missing([letter]) == [letter]
         now += letters.LATE_SECONDS / 4
     assert looked == [letters.LATE_SECONDS, 2 * letters.LATE_SECONDS]
+
+
+def stuck(hand_overs: HandOvers, count: int, seen: bytes | None = None) -> None:
+    """Hand-overs whose letters Kafka does not take; where `seen` is given, with a task that a worker has put off."""
+    for number in range(count):
+        waiting = HandOver([a_record(number)], lambda: None)
+        waiting.letters.append(SentLetter(a_record(number), BadRecord("invalid-json", "why")))
+        if seen:
+            waiting.sent.append(SentTask("persist_text", [], "", 10.0))
+            waiting.sent[0].seen = seen
+        hand_overs.under_way.append(waiting)
+
+
+@pytest.mark.parametrize("seen", [None, b"a try that failed"], ids=["letters only", "rows that are locked too"])
+def test_good_records_do_not_wait_for_letters_that_kafka_does_not_take(
+    hand_overs: HandOvers, sent: list[str], seen: bytes | None
+) -> None:
+    hand_overs.app.backend = SimpleNamespace(client=None)
+    bridge = Bridge(hand_overs.settings, Consumer(), hand_overs)
+    stuck(hand_overs, bridge.settings.bridge_window - 1, seen)
+    good = a_record(100)._replace(value=b'{"text": "good"}')
+    bridge.gather({PART: [good]})
+    bridge.hand_over_gathered()
+    assert sent == ["tasks.persist_text"]
+    assert hand_overs.in_the_way() == bridge.settings.bridge_window
+    bridge.pause_ends = 0.0
+    bridge.gather({PART: [good._replace(offset=101)]})
+    bridge.hand_over_gathered()
+    assert bridge.has_no_room()
+    assert sent == ["tasks.persist_text"], "beyond the window nothing goes"
+
+
+def test_records_gather_behind_tasks_that_are_at_work_and_have_letters_too(
+    hand_overs: HandOvers, sent: list[str]
+) -> None:
+    hand_overs.app.backend = SimpleNamespace(client=None)
+    bridge = Bridge(hand_overs.settings, Consumer(), hand_overs)
+    eager = max(consumer.EAGER, bridge.settings.persist_workers + 1)
+    stuck(hand_overs, eager, b"a try")
+    for hand_over_of_both in hand_overs.under_way:
+        hand_over_of_both.sent[0].seen = None
+    bridge.gather({PART: [a_record(100)]})
+    bridge.hand_over_gathered()
+    assert sent == []
 
 
 class SmallTopic:
