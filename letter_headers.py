@@ -16,6 +16,13 @@ CUT = f"{PREFIX}cut"  # what was left out of the copy, for the topic takes no la
 # kafka-python sends no header without a value, nor a record with neither key nor value: they go empty, and are marked,
 # the headers by their places among the sender's, from 0.
 NULL_HEADERS, NULL_VALUE = f"{PREFIX}null-headers", f"{PREFIX}null-value"
+RENAMED_HEADERS = f"{PREFIX}renamed-headers"  # the places of those whose names are given as text: see NotUtf8
+
+
+class NotUtf8(str):
+    """The name of a header in bytes that are not UTF-8, as kafka-python sends none: it has \\xff for such a byte."""
+
+    __slots__ = ()
 
 
 class Coordinates(NamedTuple):
@@ -55,11 +62,13 @@ def of_the_sender(headers: Headers) -> list[tuple[str, bytes]]:
     return [(name, value or b"") for name, value in headers if not name.startswith(PREFIX)]
 
 
-def with_mark(headers: Headers) -> list[tuple[str, bytes]]:
-    """As `of_the_sender`, with the mark that says which of them had no value."""
+def with_marks(headers: Headers) -> list[tuple[str, bytes]]:
+    """As `of_the_sender`, with the marks that say which of them had no value, and which another name."""
     given = [(name, value) for name, value in headers if not name.startswith(PREFIX)]
     null = [str(place) for place, (_, value) in enumerate(given) if value is None]
-    return [*of_the_sender(given), *([(NULL_HEADERS, ",".join(null).encode())] if null else [])]
+    renamed = [str(place) for place, (name, _) in enumerate(given) if isinstance(name, NotUtf8)]
+    marks = [(mark, ",".join(places).encode()) for mark, places in ((NULL_HEADERS, null), (RENAMED_HEADERS, renamed))]
+    return [*of_the_sender(given), *((mark, places) for mark, places in marks if places)]
 
 
 def as_they_were(headers: Headers) -> Headers:

@@ -76,7 +76,7 @@ def send(
     """Sends a record, cut to so many bytes, to the dead-letter topic; the future says when it is there. Raises
     KafkaError."""
     first = first_coming(coordinates(record), record.headers)
-    headers = letter_headers.with_mark(record.headers)
+    headers = letter_headers.with_marks(record.headers)
     if record.key is None and record.value is None:
         headers.append((letter_headers.NULL_VALUE, b"1"))
     headers += [
@@ -104,7 +104,8 @@ def fit(
         f"key {size(key)} bytes, value {size(value)} bytes, {len(headers) - len(own)} headers".encode(),
     )
     if header_bytes > most // 4:
-        headers = own = [header for header in own if header[0] != letter_headers.NULL_HEADERS]
+        marks = (letter_headers.NULL_HEADERS, letter_headers.RENAMED_HEADERS)
+        headers = own = [header for header in own if header[0] not in marks]
         header_bytes = sizes(own)
     if size(key) > most // 4:
         key = (key or b"")[: most // 4]

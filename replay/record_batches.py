@@ -18,6 +18,8 @@ from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.memory_records import MemoryRecords
 from kafka.record.util import decode_varint
 
+from letter_headers import NotUtf8
+
 Headers = list[tuple[str, bytes | None]]
 
 MAGIC = 2  # of batches since Kafka 0.11; older ones are left to kafka-python
@@ -160,7 +162,10 @@ def read_headers(data: bytes, at: int) -> tuple[Headers, int]:
         size, at = number(data, at)
         if size < 0:
             raise ValueError(f"a header's name of {size} bytes")
-        name = data[at : at + size].decode("utf-8", "backslashreplace")
+        try:
+            name = data[at : at + size].decode()
+        except UnicodeDecodeError:
+            name = NotUtf8(data[at : at + size].decode("utf-8", "backslashreplace"))
         at += size
         size, at = number(data, at)
         found = None

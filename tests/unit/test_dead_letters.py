@@ -23,7 +23,7 @@ class Producer:
     def send(
         self, topic: str, *, value: bytes | None, key: bytes | None, headers: list[tuple[str, bytes]]
     ) -> "Producer":
-        assert all(type(name) is str and type(content) is bytes for name, content in headers)
+        assert all(issubclass(type(name), str) and type(content) is bytes for name, content in headers)
         size = len(value or b"") + len(key or b"")
         size += sum(len(name.encode()) + len(content) + 10 for name, content in headers)
         assert size <= dead_letters.RECORD_BYTES + 1000
@@ -63,6 +63,15 @@ def test_null_headers_are_marked_by_their_places() -> None:
     assert letter.headers["dead-letter-null-headers"] == b"0,2"
 
 
+def test_header_names_that_are_not_utf_8_are_marked_by_their_places() -> None:
+    own = letter_headers.NotUtf8("\\xff")
+    letter = sent(a_record(headers=[("dead-letter-x", b"1"), ("\\xff", b""), (own, b"v"), ("a", None), (own, None)]))
+    assert letter.headers["dead-letter-renamed-headers"] == b"1,3"
+    assert letter.headers["dead-letter-null-headers"] == b"2,3"
+    assert [name for name, _ in letter.pairs[:4]] == ["\\xff", "\\xff", "a", "\\xff"]
+    assert "dead-letter-renamed-headers" not in sent(a_record(headers=[("\\xff", b"")])).headers
+
+
 def test_headers_that_an_earlier_release_marked_by_name_come_back() -> None:
     headers = [("a", b""), ("7", b""), ("b", b""), ("dead-letter-null-headers", b"a,7")]
     assert letter_headers.as_they_were(headers)[:3] == [("a", None), ("7", None), ("b", b"")]
@@ -92,6 +101,7 @@ def test_a_record_beyond_the_limit_goes_cut_and_says_so(record: Any) -> None:
         a_record(b"v" * 300_000, b"key", [("h", b"v")]),
         a_record(None, b"k" * 300_000),
         a_record(b"v" * 100_000, None, [("h", None)] * 20_000),
+        a_record(b"v" * 100_000, None, [(letter_headers.NotUtf8("\\xff"), b"")] * 20_000),
         a_record(b"v" * 5_000_000),
         a_record(b"{"),
         a_record(None, None),

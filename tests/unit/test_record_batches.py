@@ -11,6 +11,7 @@ from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 from kafka.record.util import calc_crc32c
 
+from letter_headers import NotUtf8
 from replay.record_batches import QuickPartitionRecords
 
 PART = TopicPartition("texts", 3)
@@ -157,6 +158,7 @@ def test_a_header_name_of_any_bytes_is_read() -> None:
     batch[place : place + 4] = b"\xff\xfee\0"
     ((record,), *_) = everything(QuickPartitionRecords, bytes(with_checksum(batch)))
     assert record.headers == [("\\xff\\xfee\0", b"1"), ("other", None)]
+    assert [isinstance(name, NotUtf8) for name, _ in record.headers] == [True, False]
     assert (record.key, record.value) == (b"k", b"v")
 
 
