@@ -29,6 +29,7 @@ class Positions:
         self.forget = forget
         self.topic_id = ""  # the broker's id of the topic that is being read; brokers before Kafka 2.8 have none
         self.unchecked: set[TopicPartition] = set()
+        self.done: dict[TopicPartition, int] = {}  # what was committed before it is read again, by command
 
     def look(self) -> None:
         """Notices that the topic was deleted and made again while it is read. Asks nobody: the client's own metadata
@@ -56,6 +57,7 @@ class Positions:
         """
         self.unchecked &= self.consumer.assignment()
         for part in list(self.unchecked):
+            self.done.pop(part, None)  # it may have been cut off or made again meanwhile
             committed = self.consumer.committed(part, metadata=True, timeout_ms=ASK_MS)
             before = committed.metadata if committed is not None else ""
             if before and self.topic_id and before != self.topic_id:
@@ -102,15 +104,7 @@ class Positions:
         first = self.consumer.beginning_offsets([part])[part]
         last = self.consumer.end_offsets([part])[part]
         if offset < first:
-            log.error(
-                "%s/%d: LOST %d records, offsets %d to %d: retention removed them before they were read; give the "
-                "topic a longer retention.ms, or the pipeline more workers",
-                part.topic,
-                part.partition,
-                first - offset,
-                offset,
-                first - 1,
-            )
+            self.say_removed(part, offset, first)
             for mine in self.mine([part]):  # what is under way lies before, and is still committed in its order
                 self.consumer.seek(mine, first)
         else:
@@ -124,12 +118,37 @@ class Positions:
             )
             self.restart({part})
 
+    def say_removed(self, part: TopicPartition, offset: int, first: int) -> None:
+        """Names the records that were to be read and are not in the log any more; lost are those read never before."""
+        unread = max(offset, min(first, self.done.get(part, offset)))
+        if offset < unread:
+            log.warning(
+                "%s/%d: retention removed %d records, offsets %d to %d, before they were read again; they had their "
+                "effect before the rewind",
+                part.topic,
+                part.partition,
+                unread - offset,
+                offset,
+                unread - 1,
+            )
+        if unread < first:
+            log.error(
+                "%s/%d: LOST %d records, offsets %d to %d: retention removed them before they were read; give the "
+                "topic a longer retention.ms, or the pipeline more workers",
+                part.topic,
+                part.partition,
+                first - unread,
+                unread,
+                first - 1,
+            )
+
     def truncated(self, part: TopicPartition, divergent: Any) -> None:
         log.error("%s/%d: Kafka has lost records that were read already", part.topic, part.partition)
         if divergent is None:
             self.restart({part})
         elif self.mine([part]):
             self.go_back(part, divergent.offset)
+            self.done.pop(part, None)  # other records stand there now
 
     def go_back(self, part: TopicPartition, wished: int) -> int | None:
         """Reads a partition of ours again from the wished offset, or from the committed one where that is earlier: what
@@ -140,6 +159,7 @@ class Positions:
             self.restart({part})
             return None
         offset = max(0, min(wished, int(committed)))
+        self.done[part] = max(self.done.get(part, 0), int(committed))
         self.consumer.seek(part, offset)
         self.forget({part})  # last: what was forgotten without a seek would be committed over
         return offset
@@ -147,6 +167,8 @@ class Positions:
     def restart(self, parts: set[TopicPartition]) -> None:
         """Reads partitions from their beginning; that makes no row twice, and no newer row older."""
         self.forget(parts)
+        for part in parts:
+            self.done.pop(part, None)
         self.begin(parts)
 
     def mine(self, parts: Iterable[TopicPartition]) -> set[TopicPartition]:

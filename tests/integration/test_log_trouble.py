@@ -238,6 +238,26 @@ def test_a_database_made_anew_is_filled_from_the_log_by_one_command(
     eventually(lambda: all_committed(settings))
 
 
+def test_what_was_read_before_a_rewind_and_is_removed_before_it_is_read_again_is_not_called_lost(
+    cli: Cli, settings: Settings, database: Engine, producer: KafkaProducer, admin: KafkaAdminClient, start: Start
+) -> None:
+    start("persist-worker")
+    bridge = start("bridge")
+    send_texts(producer, settings, 0, 10, partition=0)
+    eventually(lambda: committed(settings) == {0: 10})
+    cli("pause")
+    eventually(lambda: paused_in_log(settings))
+    cli("rewind", "--to-beginning", "--yes")
+    cli("rewind", "--to-offset", "0:5", "--yes")
+    send_texts(producer, settings, 10, 15, partition=0)
+    admin.delete_records({TopicPartition(settings.kafka_topic, 0): 12})
+    cli("resume")
+    eventually(lambda: committed(settings) == {0: 15})
+    assert numbers(database) == {*range(10), *range(12, 15)}
+    assert "removed 10 records, offsets 0 to 9, before they were read again" in bridge.log_tail()
+    assert "LOST 2 records, offsets 10 to 11" in bridge.log_tail()
+
+
 def test_rewinding_while_no_bridge_runs(
     cli: Cli, settings: Settings, database: Engine, producer: KafkaProducer, start: Start
 ) -> None:
