@@ -47,6 +47,17 @@ def latest() -> str:
     return str(ScriptDirectory.from_config(configuration()).get_current_head())
 
 
+def check_known(connection: Connection) -> None:
+    """Raises UnusableDatabase for a revision that no migration here leads to, as those of a later release do."""
+    found = MigrationContext.configure(connection).get_current_revision()
+    scripts = ScriptDirectory.from_config(configuration())
+    if found not in {None, *(each.revision for each in scripts.walk_revisions())}:
+        raise UnusableDatabase(
+            f"this database is of a newer release (revision {found}): use that one, or go back first, by its "
+            f"`python -m db downgrade {latest()}`"
+        )
+
+
 def check(connection: Connection) -> None:
     """Raises UnusableDatabase unless the database is UTF-8 and has pgvector 0.8 or later to offer."""
     encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
@@ -117,6 +128,7 @@ def migrate(settings: Settings, revision: str, direction: object) -> str:
             connection.execute(text("SET lock_timeout = 0"))
             wait_for_turn(connection)
             try:
+                check_known(connection)
                 check(connection)
                 check_adoptable(connection)
                 check_language(connection, settings.keyword_language)
