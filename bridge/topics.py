@@ -1,8 +1,10 @@
 """`python -m bridge.topics`: creates the topic and its dead letters where they are absent, and changes nothing else."""
 
+import argparse
 import logging
 import sys
 import time
+from collections.abc import Sequence
 
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError, TopicAlreadyExistsError
@@ -85,7 +87,13 @@ def create_with_patience(settings: Settings, seconds: float) -> list[str]:
             time.sleep(0.5)
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
+    argparse.ArgumentParser(
+        prog="python -m bridge.topics",
+        description="Creates the topic and that of its dead letters where they are absent, and changes nothing else. "
+        "Its settings are read from .env and the environment; .env.example lists them.",
+        epilog="exit codes: 0 they are there, 1 Kafka is away or refuses, 2 wrong usage or setting",
+    ).parse_args(arguments)
     try:
         settings = configuration.load()
         created = create_with_patience(settings, 20)
@@ -100,4 +108,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -21,7 +21,12 @@ WHOLE_SECONDS = 55.0
 
 
 def main(arguments: list[str]) -> int:
-    parser = Parser(prog="./e2e_test.sh", description="Seven checks of the running system.")
+    parser = Parser(
+        prog="./e2e_test.sh",
+        description="Seven checks of the running system, which it starts when it is down.",
+        epilog="exit codes: 0 all is well, 1 a check failed, or the system did not start, 2 wrong usage or setting, "
+        "130 interrupted",
+    )
     parser.add_argument("--docker", action="store_true", help="if nothing runs yet, start it by docker compose")
     return run("e2e_test.sh", lambda: check(parser.parse_args(arguments)))
 

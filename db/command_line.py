@@ -11,6 +11,7 @@ import streams
 from db import console_commands, outbox, output, reembed_command, schema, session
 from settings import Settings
 
+EXIT_CODES = "exit codes: 0 done, 1 not possible as things are, 2 wrong usage or setting, 130 interrupted"
 MISSING_PIECE = 20_000  # messages, each looked up: well under a second
 
 
@@ -30,16 +31,32 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m db", description="The schema of the database.")
+    parser = argparse.ArgumentParser(prog="python -m db", description="The schema of the database.", epilog=EXIT_CODES)
     commands = parser.add_subparsers(dest="command", required=True)
-    upgrade = commands.add_parser("upgrade", help="run the migrations that are missing")
-    upgrade.add_argument("revision", nargs="?", default="head")
-    downgrade = commands.add_parser("downgrade", help="undo migrations")
-    downgrade.add_argument("revision")
-    commands.add_parser("current", help="show the revision")
+
+    def add(name: str, about: str, description: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=about, description=description, epilog=EXIT_CODES)
+
+    upgrade = add(
+        "upgrade",
+        "run the migrations that are missing",
+        "Runs the migrations that are missing, and sets up the role that reads only.",
+    )
+    upgrade.add_argument("revision", nargs="?", default="head", help="the last one to run; without it all are run")
+    downgrade = add("downgrade", "undo migrations", "Undoes migrations. What they had added is dropped.")
+    downgrade.add_argument("revision", help='the last one that stays; "base" undoes all of them')
+    add("current", "show the revision", "Shows the revision that the database is at.")
     reembed_command.add_to(commands)
-    commands.add_parser("retry-failed", help="embed once more the messages that are marked as failed")
-    commands.add_parser("embed-missing", help="embed the messages whose vectors somebody has deleted, or not restored")
+    add(
+        "retry-failed",
+        "embed once more the messages that are marked as failed",
+        "Queues all messages again that are marked as failed.",
+    )
+    add(
+        "embed-missing",
+        "embed the messages whose vectors somebody has deleted, or not restored",
+        "Queues all messages that have no vector, though nothing is queued or marked as failed.",
+    )
     return parser.parse_args()
 
 

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from tokenizers import Tokenizer
 
 from embedder import minilm_files
 from embedder.minilm_graph import LAYERS, WINDOW
+from embedder.protocol import ModelError
 
 # Where a channel of a feed-forward layer's input, or one of its hidden units, is loud. Lower limits gave no more.
 LOUD_CHANNEL = 8.0
@@ -39,8 +42,33 @@ LOUD_UNITS: dict[str, dict[int, float]] = {units}
 '''
 
 
-def main(files: list[str]) -> None:
-    texts = [line for file in files for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m embedder.calibrate",
+        description=__doc__,
+        epilog="exit codes: 0 done, 1 the fp32 model is not there or damaged, 2 wrong usage",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", type=Path, help="in UTF-8, a text a line")
+    try:
+        texts = [line for file in parser.parse_args(arguments).files for line in lines(file)]
+    except (OSError, UnicodeDecodeError) as error:
+        parser.error(str(error))
+    if not texts:
+        parser.error("no text in there")
+    try:
+        print(page(texts))
+    except ModelError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def lines(file: Path) -> list[str]:
+    return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def page(texts: Sequence[str]) -> str:
+    """The whole of minilm_ranges.py. Raises ModelError where the fp32 model is not there."""
     lows, highs = extremes(texts)
     limits = {"feed": LOUD_CHANNEL, "units": LOUD_UNIT}
     ranges = {}
@@ -52,10 +80,10 @@ def main(files: list[str]) -> None:
         most = np.maximum(-low, highs[place])
         if part in loud:
             loud[part][place] = {int(at): round(float(most[at]), 1) for at in np.flatnonzero(most > limit)}
-    print(PAGE.format(texts=len(texts), ranges=ranges, channels=loud["feed"], units=loud["units"]))
+    return PAGE.format(texts=len(texts), ranges=ranges, channels=loud["feed"], units=loud["units"])
 
 
-def extremes(texts: list[str]) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
+def extremes(texts: Sequence[str]) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
     """The lowest and the highest value of each channel at each place that is quantised."""
     folder = minilm_files.MODELS / minilm_files.FP32
     minilm_files.check(folder)
@@ -77,4 +105,4 @@ def extremes(texts: list[str]) -> tuple[dict[str, NDArray[np.float32]], dict[str
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

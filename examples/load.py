@@ -9,6 +9,7 @@ import time
 import settings as configuration
 from clients import connect
 from clients.kafka_commands import STREAM_PATIENCE_MS
+from clients.kafka_options import positive
 from clients.produce import Sending
 from clients.terminal import CommandFailed, run, say
 from examples import descriptions
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     form = argparse.RawDescriptionHelpFormatter
     made = argparse.ArgumentParser(prog="debian.py", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=form)
     made.add_argument("--sample", action="store_true", help="load the sample that comes with the project")
-    made.add_argument("--limit", type=int, metavar="N", help="only so many of them")
+    made.add_argument("--limit", type=positive, metavar="N", help="only so many of them")
     made.add_argument("--update", action="store_true", help="let apt fetch the descriptions first; needs root")
     made.add_argument("--no-wait", action="store_true", help="end when Kafka has them; the rest happens by itself")
     return made
@@ -57,7 +58,7 @@ def chosen(given: argparse.Namespace) -> list[dict[str, object]]:
             say(f"{error}; loading the sample instead")
     records = records or list(descriptions.sample())
     if given.limit is not None and given.limit < len(records):
-        records = random.Random(0).sample(records, max(0, given.limit))
+        records = random.Random(0).sample(records, given.limit)
     return records
 
 

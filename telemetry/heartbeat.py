@@ -4,9 +4,11 @@ For health checks of containers, one part each: a loop that hangs beats no more,
 would pass. Without HEARTBEAT_FILE nothing is written. Only the standard library is used: it is run every few seconds.
 """
 
+import argparse
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import settings as configuration
@@ -60,7 +62,12 @@ def problem(file: Path) -> str | None:
     return None if age < STALE_SECONDS else f"no heartbeat for {age:.0f} s"
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
+    argparse.ArgumentParser(
+        prog="python -m telemetry.heartbeat",
+        description="Says whether the part that beats into the file HEARTBEAT_FILE is well.",
+        epilog="exit codes: 0 it is, 1 it is not, 2 wrong usage or setting",
+    ).parse_args(arguments)
     try:
         name = configuration.load().heartbeat_file
     except configuration.InvalidSetting as error:
@@ -72,4 +79,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
