@@ -54,6 +54,17 @@ def test_every_setting_reaches_the_containers() -> None:
     assert set(COMPOSE["x-settings"]) & LOCAL == set()
 
 
+def test_the_page_names_what_reaches_no_container() -> None:
+    page = (ROOT / "docs/containers.md").read_text()
+    sentence = page.partition("Every setting reaches the containers but these:")[2].partition("\n\n")[0]
+    files = [(ROOT / f"docker-compose{which}.yml").read_text() for which in ("", ".zookeeper")]
+    chosen = {name for name in LOCAL if any(f"${{{name}:-" in file for file in files)}
+    chosen.add("KAFKA_COORDINATION")  # by which of the files there are
+    logins = {name for name in LOCAL if name.startswith(("KAFKA_SASL_", "KAFKA_SSL_"))}
+    assert "`KAFKA_SECURITY_PROTOCOL` and what belongs to it" in sentence
+    assert LOCAL - chosen - logins <= set(re.findall("`([A-Z_]+)`", sentence))
+
+
 @pytest.mark.parametrize(
     ("service", "variable", "port", "inside"),
     [
