@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks [CASE ...]`, every case by default. A case's own arguments follow its name."""
+"""`.venv/bin/python -m benchmarks [CASE ...]`: every case by default. A case's own arguments follow its name."""
 
 import argparse
 import itertools

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.tables [JSON]`: puts the figures of a run into the docs, each page between its two marks.
+"""`.venv/bin/python -m benchmarks.tables [JSON]`: puts a run's figures into the docs, each page between its two marks.
 
 By default those of the reference run. So no figure between the marks is typed by hand.
 """

@@ -1,4 +1,4 @@
-"""The index over words by itself: `python -m benchmarks.text_index`, without Kafka and workers.
+"""The index over words by itself: `.venv/bin/python -m benchmarks.text_index`, without Kafka and workers.
 
 How much processor time PostgreSQL takes for each text that is stored, by how much may wait beside the index; how long a
 search for a word takes with what waits by then, and how long it takes to put that into the index.

@@ -1,4 +1,4 @@
-"""The vector index by itself: `python -m benchmarks.vector_index`, without Kafka and workers.
+"""The vector index by itself: `.venv/bin/python -m benchmarks.vector_index`, without Kafka and workers.
 
 Builds parts and then one index over everything, with the product's own builder, and asks in each state: how long a
 search takes, and how many of the true neighbours it finds. Rows put one by one into one HNSW index are timed in the

@@ -1,4 +1,4 @@
-"""Searches for words that very many messages have: `python -m benchmarks.word_matches`, without Kafka and workers.
+"""Searches for words of very many messages: `.venv/bin/python -m benchmarks.word_matches`, without Kafka and workers.
 
 For each query how many match, how long a page of the newest takes, how long a ranked search, and how long PostgreSQL
 takes for that page when left to choose.
