@@ -14,9 +14,10 @@ from typing import Any
 
 from celery import bootsteps
 from celery.exceptions import WorkerTerminate
-from celery.worker import consumer, state
+from celery.worker import state
 
 import settings
+from tasks import unreadable
 from tasks.broker import BROKER_ERRORS, RECONNECTING
 from telemetry import heartbeat
 
@@ -78,7 +79,7 @@ class Pulse(bootsteps.StartStopStep):  # type: ignore[misc]
             self.timer = None
 
 
-class Consumer(consumer.Consumer):  # type: ignore[misc]
+class Consumer(unreadable.Consumer):
     """Celery's consumer, which beats with every attempt to reach the broker, and tries again within 3 s. What it tells
     the monitor of its tasks goes out together, twice a second: a message for each would cost a tenth of a task."""
 

@@ -12,8 +12,8 @@ And a channel keeps its client, of which kombu would make a new one for each mes
 cannot give back, as Redis is away, kombu would write to a file in the temporary folder that nobody reads or removes:
 somebody's texts. The leases bring it back.
 
-What lies in a queue and is no message, since somebody else uses the list, would end the worker, one after the other. It
-is dropped, and that is said.
+What lies in a queue and is no message (tasks/task_messages.py), since somebody else uses the list, is dropped, and that
+is said.
 
 A Redis that is full takes no bindings, and a worker that starts then would end of it, although it is the one who makes
 room. It goes on without: a binding is needed by nobody but who waits for an answer of `celery inspect`.
@@ -29,6 +29,8 @@ from kombu.transport import redis, virtual
 from kombu.transport.virtual import base
 from kombu.utils import json
 from redis.exceptions import OutOfMemoryError
+
+from tasks.task_messages import Message, NoMessage
 
 log = logging.getLogger(__name__)
 
@@ -78,13 +80,9 @@ def loads_item(text: str) -> Any:
 def deliver(transport: Any, message: Any, queue: str) -> None:
     """As kombu's own (transport/virtual/base.py), for what is a message."""
     try:
-        headers = virtual.Message(message, channel=transport.channels[0]).headers
-        if "task" in headers:
-            headers["id"]  # of a task that is not known Celery says it, too
-    except (TypeError, LookupError, ValueError, AttributeError) as error:
-        log.error("an item of the queue %s is no message, and is dropped: %r", queue, error)
-    else:
         deliver_message(transport, message, queue)
+    except NoMessage as error:
+        log.error("an item of the queue %s is no message, and is dropped: %s", queue, error)
 
 
 deliver_message = redis.Transport._deliver
@@ -124,6 +122,7 @@ def install() -> None:
     redis.Channel.encode_body = encode_body
     redis.dumps, redis.loads = dumps, loads_item
     redis.Transport._deliver = deliver
+    redis.Channel.Message = Message
     serialization.register("json", dumps, loads, content_type="application/json", content_encoding="utf-8")
     redis.Channel._queue_bind = bind
     redis.Channel._create_client = create_client
