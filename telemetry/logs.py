@@ -77,7 +77,8 @@ def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackTy
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
     else:
-        logging.getLogger(_process or "process").critical("ends with an error", exc_info=(kind, error, trace))
+        # Not that the process ends: psycopg2's C code calls this too, for an error that it cannot raise.
+        logging.getLogger(_process or "process").critical("an error that nothing caught", exc_info=(kind, error, trace))
 
 
 def uncaught_in_thread(ended: threading.ExceptHookArgs) -> None:

@@ -202,3 +202,8 @@ def test_another_format_is_refused() -> None:
     assert from_environment({"LOG_FORMAT": "json"}) == Settings(log_format="json")
     with pytest.raises(InvalidSetting, match="LOG_FORMAT='xml': takes text or json"):
         from_environment({"LOG_FORMAT": "xml"})
+
+
+def test_an_error_that_nothing_caught_is_not_said_to_be_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    logs.uncaught(ValueError, ValueError("gone"), None)
+    assert [(line.levelname, line.message) for line in caplog.records] == [("CRITICAL", "an error that nothing caught")]
