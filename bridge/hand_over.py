@@ -25,7 +25,7 @@ from bridge.letters import Letters, SentLetter
 from bridge.message import BadRecord, Row, decode, decode_plain
 from records import Record
 from settings import Settings
-from tasks.broker import BROKER_ERRORS, queue_length
+from tasks.broker import BROKER_ERRORS, queue_length, said_of
 from telemetry import logs
 
 log = logging.getLogger(__name__)
@@ -166,10 +166,10 @@ class HandOvers:
             task.order = self.published
             self.say_back(UNSENT)
         except BROKER_ERRORS as error:
-            self.say_away(UNSENT, error)
+            self.say_away(UNSENT, said_of("persist", error))
             self.broker_away_until = task.due = time.monotonic() + UNSENT_SECONDS * random.uniform(1, 2)
 
-    def say_away(self, what: str, error: Exception) -> None:
+    def say_away(self, what: str, error: Exception | str) -> None:
         """Once, where it begins: there is a try a second, and more."""
         if what not in self.away:
             log.warning("broker away, %s: %s", what, error)

@@ -15,6 +15,11 @@ RECONNECTING = {"interval_start": 1, "interval_step": 1, "interval_max": 3}
 BULK_PRIORITY = 9  # the last to be served, for work that came in bulk
 
 
+def said_of(queue: str, error: Exception) -> str:
+    """What Redis says of a queue, with the name of its key where the key is none of a list: somebody else's then."""
+    return f"the key {task_list(queue)!r}: {error}" if "WRONGTYPE" in str(error) else str(error)
+
+
 def queue_length(name: str, *priorities: int) -> int:
     """How many tasks of these priorities, or of 0, wait in a queue. Raises redis.RedisError."""
     client: redis.Redis = app.backend.client

@@ -11,7 +11,7 @@ import task_names
 from db.outbox import Job, Waiting
 from portions import portions
 from tasks.app import app
-from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
+from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length, said_of
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def chain_embedding(
                 kwargsrepr="{}",
             )
     except BROKER_ERRORS as error:
-        log.warning("could not chain the embedding, left to the sweep: %s", error)
+        log.warning("could not chain the embedding, left to the sweep: %s", said_of("embed", error))
 
 
 def free_places() -> int:

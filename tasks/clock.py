@@ -12,7 +12,7 @@ from celery import signals
 from celery.apps import beat
 from celery.beat import ScheduleEntry, Scheduler, SchedulingError
 
-from tasks.broker import BROKER_ERRORS, RECONNECTING, queue_length
+from tasks.broker import BROKER_ERRORS, RECONNECTING, queue_length, said_of
 from telemetry import heartbeat, numbers_store
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Clock(Scheduler):  # type: ignore[misc]
                 return super().apply_async(entry, producer=producer, advance=advance, **options)
             self.complain("the queue persist is long: is there a persist worker?")
         except (SchedulingError, *BROKER_ERRORS) as error:
-            self.complain(f"broker away: {error}")
+            self.complain(f"broker away: {said_of('persist', error)}")
         if advance:
             self.reserve(entry)
         return None

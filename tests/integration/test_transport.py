@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 import celeryconfig
 from settings import Settings
 from tasks import transport
+from tasks.broker import BROKER_ERRORS, said_of
 from tests.parts import Running, eventually
 from tests.samples import a_record
 
@@ -36,6 +37,13 @@ def test_arguments_are_text_in_redis(sender: Celery, broker: redis.Redis) -> Non
     (message,) = broker.lrange("persist", 0, -1)
     body = json.loads(message)["body"]
     assert json.loads(body)[0] == [[TEXT]]
+
+
+def test_a_key_that_is_no_list_is_named(sender: Celery, broker: redis.Redis) -> None:
+    broker.set("persist", "somebody else's")
+    with pytest.raises(BROKER_ERRORS) as refused:
+        sender.send_task("tasks.persist_text", args=[[TEXT]], queue="persist")
+    assert said_of("persist", refused.value).startswith("the key 'persist': ")
 
 
 def test_a_celery_without_our_settings_understands_the_workers(

@@ -14,6 +14,10 @@ from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, RecordList
 from kafka.future import Future
 from redis.exceptions import OutOfMemoryError
 
+
+from kafka.errors import KafkaTimeoutError
+from redis.exceptions import OutOfMemoryError, ResponseError
+
 from bridge import consumer, hand_over, letters, topics
 from bridge.consumer import Bridge
 from bridge.hand_over import HandOver, HandOvers, SentTask
@@ -297,6 +301,15 @@ def test_nothing_counts_as_lost_before_its_result_was_asked_for(
     hand_overs.broker_away_until = time.monotonic() + 60
     hand_overs.renew()
     assert (sent, task.sent_again) == ([], False), "it was not sent"
+
+
+def test_a_queue_that_is_no_list_is_said_with_its_key(hand_overs: HandOvers, caplog: pytest.LogCaptureFixture) -> None:
+    def send_task(*_: object, **__: object) -> None:
+        raise ResponseError("WRONGTYPE of value")
+
+    hand_overs.app = SimpleNamespace(send_task=send_task)
+    hand_overs.publish(overdue(hand_overs, 100.0))
+    assert caplog.messages == ["broker away, tasks will be sent again: the key 'persist': WRONGTYPE of value"]
 
 
 def test_a_broker_that_refuses_is_said_once_and_when_it_is_back_for_good(
