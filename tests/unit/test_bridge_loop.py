@@ -12,10 +12,6 @@ from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
 from kafka.future import Future
-from redis.exceptions import OutOfMemoryError
-
-
-from kafka.errors import KafkaTimeoutError
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from bridge import consumer, hand_over, letters, topics
