@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from math import inf
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parent
 
@@ -239,7 +239,14 @@ def kafka_address(server: str) -> tuple[str, int]:
         host, port = address, str(KAFKA_SERVER_PORT)
     if not re.fullmatch(r"\[[^\[\]]+\]|[^\[\]]*", host) or not 1 <= int(port) <= 65535:
         raise ValueError(server)
-    return host.strip("[]"), int(port)
+    return resolvable(host.strip("[]")), int(port)
+
+
+def resolvable(host: str) -> str:
+    """The host as it is. Raises ValueError for one that Python refuses to look up: with a label of no or of more than
+    63 characters."""
+    host.encode("idna")
+    return host
 
 
 def is_ipv6(address: str) -> bool:
@@ -252,10 +259,12 @@ def is_ipv6(address: str) -> bool:
 
 def is_redis_url(url: str) -> bool:
     """Whether redis-py can read it."""
-    if url.startswith("unix://"):
-        return True
     try:
-        urlsplit(url).port  # noqa: B018 - it raises ValueError for what is no port
+        parts = urlsplit(url)
+        if url.startswith("unix://"):
+            return True
+        resolvable(unquote(parts.hostname or ""))
+        parts.port  # noqa: B018 - it raises ValueError for what is no port
     except ValueError:
         return False
     return url.startswith(("redis://", "rediss://"))
@@ -342,6 +351,10 @@ def check(settings: Settings) -> None:
         raise InvalidSetting(
             f"OPENAI_BASE_URL={settings.openai_base_url!r}: takes http(s)://HOST[:PORT]/PATH, often with /v1 at its end"
         )
+    try:
+        resolvable(settings.bind_host)
+    except ValueError:
+        raise InvalidSetting(f"BIND_HOST={settings.bind_host!r}: takes a name or an address of this machine") from None
     for server in settings.kafka_servers:
         try:
             kafka_address(server)

@@ -111,6 +111,11 @@ def test_a_million_microseconds_are_taken_as_the_message_says() -> None:
         ),
         ({"KAFKA_BOOTSTRAP_SERVERS": "localhost:99999"}, "KAFKA_BOOTSTRAP_SERVERS='localhost:99999': takes HOST:PORT"),
         ({"KAFKA_BOOTSTRAP_SERVERS": "[::1:9092"}, "KAFKA_BOOTSTRAP_SERVERS='[::1:9092': takes HOST:PORT"),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "kafka..local:9092"}, "KAFKA_BOOTSTRAP_SERVERS='kafka..local:9092': takes"),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "x" * 64 + ".local"}, "KAFKA_BOOTSTRAP_SERVERS='xxx"),
+        ({"REDIS_URL": "redis://redis..local:6379/0"}, "REDIS_URL: takes redis://"),
+        ({"REDIS_URL": "unix://["}, "REDIS_URL: takes redis://"),
+        ({"BIND_HOST": "a..b"}, "BIND_HOST='a..b': takes a name or an address of this machine"),
         ({"REDIS_URL": "localhost:6379"}, "REDIS_URL: takes redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]"),
         ({"REDIS_URL": "redis://localhost:abc"}, "REDIS_URL: takes redis://"),
         ({"REDIS_URL": "rediss://:secret@localhost:99999/0"}, "REDIS_URL: takes redis://"),
@@ -132,6 +137,8 @@ def test_what_is_out_of_range_names_its_variable(variables: Mapping[str, str], m
         ("[::1]:19092", ("::1", 19092)),
         ("fe80::1", ("fe80::1", 9092)),
         ("SSL://kafka:19092", ("kafka", 19092)),
+        ("kafka.local.:19092", ("kafka.local.", 19092)),
+        ("kafka-bücher.local:19092", ("kafka-bücher.local", 19092)),
     ],
 )
 def test_a_server_of_kafka_is_read_as_its_client_reads_it(server: str, address: tuple[str, int]) -> None:
