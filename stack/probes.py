@@ -178,7 +178,8 @@ def queue_length(settings: Settings, queue: str) -> int | None:
 
 
 def texts_pending(settings: Settings) -> int | None:
-    """How many messages wait for their vector; None where PostgreSQL is away."""
+    """How many messages wait for their vector, those of a second model aside (db.queries.PENDING); None where
+    PostgreSQL is away."""
     import psycopg2
 
     try:
@@ -187,7 +188,8 @@ def texts_pending(settings: Settings) -> int | None:
             connection.cursor() as cursor,
         ):
             cursor.execute(
-                "SELECT coalesce(sum(cardinality(message_ids)), 0)::bigint FROM embedding_jobs WHERE NOT deleted"
+                "SELECT coalesce(sum(cardinality(message_ids)), 0)::bigint FROM embedding_jobs"
+                " WHERE NOT deleted AND model IS NULL"
             )
             return int(cursor.fetchone()[0])
     except psycopg2.Error:
