@@ -270,6 +270,16 @@ def is_redis_url(url: str) -> bool:
     return url.startswith(("redis://", "rediss://"))
 
 
+def is_http_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        resolvable(parts.hostname or "")
+        parts.port  # noqa: B018 - it raises ValueError for what is no port
+    except ValueError:
+        return False
+    return URL.match(url) is not None
+
+
 def unknown_provider(name: str) -> InvalidSetting:
     return InvalidSetting(f"EMBEDDING_PROVIDER={name!r}: takes {', '.join(PROVIDERS[:-1])} or {PROVIDERS[-1]}")
 
@@ -347,10 +357,9 @@ def check(settings: Settings) -> None:
     for name in ("database_name", "database_user", "database_reader_user"):
         if len(getattr(settings, name).encode()) > NAME_BYTES:
             raise InvalidSetting(f"{name.upper()}: PostgreSQL's names have {NAME_BYTES} bytes at most")
-    if settings.embedding_provider in REMOTE_PROVIDERS and not URL.match(settings.openai_base_url):
-        raise InvalidSetting(
-            f"OPENAI_BASE_URL={settings.openai_base_url!r}: takes http(s)://HOST[:PORT]/PATH, often with /v1 at its end"
-        )
+    if settings.embedding_provider in REMOTE_PROVIDERS and not is_http_url(settings.openai_base_url):
+        # Not shown: it may hold a password.
+        raise InvalidSetting("OPENAI_BASE_URL: takes http(s)://HOST[:PORT]/PATH, often with /v1 at its end")
     try:
         resolvable(settings.bind_host)
     except ValueError:

@@ -46,7 +46,10 @@ def recorded(settings: Settings) -> dict[str, str]:
 
 def has_secret(value: str) -> bool:
     """Whether an address carries a login or parameters, which may be a key."""
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+    except ValueError:  # no address; nobody knows what is in it
+        return True
     return bool(parts.scheme and (parts.username or parts.password or parts.query))
 
 

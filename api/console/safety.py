@@ -52,7 +52,10 @@ def foreign() -> bool:
     if site is not None:
         return site != "same-origin"
     origin = request.headers.get("Origin")
-    return origin is not None and urlsplit(origin).netloc != request.host
+    try:
+        return origin is not None and urlsplit(origin).netloc != request.host
+    except ValueError:  # no address at all, so not ours
+        return True
 
 
 def harden(response: Response) -> Response:

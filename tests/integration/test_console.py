@@ -82,6 +82,7 @@ def browser(settings: Settings, database: Engine) -> Iterator[FlaskClient]:
         "same site",
         "other origin",
         "null",
+        "no origin",
     ],
 )
 def test_a_form_of_another_site_is_refused(browser: FlaskClient, database: Engine, path: str, change: str) -> None:
@@ -100,7 +101,7 @@ def test_a_form_of_another_site_is_refused(browser: FlaskClient, database: Engin
     elif change in ("other site", "same site"):  # the same site on another port is another program
         headers["Sec-Fetch-Site"] = {"other site": "cross-site", "same site": "same-site"}[change]
     else:
-        headers["Origin"] = "null" if change == "null" else "http://localhost:1"
+        headers["Origin"] = {"null": "null", "no origin": "http://["}.get(change, "http://localhost:1")
     answer = browser.post(path, data=form, headers=headers)
     assert answer.status_code == 403
     assert states(database) == {"open": 1}

@@ -31,6 +31,10 @@ def test_an_address_that_may_hold_a_secret_is_not_recorded(address: str) -> None
     assert with_recorded(chosen, recorded(chosen)).openai_base_url == address
 
 
+def test_what_cannot_be_an_address_is_not_recorded() -> None:
+    assert "OPENAI_BASE_URL" not in recorded(Settings(embedding_provider="openai", openai_base_url="http://[::1:80/v1"))
+
+
 def test_the_key_is_that_of_the_process() -> None:
     chosen = with_recorded(Settings(openai_api_key="sk-mine"), recorded(LARGE))
     assert (chosen.embedding_provider, chosen.openai_model, chosen.openai_api_key) == ("openai", "large", "sk-mine")

@@ -102,7 +102,11 @@ def test_a_million_microseconds_are_taken_as_the_message_says() -> None:
         ({"DATABASE_READER_USER": "ü" * 32}, "DATABASE_READER_USER: PostgreSQL's names"),
         (
             {"EMBEDDING_PROVIDER": "openai", "OPENAI_BASE_URL": "localhost:9777/v1"},
-            "OPENAI_BASE_URL='localhost:9777/v1': takes http(s)://HOST[:PORT]/PATH",
+            "OPENAI_BASE_URL: takes http(s)://HOST[:PORT]/PATH",
+        ),
+        *(
+            ({"EMBEDDING_PROVIDER": "openai", "OPENAI_BASE_URL": url}, "OPENAI_BASE_URL: takes http(s)://")
+            for url in ("http://[::1:8080/v1", "http://model..local/v1", "http://user:secret@localhost:99999/v1")
         ),
         (
             {"KAFKA_BOOTSTRAP_SERVERS": "localhost:9092,localhost:abc"},
