@@ -115,6 +115,9 @@ def register(app: Flask, settings: Settings) -> None:
 
 def local(target: str) -> str:
     """A path of this site, or / for anything else: nobody may be sent elsewhere after signing in."""
-    parts = urlsplit(target)
+    try:
+        parts = urlsplit(target)
+    except ValueError:  # an address that cannot be one
+        return "/"
     plain = not parts.scheme and not parts.netloc and target.startswith("/") and "\\" not in target
     return target if plain and target.isprintable() and not target.startswith("//") else "/"

@@ -127,7 +127,7 @@ def test_the_cookie_ends_with_its_key_and_with_its_time(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    "then", ["https://example.org/", "//example.org", "/\\example.org", "javascript:1", "x", "/a\r\nb"]
+    "then", ["https://example.org/", "//example.org", "/\\example.org", "javascript:1", "x", "/a\r\nb", "http://["]
 )
 def test_nobody_is_sent_elsewhere_after_signing_in(then: str) -> None:
     answer = client().post("/session", data={"key": "alpha", "then": then})
