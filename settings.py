@@ -51,6 +51,10 @@ KAFKA_SERVER_PORT = 9092  # where an address names none
 # some dozens for everything else.
 MOST_WORKERS = 16
 
+SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+# Those of kafka-python that want a name and a password and nothing else.
+SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -165,6 +169,11 @@ class Settings:
         return [server.strip() for server in servers.split(",") if server.strip()]
 
     @property
+    def kafka_cafile(self) -> str:
+        """The file itself: what is written in `.env` is meant from the checkout, wherever a command is run."""
+        return str(ROOT / self.kafka_ssl_cafile) if self.kafka_ssl_cafile else ""
+
+    @property
     def redis_address(self) -> str:
         return self.redis_url or f"redis://127.0.0.1:{self.redis_port}/0"
 
@@ -226,8 +235,8 @@ class Settings:
                 "sasl_plain_username": self.kafka_sasl_username,
                 "sasl_plain_password": self.kafka_sasl_password,
             }
-        if self.kafka_ssl_cafile:
-            common["ssl_cafile"] = self.kafka_ssl_cafile
+        if self.kafka_cafile:
+            common["ssl_cafile"] = self.kafka_cafile
         return common
 
 
@@ -372,6 +381,7 @@ def check(settings: Settings) -> None:
                 f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers!r}: takes HOST:PORT, several with commas "
                 f"between, an IPv6 address in brackets; {server!r} is none"
             ) from None
+    check_kafka_security(settings)
     if settings.redis_url and not is_redis_url(settings.redis_url):  # not shown: it may hold a password
         raise InvalidSetting(
             "REDIS_URL: takes redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], rediss:// for TLS, or unix://PATH"
@@ -403,6 +413,27 @@ def check(settings: Settings) -> None:
         raise InvalidSetting(f"INDEX_EF_SEARCH={settings.index_ef_search}: takes 10 to 1000")
     if settings.kafka_coordination not in ("kraft", "zookeeper"):
         raise InvalidSetting(f"KAFKA_COORDINATION={settings.kafka_coordination!r}: takes kraft or zookeeper")
+
+
+def check_kafka_security(settings: Settings) -> None:
+    """kafka-python would take a protocol that it does not know for PLAINTEXT, and try again for ever with a mechanism
+    or a file of certificates that it cannot use."""
+    protocol, mechanism = settings.kafka_security_protocol, settings.kafka_sasl_mechanism
+    if protocol not in SECURITY_PROTOCOLS:
+        raise InvalidSetting(f"KAFKA_SECURITY_PROTOCOL={protocol!r}: takes {', '.join(SECURITY_PROTOCOLS)}")
+    if protocol.startswith("SASL_") and mechanism not in SASL_MECHANISMS:
+        takes = ", ".join(SASL_MECHANISMS)
+        raise InvalidSetting(f"KAFKA_SASL_MECHANISM={mechanism!r}: takes {takes} where the protocol is {protocol}")
+    if protocol.endswith("SSL") and settings.kafka_cafile:
+        import ssl  # it costs a start ten milliseconds, and most systems do without
+
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(settings.kafka_cafile)
+        except OSError as error:
+            reason = "not PEM" if isinstance(error, ssl.SSLError) else error.strerror
+            raise InvalidSetting(
+                f"KAFKA_SSL_CAFILE={settings.kafka_ssl_cafile!r}: takes a file of certificates ({reason})"
+            ) from None
 
 
 def load_data_dir() -> Settings:

@@ -47,6 +47,6 @@ def configuration(settings: Settings) -> str:
         "sasl.mechanism": settings.kafka_sasl_mechanism,
         "sasl.username": settings.kafka_sasl_username,
         "sasl.password": settings.kafka_sasl_password,
-        "ssl.ca.location": settings.kafka_ssl_cafile,
+        "ssl.ca.location": settings.kafka_cafile,
     }
     return "[kafka]\n" + "".join(f"{name}={value}\n" for name, value in lines.items() if value)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
+import certifi
 import pytest
 
 import settings
@@ -119,6 +120,24 @@ def test_a_million_microseconds_are_taken_as_the_message_says() -> None:
         ({"KAFKA_BOOTSTRAP_SERVERS": "x" * 64 + ".local"}, "KAFKA_BOOTSTRAP_SERVERS='xxx"),
         ({"REDIS_URL": "redis://redis..local:6379/0"}, "REDIS_URL: takes redis://"),
         ({"REDIS_URL": "unix://["}, "REDIS_URL: takes redis://"),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "TLS"},
+            "KAFKA_SECURITY_PROTOCOL='TLS': takes PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL",
+        ),
+        ({"KAFKA_SECURITY_PROTOCOL": "sasl_ssl"}, "KAFKA_SECURITY_PROTOCOL='sasl_ssl': takes"),
+        ({"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, "KAFKA_SASL_MECHANISM='': takes PLAIN, SCRAM-SHA-256"),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA_SASL_MECHANISM": "SCRAM"},
+            "takes PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 where the protocol is SASL_PLAINTEXT",
+        ),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CAFILE": "/nonexistent/ca.pem"},
+            "KAFKA_SSL_CAFILE='/nonexistent/ca.pem': takes a file of certificates (No such file or directory)",
+        ),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CAFILE": "README.md"},
+            "KAFKA_SSL_CAFILE='README.md': takes a file of certificates (not PEM)",
+        ),
         ({"BIND_HOST": "a..b"}, "BIND_HOST='a..b': takes a name or an address of this machine"),
         ({"REDIS_URL": "localhost:6379"}, "REDIS_URL: takes redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]"),
         ({"REDIS_URL": "redis://localhost:abc"}, "REDIS_URL: takes redis://"),
@@ -163,6 +182,22 @@ def test_a_server_of_kafka_is_read_as_its_client_reads_it(server: str, address: 
 )
 def test_every_form_of_a_redis_url_is_taken(url: str) -> None:
     assert from_environment({"REDIS_URL": url}).redis_address == url
+
+
+def test_every_security_of_kafka_is_taken_as_its_client_knows_it() -> None:
+    from kafka.net.sasl import SASL_MECHANISMS
+
+    cafile = certifi.where()
+    for protocol in settings.SECURITY_PROTOCOLS:
+        for mechanism in settings.SASL_MECHANISMS:
+            names = ("KAFKA_SECURITY_PROTOCOL", "KAFKA_SASL_MECHANISM", "KAFKA_SSL_CAFILE")
+            chosen = from_environment(dict(zip(names, (protocol, mechanism, cafile), strict=True)))
+            assert chosen.kafka_client()["ssl_cafile"] == cafile
+    assert set(settings.SASL_MECHANISMS) <= SASL_MECHANISMS.keys()
+
+
+def test_a_file_of_certificates_that_nobody_reads_may_be_missing() -> None:
+    assert from_environment({"KAFKA_SSL_CAFILE": "ca.pem"}).kafka_cafile == str(ROOT / "ca.pem")
 
 
 def test_the_password_of_a_redis_url_is_not_shown() -> None:
