@@ -5,8 +5,10 @@ Nothing here knows how the servers are run; they may be local or somebody else's
 
 import contextlib
 import http.client
+import select
 import socket
 import threading
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +17,8 @@ from settings import Settings, kafka_address
 from stack.part import Lasting
 
 _SECONDS = 2.0
+# Of PostgreSQL: libpq may have several addresses to try.
+_LOGIN_SECONDS = 5.0
 # A process says that it is there once a second.
 _HEARD_SECONDS = 5.0
 
@@ -73,11 +77,7 @@ def database(settings: Settings, *, create: bool = False) -> str | None:
     import psycopg2
 
     try:
-        with (
-            contextlib.closing(_connect(settings, settings.database_name)) as connection,
-            connection.cursor() as cursor,
-        ):
-            cursor.execute("SELECT 1")
+        _ask(settings, settings.database_name, "SELECT 1")
     except psycopg2.Error as error:
         if not create or f'database "{settings.database_name}" does not exist' not in str(error):
             problem = f"PostgreSQL at {settings.database_address}:{settings.database_port}: {_one_line(error)}"
@@ -89,28 +89,55 @@ def database(settings: Settings, *, create: bool = False) -> str | None:
     return None
 
 
-def _connect(settings: Settings, database: str) -> Any:
+def _ask(settings: Settings, database: str, statement: Any, seconds: float = 5.0) -> Any:
+    """What a statement returns in its first row, if any, asked outside of any transaction. Raises psycopg2.Error, also
+    where there is no answer.
+
+    The connection is asynchronous, because libpq would wait for ever for a server that goes silent after the login:
+    TCP sees nothing of that where a proxy or a paused machine goes on to acknowledge.
+    """
     import psycopg2
 
-    return psycopg2.connect(
+    connection = psycopg2.connect(
         host=settings.database_address,
         port=settings.database_port,
         dbname=database,
         user=settings.database_user,
         password=settings.database_password,
-        connect_timeout=2,
+        # Nothing is to be at work, or in line for a lock, whose asker has given up.
+        options=f"-c statement_timeout={seconds * 1000:.0f} -c lock_timeout={_SECONDS * 1000:.0f}",
+        async_=True,
     )
+    with contextlib.closing(connection):
+        _wait(connection, _LOGIN_SECONDS)
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+            _wait(connection, seconds + _SECONDS)
+            row = cursor.fetchone() if cursor.description else None
+            return row[0] if row else None
+
+
+def _wait(connection: Any, seconds: float) -> None:
+    """Returns when the connection, or what was asked through it, is there."""
+    import psycopg2
+    from psycopg2 import extensions
+
+    deadline = time.monotonic() + seconds
+    while (state := connection.poll()) != extensions.POLL_OK:
+        poller = select.poll()
+        poller.register(connection.fileno(), select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
+        left = deadline - time.monotonic()
+        if left <= 0 or not poller.poll(left * 1000):
+            raise psycopg2.OperationalError(f"no answer within {seconds:g} s")
 
 
 def _create_database(settings: Settings) -> str | None:
     import psycopg2
     from psycopg2 import sql
 
+    statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(settings.database_name))
     try:
-        with contextlib.closing(_connect(settings, "postgres")) as connection:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(settings.database_name)))
+        _ask(settings, "postgres", statement, seconds=30.0)  # it copies files, and a disk may be slow
     except psycopg2.Error as error:
         return f"cannot create the database {settings.database_name}: {_one_line(error)}"
     return None
@@ -183,15 +210,14 @@ def texts_pending(settings: Settings) -> int | None:
     import psycopg2
 
     try:
-        with (
-            contextlib.closing(_connect(settings, settings.database_name)) as connection,
-            connection.cursor() as cursor,
-        ):
-            cursor.execute(
+        return int(
+            _ask(
+                settings,
+                settings.database_name,
                 "SELECT coalesce(sum(cardinality(message_ids)), 0)::bigint FROM embedding_jobs"
-                " WHERE NOT deleted AND model IS NULL"
+                " WHERE NOT deleted AND model IS NULL",
             )
-            return int(cursor.fetchone()[0])
+        )
     except psycopg2.Error:
         return None
 

@@ -1,0 +1,60 @@
+"""What asks how PostgreSQL is, for ./start.sh, ./status.sh and the autoscaler, has an answer within seconds."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+from settings import Settings
+from stack import probes
+from tests.conftest import administer
+from tests.parts import Running
+from tests.samples import meanwhile, wait_until_blocked
+from tests.tcp_proxy import TcpProxy
+
+
+@pytest.fixture
+def locked(database: Engine) -> Iterator[Connection]:
+    """A transaction that has the table of the jobs for itself, as a migration may."""
+    with database.begin() as connection:
+        connection.execute(text("LOCK TABLE embedding_jobs IN ACCESS EXCLUSIVE MODE"))
+        yield connection
+
+
+def test_a_lock_is_not_waited_for(settings: Settings, locked: Connection) -> None:
+    found: list[int | None] = []
+    with meanwhile(lambda: found.append(probes.texts_pending(settings))):
+        pass
+    assert found == [None]
+    locked.rollback()
+    assert probes.texts_pending(settings) == 0
+
+
+def test_a_server_that_goes_silent_is_given_up(
+    settings: Settings, database: Engine, locked: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int | None] = []
+    with TcpProxy(settings.database_port) as proxy:
+        through = replace(settings, database_port=proxy.port)
+        with meanwhile(lambda: found.append(probes.texts_pending(through))):
+            wait_until_blocked(database)
+            assert proxy.fall_silent(new_too=True) == 1
+        assert found == [None]
+        monkeypatch.setattr(probes, "_LOGIN_SECONDS", 0.5)
+        assert "no answer within 0.5 s" in (probes.database(through) or "")
+
+
+def test_a_database_that_is_missing_is_made(settings: Settings, postgres: Running) -> None:
+    assert f'database "{settings.database_name}" does not exist' in (probes.database(settings) or "")
+    try:
+        assert probes.database(settings, create=True) is None
+        assert probes.database(settings) is None
+    finally:
+        administer(settings, "DROP DATABASE {name} WITH (FORCE)", settings.database_name)
+
+
+def test_a_wrong_password_is_told(settings: Settings, database: Engine) -> None:
+    problem = probes.database(replace(settings, database_password="another"))
+    assert problem is not None
+    assert problem.endswith(probes.OTHER_PASSWORD)
