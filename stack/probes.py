@@ -19,6 +19,8 @@ from stack.part import Lasting
 _SECONDS = 2.0
 # Of PostgreSQL: libpq may have several addresses to try.
 _LOGIN_SECONDS = 5.0
+# Until Kafka has said who its brokers are, over TLS and from far away too. The client's own limit is 30.
+_KAFKA_SECONDS = 10.0
 # A process says that it is there once a second.
 _HEARD_SECONDS = 5.0
 
@@ -47,14 +49,13 @@ def http_ok(host: str, port: int, path: str) -> str | None:
 
 def kafka(settings: Settings) -> str | None:
     """Asks the cluster for its metadata, with the security settings that every client uses."""
-    from kafka import KafkaAdminClient
     from kafka.errors import KafkaError
 
     reasons = [tcp(host, port) for host, port in map(kafka_address, settings.kafka_servers)]
     if all(reason is not None for reason in reasons):
         return reasons[0] if reasons else "KAFKA_BOOTSTRAP_SERVERS names no server"
     try:
-        admin = KafkaAdminClient(**settings.kafka_client(), request_timeout_ms=5000)
+        admin = _kafka_admin(settings)
     except (KafkaError, OSError, ValueError) as error:
         return f"Kafka at {','.join(settings.kafka_servers)}: {_one_line(error)}"
     try:
@@ -65,6 +66,16 @@ def kafka(settings: Settings) -> str | None:
     finally:
         admin.close()
     return None
+
+
+def _kafka_admin(settings: Settings) -> Any:
+    """Raises KafkaError, and leaves nothing behind then: who waits for Kafka asks again and again."""
+    from kafka import KafkaAdminClient
+
+    import kafka_clients
+
+    limits = {"request_timeout_ms": 5000, "bootstrap_timeout_ms": _KAFKA_SECONDS * 1000}
+    return kafka_clients.connect(KafkaAdminClient, settings, **limits)
 
 
 OTHER_PASSWORD = (
@@ -244,11 +255,10 @@ _celery_lock = threading.Lock()
 
 def bridge_members(settings: Settings) -> str | None:
     """Expects as many members in the consumer group as there are bridges, and the topic's partitions among them."""
-    from kafka import KafkaAdminClient
     from kafka.errors import KafkaError
 
     try:
-        admin = KafkaAdminClient(**settings.kafka_client(), request_timeout_ms=5000)
+        admin = _kafka_admin(settings)
     except (KafkaError, OSError, ValueError) as error:
         return f"Kafka at {','.join(settings.kafka_servers)}: {_one_line(error)}"
     try:
