@@ -307,7 +307,7 @@ def read_env_file(path: Path, *, skip_wrong: bool = False) -> dict[str, str]:
         text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except UnicodeDecodeError as error:
         raise InvalidSetting(f"{path}: not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from None
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         line = line.strip().removeprefix("export ")
         if not line or line.startswith("#"):
             continue

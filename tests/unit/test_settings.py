@@ -353,6 +353,12 @@ def test_env_file_as_editors_on_windows_write_it(tmp_path: Path) -> None:
     assert read_env_file(file) == {"BRIDGES": "2", "EMBED_WORKERS": "3"}
 
 
+@pytest.mark.parametrize("character", ["\u2028", "\u0085", "\x0b", "\x0c", "\x1c"])
+def test_env_file_has_lines_that_end_as_docker_compose_ends_them(tmp_path: Path, character: str) -> None:
+    (tmp_path / ".env").write_text(f"DATABASE_PASSWORD='a{character}b'\nBRIDGES=2\n", encoding="utf-8")
+    assert read_env_file(tmp_path / ".env") == {"DATABASE_PASSWORD": f"a{character}b", "BRIDGES": "2"}
+
+
 def test_env_file_in_another_encoding_is_told(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_bytes("KAFKA_TOPIC=tëxts\n".encode("latin-1"))
