@@ -7,13 +7,14 @@ leases (bridge/hand_over.py) for `persist` and the outbox table for `embed`; bot
 from kombu import Exchange, Queue
 
 import settings
+from task_names import QUEUES
 from tasks.transport import UTF_8
 
 _settings = settings.load()
 
 # Queues: one for each kind of work, each with workers of its own. Celery publishes to a direct queue through the
 # anonymous exchange, which needs no binding, so they work again at once after a FLUSHALL.
-task_queues = [Queue(name, Exchange(name, type="direct"), routing_key=name) for name in ("persist", "embed")]
+task_queues = [Queue(name, Exchange(name, type="direct"), routing_key=name) for name in QUEUES]
 task_default_queue = "persist"
 task_create_missing_queues = False
 

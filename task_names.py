@@ -1,7 +1,10 @@
-"""The names under which tasks are sent, for the packages that send, do or count them and do not import each other.
+"""The names of the queues and of the tasks, for the packages that send, do or count them and do not import each other.
 
 Which module does each of them says tasks.MODULES.
 """
+
+# Each has workers of its own (celeryconfig.py).
+QUEUES = ("persist", "embed")
 
 PERSIST_TEXT = "tasks.persist_text"
 RECORD_DEAD_LETTERS = "tasks.record_dead_letters"

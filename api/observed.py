@@ -21,6 +21,7 @@ from db import console_queries, dead_letter_queries, queries
 from db.session import first_line
 from redis_keys import task_list
 from settings import Settings
+from task_names import QUEUES
 from tasks.broker import BROKER_ERRORS, BULK_PRIORITY
 from telemetry import numbers_store
 from telemetry.numbers_store import Kept
@@ -41,7 +42,6 @@ WAITERS = 3  # so many of the API's threads wait for an answer at most; the othe
 
 NEWEST = 8
 LISTED = 10
-QUEUES = ("persist", "embed")
 
 # Where their tasks wait in Redis; those of work that came in bulk have a list of their own.
 QUEUE_LISTS = {name: (task_list(name), task_list(name, BULK_PRIORITY)) for name in QUEUES}

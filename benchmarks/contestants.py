@@ -15,8 +15,8 @@ from db import schema
 from settings import ROOT, Settings
 from stack import Part, local_part
 from stack.part import environment as part_environment
-from stack.pipeline import QUEUES
 from stack.plan import supervised_part
+from task_names import QUEUES
 
 PEERS = Path(__file__).resolve().parent / "peers"
 

@@ -16,7 +16,7 @@ import streams
 from settings import InvalidSetting, Settings, load
 from stack import log_lines, probes, scale
 from stack.errors import StackError
-from stack.pipeline import QUEUES
+from task_names import QUEUES
 
 LOOK_SECONDS = 1.0
 # A burst is over sooner than a new worker is there.

@@ -9,8 +9,8 @@ from dataclasses import replace
 from settings import ROOT, Settings
 from stack import places, probes, record
 from stack.part import PIPELINE, Part, Port, environment, without_empty
+from task_names import QUEUES
 
-QUEUES = ("persist", "embed")
 _CELERY = ("-m", "tasks.celery", "-A", "tasks.app")
 _WORKER = re.compile(rf"({'|'.join(QUEUES)})-worker(?:-([2-9]|[1-9][0-9]+))?")
 

@@ -15,11 +15,12 @@ from settings import MOST_WORKERS, Settings
 from stack import leaving, lock, places, plan, processes, record, supervisor, system
 from stack.errors import StackError, Unhealthy, WrongUsage
 from stack.part import Part
-from stack.pipeline import QUEUES, worker, worker_name, worker_of
+from stack.pipeline import worker, worker_name, worker_of
 from stack.processes import Identity
 from stack.start import HEALTHY_SECONDS, last_lines
 from stack.supervisor import Supervisor
 from stack.system import System
+from task_names import QUEUES
 
 PATIENCE_SECONDS = 300.0
 _HOPELESS_DEATHS = 3

@@ -10,8 +10,8 @@ import streams
 from settings import Settings
 from stack import docker, scale, system
 from stack.errors import StackError, WrongUsage
-from stack.pipeline import QUEUES
 from stack.progress import Progress, dim, say
+from task_names import QUEUES
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:

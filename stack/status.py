@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from settings import Settings
 from stack import plan, probes, processes, record, supervisor, system
 from stack.part import Port
-from stack.pipeline import QUEUES, worker_of
+from stack.pipeline import worker_of
 from stack.progress import bold, dim, green, red, say
+from task_names import QUEUES
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Any
 from api.console import shown, throughput
 from api.console.throughput import Throughput
 from api.kafka_watch import Position
-from api.observed import QUEUES, Broker, Contents, Observed, Seen, database
+from api.observed import Broker, Contents, Observed, Seen, database
 from api.pipeline_numbers import PARTS
+from task_names import QUEUES
 from telemetry.numbers_store import BUCKET_SECONDS, HISTORY_SECONDS, count_by_part
 
 SHOWN_PARTITIONS = 12
