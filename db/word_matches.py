@@ -21,7 +21,7 @@ WHOLE = "(SELECT * FROM text_messages WHERE id = page.id OFFSET 0)"
 
 # Each dash in front of a word is a NOT within that of the one before, and PostgreSQL's stack for them holds 32. It
 # passes over the other characters here.
-_DASHES = re.compile(r"(?<![^\s!&|()])(?:-[\s!&|()]*){3,}")
+_DASHES = re.compile(r"(?<![^\s!&|()<:])(?:-[\s!&|()<:]*){3,}")
 
 _FOLLOWS = r" <(-|\d+)> "
 

@@ -24,7 +24,8 @@ from db import console_queries, cursors, dead_letter_queries
 
 MODES = {"semantic": "by meaning", "keyword": "by words", "hybrid": "both"}
 HITS = 10
-SECONDS = re.compile(r"[0-9]{1,12}")
+SECONDS = NUMBER = re.compile(r"[0-9]{1,12}")
+CHOICE = ("letter", "all", "reason", "until", "number")  # fields of the forms that are asked about
 REASON = re.compile(r"[a-z-]{1,40}")
 TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,6})?[+]00:00")
 
@@ -110,12 +111,18 @@ def blueprint(parts: Parts, observed: Observed) -> Blueprint:
     @console.post("/console/dead-letters/replay")
     def replay() -> Response:
         safety.check()
-        return begun(sender, task_names.REPLAY_DEAD_LETTERS, chosen_letters())
+        chosen = chosen_letters()
+        if "keys" not in chosen and not is_sure():
+            return ask_first("replay", "Replay dead letters")
+        return begun(sender, task_names.REPLAY_DEAD_LETTERS, chosen)
 
     @console.post("/console/dead-letters/drop")
     def drop() -> Response:
         safety.check()
-        return begun(sender, task_names.DROP_DEAD_LETTERS, chosen_letters())
+        chosen = chosen_letters()
+        if not is_sure():
+            return ask_first("drop", "Drop dead letters")
+        return begun(sender, task_names.DROP_DEAD_LETTERS, chosen)
 
     @console.post("/console/failures/retry")
     def retry() -> Response:
@@ -184,6 +191,19 @@ def found(parts: Parts, asked: str) -> dict[str, Any]:
     except Problem as error:
         shown_as["problem"] = error
     return shown_as
+
+
+def is_sure() -> bool:
+    """Whether somebody was asked: htmx asks before it sends; a page without scripts, or with scripts that are still on
+    their way, cannot."""
+    return "HX-Request" in request.headers or request.form.get("sure") == "yes"
+
+
+def ask_first(does: str, title: str) -> Response:
+    """The question as a page of its own, whose form is the one that came and says `sure`."""
+    fields = {name: request.form[name] for name in CHOICE if name in request.form}
+    number = fields.get("number", "")
+    return piece("sure", title, does=does, fields=fields, number=int(number) if NUMBER.fullmatch(number) else None)
 
 
 def chosen_letters() -> dict[str, Any]:

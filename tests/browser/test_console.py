@@ -237,6 +237,9 @@ def test_without_scripts_the_page_works_too(
     page.goto(pipeline.search_api)
     reload_until(page, f"#letter-{key[0]}-{key[1]}-{key[2]}")
     page.get_by_role("button", name=f"Drop {key[0]}:{key[1]}:{key[2]}").click()
+    expect(page.locator("main")).to_contain_text(f"Drop {key[0]}:{key[1]}:{key[2]}?")
+    assert state_of(pipeline, owner, key[1], key[2]) == "open"
+    page.get_by_role("button", name="Yes, drop").click()
     page.wait_for_url(lambda url: "action=" in url, timeout=PATIENCE_MS)  # and until it is loaded
     eventually(lambda: state_of(pipeline, owner, key[1], key[2]) == "dropped")
     reload_until(page, "#said >> text=1 dead letter dropped")

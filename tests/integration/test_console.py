@@ -109,11 +109,43 @@ def test_a_form_of_another_site_is_refused(browser: FlaskClient, database: Engin
 
 def test_our_own_form_passes_and_says_that_redis_is_away(browser: FlaskClient, database: Engine) -> None:
     note_letters(database, 1)
-    form = {"all": "yes", "token": token_of(browser.get("/console/dead-letters"))}
+    form = {"all": "yes", "sure": "yes", "token": token_of(browser.get("/console/dead-letters"))}
     for headers in ({}, {"Sec-Fetch-Site": "same-origin"}, {"Origin": "http://localhost"}):
         answer = browser.post("/console/dead-letters/drop", data=form, headers=headers)
         assert answer.status_code == 503
         assert "Redis does not answer" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "form", "question"),
+    [
+        ("drop", {"letter": "t:0:1200"}, "Drop t:0:1200? It leaves this list for good."),
+        ("drop", {}, "Drop 1,200 dead letters with the reason invalid-text? They leave this list for good."),
+        ("replay", {}, "Send 1,200 dead letters with the reason invalid-text to Kafka again?"),
+    ],
+)
+def test_without_scripts_the_question_is_a_page_of_its_own(
+    browser: FlaskClient, database: Engine, path: str, form: dict[str, str], question: str
+) -> None:
+    """Also before htmx is loaded. Redis is away: what is sent in spite of it says so."""
+    note_letters(database, 1_200)
+    address = f"/console/dead-letters/{path}"
+    shown = browser.get("/console/dead-letters?reason=invalid-text")
+    given = {**form, "token": token_of(shown)} if form else form_of(shown, address)
+    assert f'hx-confirm="{question}"' in shown.text
+    asked = browser.post(address, data=given)
+    assert asked.status_code == 200
+    assert f"<p>{question}</p>" in asked.text
+    fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', asked.text))
+    assert fields == {**given, "sure": "yes"}
+    for sure in (browser.post(address, data=fields), browser.post(address, data=given, headers={"HX-Request": "true"})):
+        assert (sure.status_code, "Redis does not answer" in sure.text) == (503, True)
+
+
+def test_one_letter_is_replayed_without_a_question(browser: FlaskClient, database: Engine) -> None:
+    note_letters(database, 1)
+    form = {"letter": "t:0:1", "token": token_of(browser.get("/console/dead-letters"))}
+    assert browser.post("/console/dead-letters/replay", data=form).status_code == 503
 
 
 def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(browser: FlaskClient, database: Engine) -> None:
