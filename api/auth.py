@@ -7,7 +7,7 @@ itself, or at once when its key is taken out of API_KEYS.
 import hashlib
 import hmac
 import time
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from flask import Flask, Response, redirect, render_template, request
 
@@ -70,8 +70,13 @@ def refusal() -> Response:
 
 
 def wanted_page() -> str:
-    """The path that was asked for, with its query."""
-    return request.full_path if request.query_string else request.path
+    """The path that was asked for, with its query, as it was written: an id with / ? % or # is another path when its
+    escapes are taken off. gunicorn hands the target on as it came."""
+    raw: str = request.environ.get("RAW_URI", "")
+    if raw.isascii() and local(raw) == raw:
+        return raw
+    query = request.query_string.decode("latin-1")
+    return local(quote(request.path, safe="/") + (f"?{query}" if query else ""))
 
 
 def register(app: Flask, settings: Settings) -> None:

@@ -1,6 +1,8 @@
 """With API_KEYS set, every call but the open ones wants a key; a browser is asked once and keeps a cookie."""
 
 import base64
+import html
+import re
 import time
 
 import pytest
@@ -113,6 +115,29 @@ def test_a_browser_is_asked_once_and_keeps_a_cookie() -> None:
 
     assert browser.post("/session/end").status_code == 303
     assert browser.get("/docs", headers=BROWSER).status_code == 401
+
+
+@pytest.mark.parametrize("raw", ["as it came", None, "http://example.org/", "//example.org/", "/a\\b", "/\xe9"])
+def test_a_copied_link_of_any_id_is_where_signing_in_leads(raw: str | None) -> None:
+    """An id of "a/<b>?c=%2F#d é", whether or not the server hands on how it was written."""
+    link = "/messages/a%2F%3Cb%3E%3Fc%3D%252F%23d%20%C3%A9"
+    given = {} if raw == "as it came" else {"RAW_URI": raw or ""}
+    page = client("text").get(f"{link}?x=%26&y=1", headers=BROWSER, environ_overrides=given)
+    then = re.search(r'name="then" value="([^"]*)"', page.text)
+    assert then
+    expected = link if raw == "as it came" else link.replace("%2F%3C", "/%3C")
+    assert html.unescape(then[1]) == f"{expected}?x=%26&y=1"
+    answer = client("text").post("/session", data={"key": "alpha", "then": html.unescape(then[1])})
+    assert answer.headers["Location"] == f"{expected}?x=%26&y=1"
+
+
+@pytest.mark.parametrize("path", ["//example.org/", "//example.org/%2F", "/%5Cexample.org"])
+def test_no_path_leads_elsewhere_after_signing_in(path: str) -> None:
+    for given in ({}, {"RAW_URI": ""}):
+        page = client("text").get("/", headers=BROWSER, environ_overrides={"PATH_INFO": path, "RAW_URI": path, **given})
+        then = re.search(r'name="then" value="([^"]*)"', page.text)
+        assert then
+        assert not then[1].startswith(("//", "/\\"))
 
 
 def test_the_cookie_ends_with_its_key_and_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
