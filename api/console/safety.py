@@ -63,7 +63,7 @@ def harden(response: Response) -> Response:
     response.headers["Content-Security-Policy"] = POLICY
     # Not "no-referrer": browsers would then send `Origin: null` with our own forms.
     response.headers["Referrer-Policy"] = "same-origin"
-    response.headers["Vary"] = "Cookie, HX-Request"
+    response.headers["Vary"] = "Accept, Cookie, HX-Request"
     if "new_console_cookie" in g:
         # Not "Strict": who follows a link from another site would come without it, and get a new one, with which the
         # forms of all open pages are refused. A POST from another site comes without it either way.

@@ -143,8 +143,20 @@ def blueprint(parts: Parts, observed: Observed) -> Blueprint:
 
 def hardened(response: Response) -> Response:
     if request.endpoint != "console.static":
-        return safety.harden(response)
+        return safety.harden(readable(response))
     response.headers["Cache-Control"] = "public, max-age=3600" if "vendor/" in request.path else "no-cache"
+    return response
+
+
+def readable(response: Response) -> Response:
+    """A problem as a page, for a browser that follows the console's links and buttons by itself. Scripts take the
+    document as it is."""
+    wanted = request.accept_mimetypes.best_match(["application/json", "text/html"])
+    if response.mimetype != "application/problem+json" or "HX-Request" in request.headers or wanted != "text/html":
+        return response
+    problem = response.get_json()
+    response.set_data(piece("problem", problem["title"], detail=problem["detail"]).get_data())
+    response.content_type = "text/html; charset=utf-8"
     return response
 
 

@@ -28,6 +28,7 @@ from tests.samples import run
 
 TOKEN = re.compile(r'name="token" value="([0-9a-f]{64})"')
 AWAY = Settings(database_port=1, kafka_port=1, redis_port=1, embedding_provider="hashing")
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 BUTTONS = ["/console/dead-letters/replay", "/console/dead-letters/drop", "/console/failures/retry"]
 
 
@@ -233,6 +234,39 @@ def test_dead_letters_page_by_page(browser: FlaskClient, database: Engine) -> No
     assert browser.get("/console/dead-letters/t/0/999").status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "told"),
+    [
+        ("/console/dead-letters?cursor=x", 400, "is no place in this list"),
+        ("/console/dead-letters/t/0/999", 404, "there is no dead letter t:0:999"),
+        ("/console/dead-letters/%3Cb%3E/0/1", 404, "no dead letter &lt;b&gt;:0:1"),
+    ],
+)
+def test_a_problem_is_a_page_for_whoever_follows_a_link(
+    browser: FlaskClient, path: str, status: int, told: str
+) -> None:
+    page = browser.get(path, headers=BROWSER)
+    assert (page.status_code, page.mimetype) == (status, "text/html")
+    assert told in page.text
+    assert "Back to the console" in page.text
+    assert page.headers["Content-Security-Policy"] == safety.POLICY
+    for headers in ({}, {"Accept": "*/*"}, {"Accept": "application/json"}, {**BROWSER, "HX-Request": "true"}):
+        assert browser.get(path, headers=headers).mimetype == "application/problem+json"
+
+
+def test_a_button_without_scripts_says_what_is_away_on_a_page() -> None:
+    app = create_app("search", AWAY)
+    client = app.test_client()
+    page = client.get("/console/failures", headers=BROWSER)
+    assert (page.status_code, page.mimetype) == (503, "text/html")
+    assert "the database does not answer" in page.text
+    assert page.headers["Retry-After"]
+    refused = client.post("/console/failures/retry", data={"all": "yes"}, headers=BROWSER)
+    assert (refused.status_code, refused.mimetype) == (403, "text/html")
+    assert "load it again" in refused.text
+    app.extensions["parts"].close()
+
+
 def cursor_of(*place: object) -> str:
     return cursors.write(*place)
 
@@ -328,8 +362,7 @@ def test_a_part_that_hangs_does_not_hang_the_page(
 def test_with_api_keys_the_console_asks_once(settings: Settings, database: Engine) -> None:
     app = create_app("search", replace(settings, api_keys="alpha"))
     client = app.test_client()
-    browser = {"Accept": "text/html,*/*;q=0.8"}
-    page = client.get("/", headers=browser)
+    page = client.get("/", headers=BROWSER)
     assert page.status_code == 401
     assert "API key" in page.text
     for path in ("/console/live", "/console/dead-letters", "/console/failures", "/console/search?q=a"):
@@ -340,7 +373,7 @@ def test_with_api_keys_the_console_asks_once(settings: Settings, database: Engin
     assert style.status_code == 200
     style.close()
     assert client.post("/session", data={"key": "alpha", "then": "/"}).status_code == 303
-    signed_in = client.get("/", headers=browser)
+    signed_in = client.get("/", headers=BROWSER)
     assert signed_in.status_code == 200
     assert "Sign out" in signed_in.text
     assert "alpha" not in signed_in.text
