@@ -60,6 +60,11 @@ def mark_of(character: str) -> str:
     return f"U+{ord(character):04X}" if hidden else ""
 
 
+def encoded(text: str) -> bytes:
+    """A text as record_bytes takes it; half surrogates are bytes that are no UTF-8."""
+    return text.encode(errors="surrogatepass")
+
+
 def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[:limit].rstrip() + "…"
 
@@ -146,7 +151,8 @@ def size(number: int | None) -> str:
 
 def clock(iso: str | None) -> str:
     """A time as a page without scripts shows it; the script puts it into the reader's zone."""
-    return "" if iso is None else iso[:19].replace("T", " ") + (" UTC" if len(iso) > 19 else "")
+    date, _, rest = (iso or "").partition("T")  # a year may have more than four digits
+    return f"{date} {rest[:8]}".rstrip() + (" UTC" if len(rest) > 8 else "")
 
 
 def words_of(name: str) -> str:
@@ -156,6 +162,7 @@ def words_of(name: str) -> str:
 
 FILTERS = {
     "from_base64": b64decode,
+    "encoded": encoded,
     "record_bytes": record_bytes,
     "cut": cut,
     "count": count,

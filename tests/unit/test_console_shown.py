@@ -1,6 +1,8 @@
 """How the console shows bytes, hits, rates and freshness; no server is needed."""
 
+import re
 import time
+from base64 import b64encode
 
 import pytest
 from flask import render_template
@@ -54,6 +56,25 @@ def test_a_text_is_shown_whole_and_says_where_it_goes_on() -> None:
     assert shown.record_bytes(b"abc", 2, 3) == [("ab", ""), ("…", "")]
 
 
+def test_the_headers_of_a_letter_are_marked_like_its_key() -> None:
+    headers = [
+        ["a\u202eb", b64encode(b"\x00\xff").decode()],
+        ["\ud800", None],
+        ["U+0000", b64encode(b"U+0000").decode()],
+    ]
+    letter = {"timestamp": 5, "state": "open", "key": b"k", "value": b"v", "value_bytes": 1, "headers": headers}
+    with create_app("search", Settings()).test_request_context():
+        page = render_template("console/letter.html", letter=letter, record_chars=9)
+    assert re.findall("<code><bdi>(.*?)</bdi>: <bdi>(.*?)</bdi></code>", page) == [
+        (
+            'a<span class="hidden">U+202E</span>b',
+            '<span class="hidden">U+0000</span><span class="byte">\\xff</span>',
+        ),
+        ('<span class="byte">\\xed\\xa0\\x80</span>', "<i>none</i>"),
+        ("U+0000", "U+0000"),
+    ]
+
+
 def text_of(pieces: list[Piece]) -> str:
     return "".join(text for text, _ in pieces)
 
@@ -97,6 +118,19 @@ def test_seconds_for_people(number: float | None, said: str) -> None:
 @pytest.mark.parametrize(("number", "said"), [(0, "0"), (0.25, "0.2"), (12.6, "13"), (12_345.0, "12,345"), (None, "–")])
 def test_rates_for_people(number: float | None, said: str) -> None:
     assert shown.rate(number) == said
+
+
+@pytest.mark.parametrize(
+    ("iso", "said"),
+    [
+        (None, ""),
+        ("2025-01-31T12:34:56.123+00:00", "2025-01-31 12:34:56 UTC"),
+        ("20000-01-01T00:00:05+00:00", "20000-01-01 00:00:05 UTC"),
+        ("infinity", "infinity"),
+    ],
+)
+def test_times_of_a_page_without_scripts(iso: str | None, said: str) -> None:
+    assert shown.clock(iso) == said
 
 
 @pytest.mark.parametrize("timestamp", [10**18, -(10**18)])
