@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from flask import render_template
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, Page, Route, expect
 from sqlalchemy import Engine, text
 
 from api.app import create_app
@@ -325,3 +325,76 @@ def test_axe_finds_nothing(
     assert [(each["id"], [node["html"][:200] for node in each["nodes"][:3]]) for each in found] == []
     overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert overflow <= 0
+
+
+@pytest.fixture
+def visitor(contexts: Callable[..., BrowserContext], pipeline: Pipeline) -> Page:
+    """The console in a browser whose requests may fail: what it says about them in its own console does not count."""
+    page = contexts(viewport={"width": 1000, "height": 700}).new_page()
+    page.goto(pipeline.search_api)
+    return page
+
+
+def a_letter(page: Page, pipeline: Pipeline, owner: Engine) -> str:
+    """The name of a dead letter that can be stored now, and is on the page."""
+    key = note_by_hand(pipeline, owner, pipeline.produce({"id": str(uuid.uuid4()), "text": "good now"}))
+    reload_until(page, f"#letter-{key[0]}-{key[1]}-{key[2]}")
+    return f"{key[0]}:{key[1]}:{key[2]}"
+
+
+def test_what_came_of_a_button_is_asked_for_until_it_is_known(visitor: Page, pipeline: Pipeline, owner: Engine) -> None:
+    name = a_letter(visitor, pipeline, owner)
+    failures = iter(["aborted", "503", "503"])
+
+    def fail_at_first(route: Route) -> None:
+        failure = next(failures, None)
+        if failure is None:
+            route.continue_()
+        elif failure == "aborted":
+            route.abort("connectionreset")
+        else:
+            route.fulfill(status=503, body="<html>a proxy</html>")
+
+    visitor.route("**/console/actions/*", fail_at_first)
+    visitor.get_by_role("button", name=f"Replay {name}").click()
+    expect(visitor.locator("#said")).to_contain_text("1 record sent again", timeout=PATIENCE_MS)
+
+
+@pytest.mark.parametrize("lost", ["aborted", "504"])
+def test_a_button_whose_answer_is_lost_may_have_done_it(
+    visitor: Page, pipeline: Pipeline, owner: Engine, lost: str
+) -> None:
+    name = a_letter(visitor, pipeline, owner)
+
+    def lose(route: Route) -> None:
+        if lost == "aborted":
+            route.abort("connectionreset")
+        else:
+            route.fulfill(status=504, body="<html>a proxy</html>")
+
+    visitor.route("**/console/dead-letters/replay", lose)
+    visitor.get_by_role("button", name=f"Replay {name}").click()
+    expect(visitor.locator("#said")).to_contain_text("it may still be done. Look at the list")
+
+
+def test_words_that_stay_the_same_are_said_once(visitor: Page, pipeline: Pipeline, owner: Engine) -> None:
+    """A screen reader reads what is put into the page, also where it was there before."""
+    name = a_letter(visitor, pipeline, owner)
+    poll = f'hx-get="/console/actions/{uuid.uuid4()}?since=%d" hx-trigger="every 500ms" hx-target="#said"'
+    states = iter(
+        [f'<span class="action" {poll % since} hx-swap="morph:innerHTML">Waiting</span>' for since in (1, 1, 2, 3)]
+    )
+    visitor.route("**/console/dead-letters/replay", lambda route: route.fulfill(body=next(states)))
+    visitor.route(
+        "**/console/actions/*",
+        lambda route: route.fulfill(body=next(states, '<span class="action">Done</span>')),
+    )
+    visitor.evaluate("""() => {
+        window.heard = [];
+        const hear = () => window.heard.push(document.getElementById("said").textContent);
+        new MutationObserver(hear).observe(document.getElementById("said"),
+            { childList: true, characterData: true, subtree: true });
+    }""")
+    visitor.get_by_role("button", name=f"Replay {name}").click()
+    expect(visitor.locator("#said")).to_have_text("Done")
+    assert visitor.evaluate("window.heard") == ["Waiting", "Done"]

@@ -142,24 +142,23 @@ function unreachable(status) {
 }
 
 // A failed request says why: a search where its hits would stand, which are those of another query by now; all else where
-// the buttons' own words would stand.
+// the buttons' own words would stand. What came of a button is asked for again (action.html), whatever happens on the way.
+const UNSURE = "it may still be done. Look at the list before you try again.";
 document.body.addEventListener("htmx:responseError", (event) => {
-  const { xhr, elt } = event.detail;
+  const { xhr, elt, requestConfig } = event.detail;
   if (xhr.status === 401) location.reload(); // the session is over: the page asks for the key
-  else failed(elt, detailOf(xhr));
+  else failed(elt, detailOf(xhr, requestConfig.verb !== "get"));
 });
-document.body.addEventListener("htmx:sendError", (event) => {
-  failed(event.detail.elt, "The server does not answer; try again in a moment.");
-});
-document.body.addEventListener("htmx:timeout", (event) => {
-  const { elt, requestConfig } = event.detail;
-  const asks = requestConfig.verb === "get" && !said.contains(elt); // what is in there asks what came of a button
-  if (asks) failed(elt, "The server does not answer; try again in a moment.");
-  else failed(elt, "No answer yet; it may still be done. Look at the list before you try again.");
-});
+for (const lost of ["htmx:sendError", "htmx:timeout"]) {
+  document.body.addEventListener(lost, (event) => {
+    const { elt, requestConfig } = event.detail;
+    if (requestConfig.verb === "get") failed(elt, "The server does not answer; try again in a moment.");
+    else failed(elt, `No answer yet; ${UNSURE}`);
+  });
+}
 
 function failed(elt, text) {
-  if (elt === live) return;
+  if (elt === live || said.contains(elt)) return;
   if (!elt.matches(".search form")) {
     tell(text);
     return;
@@ -171,13 +170,19 @@ function failed(elt, text) {
   document.getElementById("results").replaceChildren(line);
 }
 
-function detailOf(xhr) {
+function detailOf(xhr, acts) {
   try {
     return JSON.parse(xhr.responseText).detail;
   } catch {
-    return `The server answers ${xhr.status}.`;
+    return `The server answers ${xhr.status}${acts ? `; ${UNSURE}` : "."}`; // a proxy, which knows no more
   }
 }
+
+// An answer about an earlier button does not take the place of what a later one said.
+document.body.addEventListener("htmx:beforeSwap", (event) => {
+  const { elt } = event.detail;
+  if (elt.matches(".action") && !said.contains(elt)) event.detail.shouldSwap = false;
+});
 
 function tell(text) {
   const line = document.createElement("span");
