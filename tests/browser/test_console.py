@@ -398,3 +398,112 @@ def test_words_that_stay_the_same_are_said_once(visitor: Page, pipeline: Pipelin
     visitor.get_by_role("button", name=f"Replay {name}").click()
     expect(visitor.locator("#said")).to_have_text("Done")
     assert visitor.evaluate("window.heard") == ["Waiting", "Done"]
+
+
+ACTION = '<span class="action">It is done.</span>'
+
+
+@pytest.mark.parametrize("width", [1000, 360])
+def test_what_a_button_says_is_seen_and_the_keyboard_stays_on_it(
+    visitor: Page, pipeline: Pipeline, owner: Engine, width: int
+) -> None:
+    name = a_letter(visitor, pipeline, owner)
+    visitor.set_viewport_size({"width": width, "height": 700})
+    visitor.route("**/console/dead-letters/replay", lambda route: route.fulfill(body=ACTION))
+    button = visitor.get_by_role("button", name=f"Replay {name}")
+    # At the top of the window, where the words are going to be.
+    button.evaluate("node => { node.scrollIntoView({ block: 'start' }); node.focus(); }")
+    visitor.keyboard.press("Enter")
+    said = visitor.locator("#said")
+    expect(said).to_have_text("It is done.")
+    expect(said).to_be_in_viewport(ratio=1)
+    expect(button).to_be_focused()
+
+    def top(selector: str) -> float:
+        return float(visitor.locator(selector).evaluate("node => node.getBoundingClientRect().top"))
+
+    def is_clear() -> bool:
+        button_top = button.evaluate("node => node.getBoundingClientRect().top")
+        return bool(button_top >= said.evaluate("node => node.getBoundingClientRect().bottom"))
+
+    eventually(is_clear)
+    header = visitor.locator(".top").evaluate("node => node.getBoundingClientRect().bottom")
+    assert top("#said") >= max(0, header) - 1
+
+
+def test_the_keyboard_goes_to_the_heading_when_its_button_is_gone(
+    visitor: Page, pipeline: Pipeline, owner: Engine
+) -> None:
+    name = a_letter(visitor, pipeline, owner)
+    visitor.once("dialog", lambda dialog: dialog.accept())
+    visitor.get_by_role("button", name=f"Drop {name}").focus()
+    visitor.keyboard.press("Enter")
+    expect(visitor.locator("#dead-letters")).to_be_focused(timeout=PATIENCE_MS)
+
+
+def test_who_has_left_a_list_with_the_mouse_is_not_brought_back(
+    visitor: Page, pipeline: Pipeline, owner: Engine
+) -> None:
+    a_letter(visitor, pipeline, owner)
+    visitor.locator("#letters .record").first.click()
+    visitor.locator(".top").click(position={"x": 3, "y": 3})
+    visitor.evaluate("htmx.trigger(document.body, 'lists-changed')")
+    visitor.wait_for_timeout(3_000)  # longer than a turn: nothing is the thing to see
+    assert visitor.evaluate("document.activeElement === document.body")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1366, 768), (683, 384), (700, 900), (360, 700)])
+def test_what_a_link_leads_to_is_not_below_the_header(visitor: Page, width: int, height: int) -> None:
+    visitor.set_viewport_size({"width": width, "height": height})
+    for link in ("Newest", "Dead letters"):
+        visitor.locator(".top nav").get_by_role("link", name=link).click()
+        place = str(visitor.locator(".top nav").get_by_role("link", name=link).get_attribute("href"))
+        expect(visitor.locator(place)).to_be_in_viewport()
+        bottom = visitor.locator(".top").evaluate("node => node.getBoundingClientRect().bottom")
+        assert visitor.locator(place).evaluate("node => node.getBoundingClientRect().top") >= bottom
+
+
+def test_title_and_mode_are_those_of_the_search_that_is_shown(visitor: Page, pipeline: Pipeline) -> None:
+    word = f"w{uuid.uuid4().hex}"
+    pipeline.wait_until_ready(pipeline.send(f"{word} is found"))
+    visitor.get_by_role("radio", name="by words").check()
+    visitor.get_by_label("What are you looking for?").fill(word)
+    visitor.get_by_role("button", name="Search").click()
+    expect(visitor.locator("#found")).to_contain_text("1 hit in")
+    expect(visitor).to_have_title(f"{word} – Text pipeline")
+    visitor.get_by_role("radio", name="both").check()
+    visitor.goto(f"{pipeline.search_api}/docs")
+    visitor.go_back()
+    expect(visitor.locator("#found")).to_contain_text("1 hit in")
+    assert "mode=keyword" in visitor.url
+    expect(visitor.get_by_role("radio", name="by words")).to_be_checked()
+    visitor.get_by_label("What are you looking for?").fill("")
+    visitor.get_by_role("button", name="Search").click()
+    expect(visitor).to_have_title("Text pipeline")
+
+
+def test_what_is_chosen_is_seen_in_forced_colors(
+    contexts: Callable[..., BrowserContext], pipeline: Pipeline, owner: Engine
+) -> None:
+    bury(pipeline, owner, b'{"text": 7}')
+    page = contexts(forced_colors="active").new_page()
+    page.goto(pipeline.search_api)
+    reload_until(page, "#letters .chips")
+    page.get_by_role("button", name="Pause updates").click()
+    page.locator("#q").focus()
+
+    def color(selector: str) -> str:
+        return str(page.locator(selector).first.evaluate("node => getComputedStyle(node).backgroundColor"))
+
+    assert color(".chips a[aria-current]") != color(".chips a:not([aria-current])")
+    page.mouse.move(0, 0)
+    pressed = color("#pause")
+    page.get_by_role("button", name="Pause updates").click()
+    assert color("#pause") != pressed
+
+
+def test_the_page_says_whose_times_it_shows(contexts: Callable[..., BrowserContext], pipeline: Pipeline) -> None:
+    for scripts, zone in ((True, "Times are in your zone."), (False, "Times are in UTC.")):
+        page = contexts(java_script_enabled=scripts).new_page()
+        page.goto(pipeline.search_api)
+        expect(page.locator("footer")).to_contain_text(zone)

@@ -75,6 +75,23 @@ def test_the_headers_of_a_letter_are_marked_like_its_key() -> None:
     ]
 
 
+def test_an_age_that_changes_is_not_told_anew_with_its_problem() -> None:
+    def page(age: float | None) -> str:
+        problems = [{"part": "Redis", "problem": "it hangs", "age": age}]
+        with create_app("search", Settings()).test_request_context():
+            return render_template("console/problems.html", problems=problems)
+
+    told = re.compile('<div id="problems" role="status">(.*?)</div>', re.DOTALL)
+    first, later = told.search(page(5)), told.search(page(7))
+    assert first
+    assert later
+    assert first[1] == later[1]
+    assert "it hangs" in first[1]
+    assert "The numbers of Redis here are 5.0 s old." in page(5)
+    assert "Its numbers are not known." in page(None)
+    assert "old." not in page(None)
+
+
 def text_of(pieces: list[Piece]) -> str:
     return "".join(text for text, _ in pieces)
 

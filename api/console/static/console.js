@@ -23,6 +23,31 @@ function localTimes(root) {
   }
 }
 
+// --- What stays at the top of the window, so that what has focus or is linked to is not below it ---
+const header = document.querySelector(".top");
+
+new ResizeObserver(() => {
+  document.documentElement.style.setProperty("--header", `${header.offsetHeight}px`);
+}).observe(header);
+new ResizeObserver(() => {
+  document.documentElement.style.setProperty("--said", `${said.offsetHeight}px`);
+  scrollable(said);
+  uncover(document.activeElement);
+}).observe(said, { box: "border-box" });
+
+function uncover(focused) {
+  if (said.offsetHeight === 0 || focused === document.body || header.contains(focused)) return;
+  if (focused.contains(said) || said.contains(focused)) return;
+  const { top, bottom } = focused.getBoundingClientRect();
+  if (bottom > 0 && top < said.getBoundingClientRect().bottom) focused.scrollIntoView({ block: "nearest" });
+}
+
+// What scrolls in itself can be reached by the keyboard, also where the browser does not see to it.
+function scrollable(node) {
+  if (node.scrollHeight > node.clientHeight + 1) node.tabIndex = 0;
+  else node.removeAttribute("tabindex");
+}
+
 // --- The chart ---
 const SERIES = [
   { name: "read", label: "read", color: "--read", dash: [] },
@@ -137,8 +162,9 @@ document.body.addEventListener("htmx:afterSettle", settled);
 function unreachable(status) {
   const health = document.getElementById("health");
   if (!health) return;
+  const words = status ? `This page's server answers ${status}` : "This page's server does not answer";
   health.className = "health bad";
-  health.lastChild.textContent = status ? `This page's server answers ${status}` : "This page's server does not answer";
+  if (health.lastChild.textContent !== words) health.lastChild.textContent = words;
 }
 
 // A failed request says why: a search where its hits would stand, which are those of another query by now; all else where
@@ -196,19 +222,37 @@ if (window.Idiomorph) {
   Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) => !(name === "open" && node.tagName === "DETAILS");
   Idiomorph.defaults.callbacks.beforeNodeMorphed = (old) => !(old.classList && old.classList.contains("whole"));
 }
+// A button is disabled while its request is under way, and has no focus then.
+const LISTS = "#letters, #failed";
 let focusedIn = null;
+let pressed = null;
 document.addEventListener("focusin", (event) => {
-  focusedIn = event.target.closest("#letters, #failed");
+  focusedIn = event.target.closest(LISTS);
 });
-document.body.addEventListener("htmx:afterSwap", () => {
-  if (focusedIn && document.activeElement === document.body) {
-    const section = document.getElementById(focusedIn.id);
-    const heading = section && section.closest("section").querySelector("h2");
-    if (heading) heading.focus({ preventScroll: true });
+document.addEventListener("click", () => {
+  if (document.activeElement === document.body) focusedIn = pressed = null; // somebody has left, with the mouse
+});
+document.body.addEventListener("htmx:beforeRequest", (event) => {
+  const focused = document.activeElement;
+  if (focused.matches("button") && focused.closest(LISTS) && event.detail.elt.contains(focused)) pressed = focused;
+});
+document.body.addEventListener("htmx:afterSwap", keepFocus);
+document.body.addEventListener("htmx:afterRequest", keepFocus);
+
+function keepFocus() {
+  if (!focusedIn || document.activeElement !== document.body) return;
+  if (pressed && pressed.isConnected) {
+    if (!pressed.disabled) pressed.focus({ preventScroll: true });
+    return;
   }
-});
+  const list = document.getElementById(focusedIn.id);
+  const heading = list && list.closest("section").querySelector("h2");
+  if (heading) heading.focus({ preventScroll: true });
+}
 
 localTimes(document);
+const zone = document.getElementById("zone");
+if (zone) zone.textContent = "Times are in your zone.";
 drawChart();
 const health = document.getElementById("health");
 revision = health && health.dataset.revision;
