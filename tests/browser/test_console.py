@@ -507,3 +507,46 @@ def test_the_page_says_whose_times_it_shows(contexts: Callable[..., BrowserConte
         page = contexts(java_script_enabled=scripts).new_page()
         page.goto(pipeline.search_api)
         expect(page.locator("footer")).to_contain_text(zone)
+
+
+def test_a_record_that_did_not_come_is_asked_for_again(visitor: Page, pipeline: Pipeline, owner: Engine) -> None:
+    name = a_letter(visitor, pipeline, owner)
+    address = f"**/console/dead-letters/{name.replace(':', '/')}"
+    visitor.route(address, lambda route: route.abort("connectionreset"))
+    letter = visitor.locator(f"#letter-{name.replace(':', '-')}")
+    letter.get_by_text("Whole record").click()
+    expect(visitor.locator("#said")).to_have_text("The server does not answer; try again in a moment.")
+    visitor.unroute(address)
+    letter.get_by_text("Whole record").click()
+    letter.get_by_text("Whole record").click()
+    expect(letter.locator(".whole .record")).to_be_visible()
+    expect(visitor.locator("#said")).to_be_empty()
+    asked: list[str] = []
+    visitor.on("request", lambda request: asked.append(request.url))
+    letter.get_by_text("Whole record").click()
+    letter.get_by_text("Whole record").click()
+    visitor.wait_for_timeout(500)
+    assert [url for url in asked if name.replace(":", "/") in url] == [], "it is there"
+
+
+def test_a_list_that_could_not_be_read_comes_when_it_can_be(visitor: Page, pipeline: Pipeline, owner: Engine) -> None:
+    address = "**/console/dead-letters"
+    visitor.route(address, lambda route: route.fulfill(status=503, body="<html>a proxy</html>"))
+    key = bury(pipeline, owner, b'{"text": 9}')
+    expect(visitor.locator("#said")).to_have_text("The server answers 503.")
+    visitor.unroute(address)
+    expect(visitor.locator(f"#letter-{key[0]}-{key[1]}-{key[2]}")).to_be_visible()
+    expect(visitor.locator("#said")).to_be_empty()
+
+
+def test_a_hit_of_many_lines_and_marks_keeps_to_its_place(visitor: Page, pipeline: Pipeline) -> None:
+    word = f"w{uuid.uuid4().hex}"
+    pipeline.wait_until_ready(pipeline.send(f"{word} " + "\n" * 300 + "e" + "\u0301" * 200))
+    visitor.goto(f"{pipeline.search_api}/?q={word}&mode=keyword")
+    text = visitor.locator("#results .hits .text")
+    assert text.evaluate("node => node.offsetHeight") < 500
+    assert text.evaluate("node => getComputedStyle(node).overflowY") == "auto"
+    expect(text).to_have_attribute("tabindex", "0")
+    text.focus()
+    visitor.keyboard.press("End")
+    eventually(lambda: text.evaluate("node => node.scrollTop") > 0)

@@ -48,6 +48,15 @@ function scrollable(node) {
   else node.removeAttribute("tabindex");
 }
 
+function longHits() {
+  for (const text of document.querySelectorAll(".hits .text")) {
+    scrollable(text);
+    if (text.tabIndex !== 0) continue;
+    text.setAttribute("role", "group");
+    text.setAttribute("aria-label", "Text of this hit");
+  }
+}
+
 // --- The chart ---
 const SERIES = [
   { name: "read", label: "read", color: "--read", dash: [] },
@@ -140,10 +149,12 @@ document.addEventListener("visibilitychange", () => {
 });
 
 let revision = null;
+let stale = false; // a list could not be made anew
 
 function settled() {
   localTimes(document);
   drawChart();
+  longHits();
   const health = document.getElementById("health");
   if (!health) return;
   if (revision !== null && health.dataset.revision !== revision) htmx.trigger(document.body, "lists-changed");
@@ -155,6 +166,10 @@ document.body.addEventListener("htmx:afterRequest", (event) => {
   waiting = false;
   pause = event.detail.successful ? EVERY_MS : Math.min(pause * 2, SLOWEST_MS);
   if (!event.detail.successful && event.detail.xhr.status !== 401) unreachable(event.detail.xhr.status);
+  if (event.detail.successful && stale && !document.querySelector("#problems .problem")) {
+    stale = false;
+    htmx.trigger(document.body, "lists-changed");
+  }
 });
 document.body.addEventListener("htmx:oobAfterSwap", () => queueMicrotask(settled));
 document.body.addEventListener("htmx:afterSettle", settled);
@@ -167,26 +182,28 @@ function unreachable(status) {
   if (health.lastChild.textContent !== words) health.lastChild.textContent = words;
 }
 
-// A failed request says why: a search where its hits would stand, which are those of another query by now; all else where
-// the buttons' own words would stand. What came of a button is asked for again (action.html), whatever happens on the way.
+// A failed request says why: a search where its hits would stand, which are those of another query by now; all else
+// where the buttons' own words would stand. What came of a button is asked for again (action.html), whatever happens.
 const UNSURE = "it may still be done. Look at the list before you try again.";
+const UNSURE_YET = `No answer yet; ${UNSURE}`;
 document.body.addEventListener("htmx:responseError", (event) => {
   const { xhr, elt, requestConfig } = event.detail;
   if (xhr.status === 401) location.reload(); // the session is over: the page asks for the key
-  else failed(elt, detailOf(xhr, requestConfig.verb !== "get"));
+  else failed(elt, requestConfig.verb, detailOf(xhr, requestConfig.verb !== "get"));
 });
 for (const lost of ["htmx:sendError", "htmx:timeout"]) {
   document.body.addEventListener(lost, (event) => {
     const { elt, requestConfig } = event.detail;
-    if (requestConfig.verb === "get") failed(elt, "The server does not answer; try again in a moment.");
-    else failed(elt, `No answer yet; ${UNSURE}`);
+    const text = requestConfig.verb === "get" ? "The server does not answer; try again in a moment." : UNSURE_YET;
+    failed(elt, requestConfig.verb, text);
   });
 }
 
-function failed(elt, text) {
+function failed(elt, verb, text) {
   if (elt === live || said.contains(elt)) return;
+  if (elt.matches(LISTS)) stale = true;
   if (!elt.matches(".search form")) {
-    tell(text);
+    tell(text, verb === "get" ? elt.closest(LISTS) : null);
     return;
   }
   const line = document.createElement("p");
@@ -210,12 +227,29 @@ document.body.addEventListener("htmx:beforeSwap", (event) => {
   if (elt.matches(".action") && !said.contains(elt)) event.detail.shouldSwap = false;
 });
 
-function tell(text) {
+function tell(text, list) {
+  if (said.textContent === text) return;
   const line = document.createElement("span");
   line.className = "action failed";
+  line.dataset.list = list ? list.id : "";
   line.textContent = text;
   said.replaceChildren(line);
 }
+
+// That a list could not be read holds until it is; what came of a button, until the next button.
+document.body.addEventListener("htmx:afterRequest", (event) => {
+  const { target, successful, requestConfig } = event.detail;
+  const list = target.closest(LISTS);
+  if (!successful || !list || requestConfig.verb !== "get") return;
+  const line = said.querySelector(`[data-list="${list.id}"]`);
+  if (line) line.remove();
+});
+
+// A record is asked for when it is opened, until it is there.
+document.body.addEventListener("htmx:beforeRequest", (event) => {
+  const { elt } = event.detail;
+  if (elt.matches("details") && (!elt.open || elt.querySelector(".whole-record"))) event.preventDefault();
+});
 
 // What somebody has opened stays open when its list is made anew, and the keyboard stays where it was.
 if (window.Idiomorph) {
@@ -254,6 +288,7 @@ localTimes(document);
 const zone = document.getElementById("zone");
 if (zone) zone.textContent = "Times are in your zone.";
 drawChart();
+longHits();
 const health = document.getElementById("health");
 revision = health && health.dataset.revision;
 setTimeout(tick, EVERY_MS);
