@@ -1,6 +1,7 @@
 """The console in a real Chromium, on the running pipeline: what somebody sees, types and presses."""
 
 import json
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from playwright.sync_api import BrowserContext, Page, Route, expect
 from sqlalchemy import Engine, text
 
 from api.app import create_app
+from api.console.actions import Action
 from api.console.state import facts
 from db import session
 from settings import Settings
@@ -380,15 +382,17 @@ def test_a_button_whose_answer_is_lost_may_have_done_it(
 def test_words_that_stay_the_same_are_said_once(visitor: Page, pipeline: Pipeline, owner: Engine) -> None:
     """A screen reader reads what is put into the page, also where it was there before."""
     name = a_letter(visitor, pipeline, owner)
-    poll = f'hx-get="/console/actions/{uuid.uuid4()}?since=%d" hx-trigger="every 500ms" hx-target="#said"'
-    states = iter(
-        [f'<span class="action" {poll % since} hx-swap="morph:innerHTML">Waiting</span>' for since in (1, 1, 2, 3)]
-    )
-    visitor.route("**/console/dead-letters/replay", lambda route: route.fulfill(body=next(states)))
-    visitor.route(
-        "**/console/actions/*",
-        lambda route: route.fulfill(body=next(states, '<span class="action">Done</span>')),
-    )
+    now = int(time.time())
+    looks = [Action("Waiting", done=False, since=now + second) for second in (0, 0, 1, 2)]
+    with create_app("search", Settings()).test_request_context():
+        answers = iter(
+            [
+                render_template("console/action.html", action=look, id=str(uuid.UUID(int=1)))
+                for look in [*looks, Action("Done", done=True)]
+            ]
+        )
+    visitor.route("**/console/dead-letters/replay", lambda route: route.fulfill(body=next(answers)))
+    visitor.route("**/console/actions/*", lambda route: route.fulfill(body=next(answers)))
     visitor.evaluate("""() => {
         window.heard = [];
         const hear = () => window.heard.push(document.getElementById("said").textContent);
