@@ -146,17 +146,17 @@ ENDLESS = ["c_d_", "./", "~/", "1-a-", "a1@", "a@1", "a-b.", "<!--", "<!-- x "]
 
 
 @pytest.mark.parametrize("part", ENDLESS)
-def test_no_text_is_too_much_for_the_parser(database: Engine, settings: Settings, part: str) -> None:
+def test_no_text_and_no_query_is_too_much_for_the_parser(database: Engine, settings: Settings, part: str) -> None:
     tend(settings, database)
     endless = part * (40_000 // len(part))
-    add(database, f"lighthouse {endless}")
     api = session.connect_engine(settings.database_url(reader=True), "test", timeout_ms=5_000)
     with api.connect() as connection:
+        assert queries.keyword(connection, some_words(endless[:10_000]), limit=10) == []
+        assert queries.newest(connection, limit=10, words=endless[:500])["messages"] == []
+        add(database, f"lighthouse {endless}")
         (hit,) = queries.keyword(connection, "lighthouses", limit=10)
         assert hit["message"].startswith("lighthouse")
         assert hit["passage"].startswith("lighthouse")
-        queries.keyword(connection, some_words(endless[:10_000]), limit=10)
-        queries.newest(connection, limit=10, words=endless[:500])
         assert words_of_query(connection, "lighthouse", ["lighthouse", endless], "english") == {"lighthouse"}
     api.dispose()
 

@@ -54,6 +54,9 @@ QUERIES = [
     "payment, failed?",
     "failed!",
     '-away "payment failed"',
+    "failed " + "<!--" * 41,
+    "-<" * 40 + "away",
+    "- : " * 41 + "away",
 ]
 
 # PostgreSQL refuses to read them: as many dashes as change nothing stand for them.
@@ -66,6 +69,9 @@ TOO_DEEP = {
     "(" + "-" * 41 + "away": "-away",
     "-(" * 40 + "away": "away",
     "-! & " * 41 + "away": "-away",
+    "failed " + "<!--" * 41: "failed",
+    "-<" * 40 + "away": "away",
+    "- : " * 41 + "away": "-away",
     "payment|" + "-" * 40 + "failed": "payment failed",
 }
 
