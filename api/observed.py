@@ -2,7 +2,8 @@
 
 Each is asked in the background, at most about once a second whoever looks, and so seldom that it is busy with it for
 one twentieth of its time at most, or one third where it fails after a long time. Looking waits a moment for a first
-answer and never for a part that hangs, so a hundred open pages cost what one costs.
+answer and never for a part that hangs, so a hundred open pages cost what one costs. Only a scrape of /metrics has a
+question of its own, and waits a second at most: its counters must not go back (`Watched.look_since`).
 """
 
 import logging
@@ -48,11 +49,13 @@ QUEUE_LISTS = {name: (task_list(name), task_list(name, BULK_PRIORITY)) for name 
 
 
 class Seen(NamedTuple, Generic[T]):
-    """The last answer of a part (None: none yet), its age in seconds, and what is wrong with the part, if anything."""
+    """The last answer of a part (None: none yet), its age in seconds, what is wrong with the part, if anything, and by
+    the monotonic clock when the last question that has ended began."""
 
     value: T | None
     age: float
     problem: str | None
+    began: float
 
 
 class Watched(Generic[T]):
@@ -78,6 +81,7 @@ class Watched(Generic[T]):
         self._value: T | None = None
         self._value_at = float("-inf")
         self._problem: str | None = None
+        self._began = float("-inf")  # of the last question that has ended
 
     def refresh(self) -> None:
         """Asks, unless that is under way or was just done. Returns at once."""
@@ -100,13 +104,33 @@ class Watched(Generic[T]):
             seen = self._seen()
         return seen
 
+    def look_since(self, since: float, patience: float = PATIENCE_SECONDS) -> Seen[T]:
+        """What is said to a question that began at `since` or later, however lately the part was asked before. Where it
+        says nothing within `patience` seconds, that is its problem; where too many wait already, what is known."""
+        until = time.monotonic() + patience
+        seen = self._seen()
+        if seen.began >= since or not self._waiters.acquire(blocking=False):
+            return seen
+        try:
+            for _ in range(2):  # the one under way, if there is one, and the one after it
+                if seen.began < since:
+                    with self._lock:
+                        self._next = 0.0
+                    self.refresh()
+                    self._answered.wait(max(0.0, until - time.monotonic()))
+                    seen = self._seen()
+        finally:
+            self._waiters.release()
+        late = "no answer in time" if seen.began < since else None
+        return seen._replace(problem=seen.problem or late)
+
     def _seen(self) -> Seen[T]:
         with self._lock:
             now = time.monotonic()
             problem = self._problem
             if self._asked_at is not None and now - self._asked_at > self.silent:
                 problem = f"no answer for {now - self._asked_at:.0f} s"
-            return Seen(self._value, now - self._value_at, problem)
+            return Seen(self._value, now - self._value_at, problem, self._began)
 
     def _run(self) -> None:
         began = time.monotonic()
@@ -125,10 +149,10 @@ class Watched(Generic[T]):
                 if value is not None:
                     self._value, self._value_at = value, now
                 self._problem = problem
-                self._asked_at = None
+                self._asked_at, self._began = None, began
                 longest = LONGEST_SECONDS if problem is None else FAILED_SECONDS
                 self._next = now + min(max(self.keep, SHARE * (now - began)), longest)
-            self._answered.set()
+                self._answered.set()  # not later: it would say so of a question that has begun by then
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """The numbers of the whole pipeline for Prometheus: what its processes have counted, and what its parts say now.
 
 The search API shows them, besides those of its own requests (api.metrics). A part that is away leaves its numbers out
-and has `pipeline_part_up` 0.
+and has `pipeline_part_up` 0. What was counted is read for each scrape: Prometheus takes a counter that is behind what
+another process of the API has shown for one that began anew, and a gap for nothing.
 """
 
 import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate, product
 from typing import Any
@@ -23,18 +25,20 @@ PARTS = ("bridge", "persist-worker", "embed-worker", "beat")
 
 
 class PipelineNumbers(Collector):
-    """Looks at what was observed lately; a scrape waits for no part that hangs."""
+    """Looks at what was observed lately, and at what the broker says now; a scrape waits two seconds at most."""
 
     def __init__(self, observed: Observed) -> None:
         self.observed = observed
 
     def collect(self) -> Iterator[Metric]:
         observed = self.observed
-        contents, index, positions, broker = observed.look()
+        began = time.monotonic()
+        broker = observed.broker.look_since(began)
+        contents, index, positions, _ = observed.look()
         yield parts_up({"database": database(contents, index), "kafka": positions, "broker": broker})
         if current(positions) is not None:
             yield from of_kafka(observed, positions.value or {})
-        if (found := current(broker)) is not None:
+        if broker.began >= began and (found := current(broker)) is not None:
             yield from of_broker(found)
         if (letters := current(contents)) is not None:
             yield open_letters(letters)

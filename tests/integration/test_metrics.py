@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ import pytest
 import redis
 import requests
 import yaml
+from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.app import create_app
@@ -299,6 +301,52 @@ def test_without_any_part_a_scrape_ends_soon_and_says_which_are_away() -> None:
     eventually(told)
     assert ("embedding_pending_messages", ()) not in samples(app.test_client().get("/metrics").text)
     app.extensions["parts"].close()
+
+
+@pytest.fixture
+def two_processes(settings: Settings, broker: redis.Redis) -> Iterator[list[Flask]]:
+    """The search API twice, as with API_WORKERS=2, where only the broker is there."""
+    apps = [create_app("search", replace(settings, database_port=1, kafka_port=1)) for _ in range(2)]
+    yield apps
+    for app in apps:
+        app.extensions["parts"].close()
+
+
+def test_no_counter_goes_back_whichever_process_of_the_api_answers(
+    settings: Settings, two_processes: list[Flask], tally: numbers.Tally
+) -> None:
+    client = numbers_store.connect(settings.redis_address)
+    for count in range(1, 7):
+        tally.add(numbers.CONSUMED, 1)
+        tally.observe(numbers.FRESHNESS, [0.1])
+        numbers_store.deliver(client)
+        found = samples(two_processes[count % 2].test_client().get("/metrics").text)
+        assert found[("bridge_records_consumed_total", ())] == count
+        assert found[("embedding_freshness_seconds_count", ())] == count
+    client.close()
+
+
+def test_a_broker_that_answers_late_leaves_a_gap_and_no_old_counters(
+    two_processes: list[Flask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_late(client: redis.Redis) -> numbers_store.Kept:
+        free.wait()
+        return read(client)
+
+    def shown() -> tuple[float, ...]:
+        found = samples(app.test_client().get("/metrics").text)
+        up = found[("pipeline_part_up", (("part", "broker"),))]
+        series = ("bridge_records_consumed_total", ()), ("embedding_freshness_seconds_count", ())
+        return up, *(each in found for each in series), ("celery_queue_length", (("queue_name", "embed"),)) in found
+
+    app, free, read = two_processes[0], threading.Event(), numbers_store.read
+    monkeypatch.setattr(numbers_store, "read", read_late)
+    free.set()
+    assert shown() == (1, True, True, True)
+    free.clear()
+    assert shown() == (0, False, False, False)
+    free.set()
+    assert shown() == (1, True, True, True)
 
 
 def test_the_text_api_has_its_own_numbers_only(pipeline: Pipeline) -> None:

@@ -1,10 +1,12 @@
-"""What is wrong with a watched part is told, whatever it is, and it is not kept busy with asking."""
+"""What is wrong with a watched part is told, whatever it is, and it is not kept busy with asking; whoever must not have
+an old answer gets none."""
 
+import threading
 import time
 
 import pytest
 
-from api.observed import Watched
+from api.observed import WAITERS, Watched
 from tests.parts import eventually
 
 
@@ -56,3 +58,64 @@ def test_a_question_that_failed_late_is_not_asked_again_at_once() -> None:
 
     eventually(asked_twice)
     assert asked[1] - asked[0] >= 0.05 * 21
+
+
+def test_an_answer_may_be_asked_for_that_is_no_older_than_the_call() -> None:
+    """Also while the question of somebody else is under way, and where the part has just answered."""
+
+    def ask() -> int:
+        numbers.append(len(numbers))
+        now = numbers[-1]
+        time.sleep(0.1)
+        return now
+
+    numbers: list[int] = []
+    watched = Watched(ask, (OSError,))
+    watched.refresh()
+    eventually(lambda: numbers)
+    for last in range(1, 4):
+        since = time.monotonic()
+        seen = watched.look_since(since, 10)
+        assert (seen.value, seen.problem) == (last, None)
+        assert seen.began >= since
+    assert watched.look().value == 3
+
+
+def test_a_part_that_answers_late_is_told_and_its_older_answer_is_known_by_its_time() -> None:
+    def ask() -> int:
+        free.wait()
+        return 1
+
+    free = threading.Event()
+    free.set()
+    watched = Watched(ask, (OSError,))
+    assert watched.look_since(time.monotonic(), 10).value == 1
+    free.clear()
+    since = time.monotonic()
+    late = watched.look_since(since, 0.1)
+    assert late.problem == "no answer in time"
+    assert late.began < since
+    assert watched.look(0).problem is None  # for whoever only wants to know how it was lately
+    free.set()
+    assert watched.look_since(since, 10).problem is None
+
+
+def test_those_who_cannot_wait_for_an_answer_learn_what_is_known() -> None:
+    part = Part()
+    watched = Watched(part.ask, (OSError,))
+    assert watched.look(10).value == 1
+    for _ in range(WAITERS):
+        watched._waiters.acquire()
+    since = time.monotonic()
+    seen = watched.look_since(since, 10)
+    assert (seen.value, seen.problem, seen.began < since) == (1, None, True)
+
+
+def test_an_error_is_the_answer_to_the_one_who_asked() -> None:
+    part = Part()
+    watched = Watched(part.ask, (OSError,))
+    assert watched.look(10).value == 1
+    part.error = OSError("away")
+    assert watched.look_since(time.monotonic(), 10).problem == "away"
+    part.error = None
+    assert watched.look_since(time.monotonic(), 10).problem is None
