@@ -2,7 +2,8 @@
 a hit are the query's, how fresh the search is. Nothing writes.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
+from datetime import datetime
 
 from sqlalchemy import Connection, text
 
@@ -45,18 +46,32 @@ def failure_page(connection: Connection, *, limit: int, cursor: str | None = Non
     return {"failures": [row for row in page if row["message"] is not None], "next": following}
 
 
-def ages(connection: Connection, message_ids: Sequence[str]) -> list[float]:
+def ages(connection: Connection, queued: Mapping[str, datetime | None], topic: str) -> list[float]:
     """Of messages that were just embedded, the seconds since their record came into the log (since the row was written,
-    where somebody typed it). Without those that were stored before the model was chosen: they are embedded anew."""
+    where somebody typed it). `queued` says by message id when the job was created that they were embedded for (None:
+    with the row).
+
+    A text of long ago that became searchable only now is left out, unless it waited for the pipeline all the while: one
+    that was edited by hand, or embedded once more, has a job that is later than its row; one of a replayed dead letter
+    keeps its version; one that was stored before the model was chosen is embedded anew.
+    """
     rows = connection.execute(
         text(f"""
             SELECT extract(epoch FROM clock_timestamp() - CASE WHEN m.version_timestamp < 0 THEN m.processed_at
-                ELSE to_timestamp(m.version_timestamp / 1000.0) END)::float
-            FROM text_messages m JOIN embedding_models a ON a.active
-            WHERE m.id = ANY (:ids ::uuid[]) AND m.processed_at >= a.created_at AND isfinite(m.processed_at)
-                AND m.version_timestamp < {LAST_MS}
+                -- A row that was typed for an id that was deleted before has the version of the deletion.
+                ELSE greatest(m.created_at, to_timestamp(m.version_timestamp / 1000.0)) END)::float
+            FROM unnest(:ids ::uuid[], :queued ::timestamptz[]) AS done (id, queued_at)
+            CROSS JOIN LATERAL (
+                SELECT created_at, processed_at, version_timestamp, version_partition, version_offset
+                FROM text_messages WHERE id = done.id OFFSET 0
+            ) AS m JOIN embedding_models a ON a.active
+            WHERE m.processed_at >= a.created_at AND isfinite(m.processed_at) AND m.version_timestamp < {LAST_MS}
+                AND m.processed_at = coalesce(done.queued_at, m.processed_at)  -- both are of one transaction
+                AND NOT EXISTS (
+                    SELECT FROM dead_letters d WHERE d.topic = :topic AND d.partition = m.version_partition
+                        AND d."offset" = m.version_offset AND d.timestamp = m.version_timestamp)
         """),
-        {"ids": "{" + ",".join(message_ids) + "}"},
+        {"ids": list(queued), "queued": list(queued.values()), "topic": topic},
     )
     return list(rows.scalars())
 

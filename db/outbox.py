@@ -7,6 +7,7 @@ message; db.embeddings finishes them, together with what comes of them.
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import Connection, text
@@ -27,12 +28,14 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """A claimed row of the outbox: it is ours until its lease has run out."""
+    """A claimed row of the outbox: it is ours until its lease has run out. `created_at` is None where it was held from
+    the beginning, by the one who stored its messages."""
 
     id: int
     message_ids: list[str]
     deleted: bool
     attempts: int
+    created_at: datetime | None = None
 
 
 class Waiting(NamedTuple):
@@ -72,7 +75,7 @@ def claim_jobs(
                     AND (lease IS NULL OR lease = :lease ::uuid OR available_at <= clock_timestamp()
                         OR available_at > {SET_BACK})
                 FOR UPDATE SKIP LOCKED)
-            RETURNING id, message_ids::text[], deleted, attempts
+            RETURNING id, message_ids::text[], deleted, attempts, created_at
         """),
         {"jobs": array(jobs), "lease": lease, "seconds": seconds, "counts": counts},
     )

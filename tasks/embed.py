@@ -193,7 +193,7 @@ def finish(
     """Stores what was embedded and finishes the jobs; where a vector is there already, or another worker is at the same
     message, it is done again. `is_active_model` says whether it is told and counted as embedded."""
     if of_the_jobs and finish_if_few(claimed, lease, model, done):
-        tell(done, is_active_model=is_active_model)
+        tell(claimed, done, is_active_model=is_active_model)
         return None
     for attempt in range(COLLISIONS):
         try:
@@ -207,7 +207,7 @@ def finish(
                     expect_new=attempt == 0,  # an edit took the old vector with it
                     of_the_jobs=of_the_jobs and attempt == 0,
                 )
-            tell(done, is_active_model=is_active_model)
+            tell(claimed, done, is_active_model=is_active_model)
             return following
         except OVERTAKEN as error:
             step_back(error, claimed, lease, model)
@@ -239,9 +239,9 @@ def finish_if_few(claimed: Sequence[Job], lease: str, model: str, done: Embedded
         return False
 
 
-def tell(done: Embedded, *, is_active_model: bool) -> None:
+def tell(jobs: Sequence[Job], done: Embedded, *, is_active_model: bool) -> None:
     if is_active_model:
-        measured.embedded(done.vectors.message_ids, len(done.failures))
+        measured.embedded(done.vectors.message_ids, len(done.failures), jobs)
         logs.each_id(log, "embedded", done.vectors.message_ids)
 
 

@@ -15,7 +15,9 @@ from typing import Any
 from celery import signals
 from sqlalchemy.exc import SQLAlchemyError
 
+import settings
 from db import console_queries
+from db.outbox import Job
 from records import DeadLetter
 from tasks import outages, resources
 from tasks.app import app
@@ -82,8 +84,9 @@ def dead_letters_noted(letters: Iterable[DeadLetter]) -> None:
         TALLY.add(DEAD_LETTERS, count, reason)
 
 
-def embedded(message_ids: Iterable[bytes], failed: int) -> None:
-    """For embed_text: the vectors of these messages are stored, and so many messages were marked as failed."""
+def embedded(message_ids: Iterable[bytes], failed: int, jobs: Iterable[Job]) -> None:
+    """For embed_text: the vectors of these messages are stored, and so many messages were marked as failed, for these
+    jobs."""
     global _sampled_at
     messages = set(message_ids)
     if messages or failed:
@@ -94,13 +97,16 @@ def embedded(message_ids: Iterable[bytes], failed: int) -> None:
         TALLY.add(EMBEDDED, len(messages))
         if time.monotonic() - _sampled_at >= SAMPLE_SECONDS:
             _sampled_at = time.monotonic()
-            sample_freshness([str(uuid.UUID(bytes=each)) for each in islice(messages, SAMPLE)])
+            sample_freshness([str(uuid.UUID(bytes=each)) for each in islice(messages, SAMPLE)], jobs)
 
 
-def sample_freshness(message_ids: list[str]) -> None:
+def sample_freshness(message_ids: Iterable[str], jobs: Iterable[Job]) -> None:
+    in_turn = sorted(jobs, key=lambda job: job.id)  # the last job of a message is that of the text that it has now
+    queued = {message_id: job.created_at for job in in_turn for message_id in job.message_ids}
+    of_these = {message_id: queued[message_id] for message_id in message_ids if message_id in queued}
     try:
         with resources.engine().begin() as connection:
-            ages = console_queries.ages(connection, message_ids)
+            ages = console_queries.ages(connection, of_these, settings.load().kafka_topic)
     except SQLAlchemyError as error:  # the vectors are stored, whatever becomes of this number
         log.info("freshness not sampled: %s", outages.reason(error))
         return

@@ -52,7 +52,8 @@ EMBEDDED = Number("embedded_messages", "Messages whose vectors were stored", his
 EMBEDDING_FAILURES = Number("embedding_failures", "Messages that were marked as failed")
 FRESHNESS = Number(
     "embedding_freshness_seconds",
-    "From a record's timestamp in Kafka (a row's, where it was typed by hand) to its text being searchable; a sample",
+    "From a record's timestamp in Kafka (a row's, where it was typed by hand) to its text being searchable; a sample, "
+    "without texts that were edited by hand, embedded once more, or came of a replayed dead letter",
     buckets=FRESHNESS_SECONDS,
     history=True,
 )
