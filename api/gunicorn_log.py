@@ -1,5 +1,7 @@
-"""gunicorn's own lines, in the form of all the others. It finds this class by its name (gunicorn.conf.py)."""
+"""gunicorn's own lines, in the form of all the others, and like them without anything that a request says of a message.
+It finds this class by its name (gunicorn.conf.py)."""
 
+import logging
 from typing import Any
 
 from gunicorn import glogging
@@ -7,13 +9,23 @@ from gunicorn import glogging
 import settings as configuration
 from telemetry import logs
 
+UNREADABLE = "Invalid request from ip="
+
 
 class Log(glogging.Logger):  # type: ignore[misc]
     def setup(self, cfg: Any) -> None:
         """Called in the main process, before there is an application; the workers inherit it."""
         super().setup(cfg)
         logs.name_process(str(cfg.proc_name).rpartition(":")[2].replace("_", "-"))
+        if self.loglevel < logging.INFO:  # it would log each request's path, which may hold a source id
+            self.error_log.setLevel(logging.INFO)
         lines = logs.formatter(configuration.load())
         for log in (self.error_log, self.access_log):
             for handler in log.handlers:
                 handler.setFormatter(lines)
+
+    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Of a request that it cannot read, the address and the kind of fault, without the bytes that it quotes."""
+        if msg.startswith(UNREADABLE):
+            msg = ": ".join(msg.split(": ")[:2])
+        super().warning(msg, *args, **kwargs)

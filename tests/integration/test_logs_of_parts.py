@@ -1,10 +1,12 @@
 """What the parts really write with LOG_FORMAT=json: objects only, a record's way from part to part, and no text."""
 
 import json
+import socket
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -57,6 +59,9 @@ def test_a_record_can_be_followed_and_no_part_writes_its_text(
     sender.send_task("tasks.nobody_knows", args=[SECRET], queue="persist", argsrepr="(1)", kwargsrepr="{}")
     for port, path in ((settings.text_api_port, f"/messages/{SECRET}%0aforged"), (settings.search_api_port, "/status")):
         requests.get(f"http://127.0.0.1:{port}{path}", timeout=10)
+    with socket.create_connection(("127.0.0.1", settings.text_api_port), timeout=10) as client:
+        client.sendall(f"GET /messages/{SECRET} HTTP/1.1\r\n\r\n".encode())
+        assert b" 400 " in client.recv(100)
 
     def told() -> bool:
         def of(part: str, did: str) -> dict[str, Any]:
@@ -83,8 +88,11 @@ def test_a_record_can_be_followed_and_no_part_writes_its_text(
         found = lines(running)
         assert found, name
         assert not [line for line in found if line["logger"] == "celery.pool" and line["level"] == "DEBUG"]
-        assert [line for line in running.log.read_text().splitlines() if SECRET in line] == [], name
+        written = running.log.read_text().splitlines()
+        assert [line for line in written if SECRET in line or quote(SECRET) in line] == [], name
         assert not [line for line in found if line["message"] == "forged"]
+    unreadable = "Invalid request from ip=127.0.0.1: Invalid HTTP Version"
+    assert unreadable in [line["message"] for line in lines(parts["text-api"])]
     processes = {
         name: {line["process"].partition("@")[0] for line in lines(running)} for name, running in parts.items()
     }
