@@ -49,6 +49,8 @@ def configuration(settings: Settings) -> str:
         "log_timezone": "UTC",
         "log_line_prefix": "'%m [%p] %u@%d '",
         "log_checkpoints": "off",
+        "log_error_verbosity": "terse",  # the details of an error quote the row that it is about
+        "log_min_error_statement": "panic",  # and its statement has the texts that were to be stored
         "default_text_search_config": "'pg_catalog.english'",
     }
     return "".join(f"{name} = {value}\n" for name, value in lines.items())

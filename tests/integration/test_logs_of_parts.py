@@ -38,7 +38,7 @@ def an_object(line: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("workers", [1, 2])  # one works itself, two are the children of a third
 def test_a_record_can_be_followed_and_no_part_writes_its_text(
-    settings: Settings, database: Engine, start: Callable[..., Running], workers: int
+    settings: Settings, database: Engine, postgres: Running, start: Callable[..., Running], workers: int
 ) -> None:
     chosen = {"log_format": "json", "log_level": "DEBUG", "persist_workers": workers, "embed_workers": workers}
     parts = {name: start(name, **chosen) for name in PARTS}
@@ -91,6 +91,9 @@ def test_a_record_can_be_followed_and_no_part_writes_its_text(
         written = running.log.read_text().splitlines()
         assert [line for line in written if SECRET in line or quote(SECRET) in line] == [], name
         assert not [line for line in found if line["message"] == "forged"]
+    refusals = postgres.log.read_text()
+    assert "violates check constraint" in refusals
+    assert SECRET not in refusals
     unreadable = "Invalid request from ip=127.0.0.1: Invalid HTTP Version"
     assert unreadable in [line["message"] for line in lines(parts["text-api"])]
     processes = {

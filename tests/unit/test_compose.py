@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from settings import ROOT, Settings
+from stack import postgres
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
@@ -45,6 +46,14 @@ LOCAL = {
 
 # Read by OpenTelemetry itself, which takes an empty one for a value: handed on where they are set.
 OF_OTEL = {"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"}
+
+
+def test_the_log_of_postgresql_quotes_no_row_there_either() -> None:
+    """tests/integration/test_logs_of_parts.py looks into the one of ./start.sh."""
+    lines = postgres.configuration(Settings()).splitlines()
+    said = [line.replace(" = ", "=") for line in lines if line.startswith("log_") and "error" in line]
+    assert len(said) == 2
+    assert set(said) <= set(SERVICES["postgres"]["command"].split())
 
 
 def test_every_setting_reaches_the_containers() -> None:
