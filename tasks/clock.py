@@ -47,7 +47,7 @@ class Clock(Scheduler):  # type: ignore[misc]
         try:
             if queue_length("persist") < QUEUE_LIMIT:
                 return super().apply_async(entry, producer=producer, advance=advance, **options)
-            self.complain("the queue persist is long: is there a persist worker?")
+            self.complain("the queue persist is long: is there a persist worker, and does the database answer?")
         except (SchedulingError, *BROKER_ERRORS) as error:
             self.complain(f"broker away: {said_of('persist', error)}")
         if advance:

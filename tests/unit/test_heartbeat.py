@@ -20,7 +20,7 @@ import settings as configuration
 from settings import ROOT, Settings
 from tasks import pulse
 from tasks.app import app
-from tasks.clock import Clock
+from tasks.clock import QUEUE_LIMIT, Clock
 from telemetry import heartbeat
 from tests.parts import eventually
 
@@ -230,6 +230,17 @@ def test_beat_beats_with_every_round_of_its_schedule(file: Path) -> None:
     clock = Clock(app=app, lazy=True)
     clock.tick(event_t=lambda *_: None, min=min, heappop=lambda heap: None, heappush=lambda *_: None)
     assert heartbeat.problem(file) is None
+
+
+def test_beat_names_both_reasons_why_nobody_empties_its_queue(
+    file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tasks.clock.queue_length", lambda _: QUEUE_LIMIT)
+    Clock(app=app).apply_async(SimpleNamespace(), advance=False)
+    (said,) = caplog.messages
+    assert said.startswith("no task sent: the queue persist is long")
+    assert "worker" in said
+    assert "database" in said
 
 
 def test_workers_are_set_up_for_it() -> None:
