@@ -4,7 +4,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from kafka.errors import KafkaConnectionError
+from kafka.errors import KafkaConnectionError, MessageSizeTooLargeError, RecordListTooLargeError
 from kafka.net.compat import KafkaNetClient
 
 from settings import Settings, kafka_address
@@ -13,6 +13,8 @@ Client = TypeVar("Client")
 
 LISTENS_SECONDS = 1.0
 
+TOO_LARGE = {MessageSizeTooLargeError, RecordListTooLargeError}  # for the topic, for its segments
+
 
 def connect(client: Callable[..., Client], settings: Settings, **options: Any) -> Client:
     """A client with the addresses and the security of the settings. Raises KafkaError, at once where nobody listens.
@@ -20,7 +22,8 @@ def connect(client: Callable[..., Client], settings: Settings, **options: Any) -
     It has no topic created in passing, which would have the broker's defaults instead of what bridge.topics gives it:
     kafka-python 3.0 takes `allow_auto_create_topics` and loses it (net/manager.py makes a ClusterMetadata without). And
     one whose first connection fails leaves neither sockets nor a thread behind, as it would by itself: each try during
-    an outage would cost a long-lived process one more.
+    an outage would cost a long-lived process one more. And a producer outlives a record too large for its topic:
+    an idempotent one, which they are by default, would fail all later ones with that error too.
     """
     if not any(listens(server) for server in settings.kafka_servers):
         raise KafkaConnectionError(f"nobody listens at {', '.join(settings.kafka_servers)}")
@@ -32,7 +35,13 @@ def connect(client: Callable[..., Client], settings: Settings, **options: Any) -
         return made[-1]
 
     try:
-        return client(**settings.kafka_client(), **options, kafka_client=remember)
+        connected = client(**settings.kafka_client(), **options, kafka_client=remember)
+        manager = getattr(connected, "_transaction_manager", None)
+        if manager is not None:
+            # The broker misses the number of the refused batch. As after any such gap, the producer goes on in its next
+            # epoch; no other record is lost with it, since each partition has one batch in flight at a time.
+            manager._NEEDS_EPOCH_BUMP_ERRORS = manager._NEEDS_EPOCH_BUMP_ERRORS | TOO_LARGE
+        return connected
     except BaseException:
         for each in made:
             each.close()

@@ -126,7 +126,7 @@ def consumer(settings: Settings, **options: object) -> Iterator[KafkaConsumer]:
 def producer(settings: Settings, largest: int, *, patience_ms: int = ANSWER_MS) -> Iterator[KafkaProducer]:
     """A producer with acks=all; a record that is not acknowledged after `patience_ms` has failed.
 
-    `largest` is what the topic takes: left to the broker, a refusal would hit the records beside it too.
+    `largest` is what the topic takes: a record that has more is not sent, and no batch has more.
     """
     knock(settings)
     with kafka_errors(settings):
