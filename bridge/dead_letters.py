@@ -1,6 +1,6 @@
 """Dead letters on their way out: the record, bytes unchanged, to its topic, and its note for the table.
 
-The topic is for any tool; after a crash, or where Kafka was away, it may hold a second copy with the same coordinates.
+The topic is for any tool; after a crash it may hold a second copy with the same coordinates.
 The table holds each once.
 """
 
@@ -31,8 +31,6 @@ def connect_producer(settings: Settings) -> KafkaProducer:
         settings,
         client_id="bridge-dead-letters",
         acks="all",
-        # With it kafka-python takes a refusal, such as of what is too large, for the end: that producer sends no more.
-        enable_idempotence=False,
         linger_ms=5,
         max_block_ms=5_000,
         request_timeout_ms=10_000,
