@@ -10,6 +10,7 @@ import settings as configuration
 from telemetry import logs
 
 UNREADABLE = "Invalid request from ip="
+UNANSWERED = "Error handling request"
 
 
 class Log(glogging.Logger):  # type: ignore[misc]
@@ -29,3 +30,9 @@ class Log(glogging.Logger):  # type: ignore[misc]
         if msg.startswith(UNREADABLE):
             msg = ": ".join(msg.split(": ")[:2])
         super().warning(msg, *args, **kwargs)
+
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Of a request over which the application failed, the traceback without the path."""
+        if msg.startswith(UNANSWERED):
+            msg, args = UNANSWERED, ()
+        super().exception(msg, *args, **kwargs)

@@ -124,6 +124,12 @@ def blueprint(parts: Parts, observed: Observed) -> Blueprint:
             return ask_first("drop", "Drop dead letters")
         return begun(sender, task_names.DROP_DEAD_LETTERS, chosen)
 
+    @console.get("/console/dead-letters/replay")
+    @console.get("/console/dead-letters/drop")
+    def asked_before() -> Response:
+        """The address of a question, opened once more."""
+        return Response(status=303, headers={"Location": url_for("console.page")})
+
     @console.post("/console/failures/retry")
     def retry() -> Response:
         safety.check()

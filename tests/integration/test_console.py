@@ -29,6 +29,7 @@ from tests.samples import run
 TOKEN = re.compile(r'name="token" value="([0-9a-f]{64})"')
 AWAY = Settings(database_port=1, kafka_port=1, redis_port=1, embedding_provider="hashing")
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+QUESTIONS = ["/console/dead-letters/replay", "/console/dead-letters/drop"]
 BUTTONS = ["/console/dead-letters/replay", "/console/dead-letters/drop", "/console/failures/retry"]
 
 
@@ -106,6 +107,12 @@ def test_a_form_of_another_site_is_refused(browser: FlaskClient, database: Engin
     answer = browser.post(path, data=form, headers=headers)
     assert answer.status_code == 403
     assert states(database) == {"open": 1}
+
+
+@pytest.mark.parametrize("path", QUESTIONS)
+def test_the_address_of_a_question_leads_to_the_console(browser: FlaskClient, path: str) -> None:
+    answer = browser.get(path, headers=BROWSER)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/")
 
 
 def test_our_own_form_passes_and_says_that_redis_is_away(browser: FlaskClient, database: Engine) -> None:

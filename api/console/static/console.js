@@ -149,7 +149,9 @@ document.addEventListener("visibilitychange", () => {
 });
 
 let revision = null;
-let stale = false; // a list could not be made anew
+let stale = false; // a list could not be made anew, and is asked for again from then on, ever more seldom
+let staleFrom = 0;
+let stalePause = 0;
 
 function settled() {
   localTimes(document);
@@ -166,7 +168,7 @@ document.body.addEventListener("htmx:afterRequest", (event) => {
   waiting = false;
   pause = event.detail.successful ? EVERY_MS : Math.min(pause * 2, SLOWEST_MS);
   if (!event.detail.successful && event.detail.xhr.status !== 401) unreachable(event.detail.xhr.status);
-  if (event.detail.successful && stale && !document.querySelector("#problems .problem")) {
+  if (event.detail.successful && stale && Date.now() >= staleFrom && !document.querySelector("#problems .problem")) {
     stale = false;
     htmx.trigger(document.body, "lists-changed");
   }
@@ -189,21 +191,25 @@ const UNSURE_YET = `No answer yet; ${UNSURE}`;
 document.body.addEventListener("htmx:responseError", (event) => {
   const { xhr, elt, requestConfig } = event.detail;
   if (xhr.status === 401) location.reload(); // the session is over: the page asks for the key
-  else failed(elt, requestConfig.verb, detailOf(xhr, requestConfig.verb !== "get"));
+  else failed(elt, requestConfig.verb, detailOf(xhr, requestConfig.verb !== "get"), xhr.status >= 500);
 });
 for (const lost of ["htmx:sendError", "htmx:timeout"]) {
   document.body.addEventListener(lost, (event) => {
     const { elt, requestConfig } = event.detail;
     const text = requestConfig.verb === "get" ? "The server does not answer; try again in a moment." : UNSURE_YET;
-    failed(elt, requestConfig.verb, text);
+    failed(elt, requestConfig.verb, text, true);
   });
 }
 
-function failed(elt, verb, text) {
+function failed(elt, verb, text, passes) {
   if (elt === live || said.contains(elt)) return;
-  if (elt.matches(LISTS)) stale = true;
+  if (elt.matches(LISTS) && passes) {
+    stale = true;
+    stalePause = slower(stalePause);
+    staleFrom = Date.now() + stalePause;
+  }
   if (!elt.matches(".search form")) {
-    tell(text, verb === "get" ? elt.closest(LISTS) : null);
+    tell(text, verb === "get" ? elt : null);
     return;
   }
   const line = document.createElement("p");
@@ -227,23 +233,49 @@ document.body.addEventListener("htmx:beforeSwap", (event) => {
   if (elt.matches(".action") && !said.contains(elt)) event.detail.shouldSwap = false;
 });
 
-function tell(text, list) {
-  if (said.textContent === text) return;
+// `unread` could not be read: a list, or a record in one. That says nothing in the place of what came of a button.
+function tell(text, unread) {
+  if (unread && said.querySelector(".action:not([data-list])")) return;
+  const list = unread ? (unread.closest(LISTS) || { id: "" }).id : "";
+  const before = said.firstElementChild;
+  if (before && before.textContent === text && before.dataset.list === list) return;
   const line = document.createElement("span");
   line.className = "action failed";
-  line.dataset.list = list ? list.id : "";
+  line.dataset.list = list;
+  line.dataset.address = unread ? unread.getAttribute("hx-get") : "";
   line.textContent = text;
   said.replaceChildren(line);
 }
 
-// That a list could not be read holds until it is; what came of a button, until the next button.
+// That something could not be read holds until it is; what came of a button, until the next button.
 document.body.addEventListener("htmx:afterRequest", (event) => {
-  const { target, successful, requestConfig } = event.detail;
-  const list = target.closest(LISTS);
-  if (!successful || !list || requestConfig.verb !== "get") return;
-  const line = said.querySelector(`[data-list="${list.id}"]`);
-  if (line) line.remove();
+  const { elt, target, successful, requestConfig } = event.detail;
+  const line = said.querySelector(".action[data-list]");
+  if (!successful || requestConfig.verb !== "get") return;
+  if (target.matches(LISTS)) stalePause = 0;
+  if (!line || !line.dataset.list) return;
+  const isRead = target.matches(LISTS)
+    ? line.dataset.list === target.id
+    : line.dataset.address === elt.getAttribute("hx-get");
+  if (isRead) line.remove();
 });
+
+// What came of a button is asked for like all else: not for a page that nobody sees, and more seldom without answers.
+const LOOK_MS = 500;
+let nextLook = 0;
+let lookPause = 0;
+document.body.addEventListener("htmx:beforeRequest", (event) => {
+  if (said.contains(event.detail.elt) && (document.hidden || Date.now() < nextLook)) event.preventDefault();
+});
+document.body.addEventListener("htmx:afterRequest", (event) => {
+  if (!said.contains(event.detail.elt)) return;
+  lookPause = event.detail.successful ? 0 : Math.min(2 * lookPause + LOOK_MS, SLOWEST_MS);
+  nextLook = Date.now() + lookPause;
+});
+
+function slower(pause) {
+  return Math.min(Math.max(2 * pause, EVERY_MS), SLOWEST_MS);
+}
 
 // A record is asked for when it is opened, until it is there.
 document.body.addEventListener("htmx:beforeRequest", (event) => {
@@ -262,6 +294,7 @@ let focusedIn = null;
 let pressed = null;
 document.addEventListener("focusin", (event) => {
   focusedIn = event.target.closest(LISTS);
+  if (event.target !== pressed) pressed = null;
 });
 document.addEventListener("click", () => {
   if (document.activeElement === document.body) focusedIn = pressed = null; // somebody has left, with the mouse

@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Its number means nothing (see db.commands.make_durable), so whoever may write messages may set it.
+    # Its number means nothing (see db.commands.make_durable), so anybody may set it.
     op.get_bind().exec_driver_sql("""
         CREATE SEQUENCE durable_commits;
         GRANT UPDATE ON SEQUENCE durable_commits TO PUBLIC;
