@@ -137,7 +137,7 @@ def at_once(engine: Engine) -> Iterator[Connection]:
     trip instead of three or more (https://www.postgresql.org/docs/18/protocol-flow.html, "Multiple Statements in a
     Simple Query"). Only the last statement's rows come back. What SET LOCAL and set_config say ends with it."""
     with engine.connect() as connection:
-        driver = cast("psycopg2.extensions.connection", connection.connection.dbapi_connection)
+        driver = driver_of(connection)
         driver.autocommit = True
         try:
             yield connection
@@ -148,6 +148,11 @@ def at_once(engine: Engine) -> Iterator[Connection]:
                 driver.autocommit = False
 
 
+def driver_of(connection: Connection) -> "psycopg2.extensions.connection":
+    """The connection of psycopg2's own: one session of the server, from its beginning to its end."""
+    return cast("psycopg2.extensions.connection", connection.connection.dbapi_connection)
+
+
 def for_driver(statement: str) -> str:
     """A statement with :names as `ask_driver` takes it."""
     return str(text(statement).compile(dialect=psycopg2_dialect.dialect()))  # type: ignore[no-untyped-call]
@@ -156,8 +161,7 @@ def for_driver(statement: str) -> str:
 def ask_driver(connection: Connection, statement: str, values: Mapping[str, object]) -> list[tuple[Any, ...]]:
     """The rows of a statement that psycopg2 sends, past SQLAlchemy, whose own work is more than half of what a client
     spends on a single text. Raises psycopg2's errors."""
-    driver = cast("psycopg2.extensions.connection", connection.connection.dbapi_connection)
-    with driver.cursor() as cursor:
+    with driver_of(connection).cursor() as cursor:
         cursor.execute(statement, values)
         return cursor.fetchall()
 

@@ -41,6 +41,7 @@ class Outcome:
     held: dict[int, str] = field(default_factory=dict)  # jobs that need not be claimed, each with its lease
     texts: dict[str, str] = field(default_factory=dict)  # of the messages that were written, by their ids
     done: set[int] = field(default_factory=set)
+    sessions: list[object] = field(default_factory=list)  # of the server, in which they were stored, or found to be
     rejected: list[Rejected] = field(default_factory=list)
     locked: list[int] = field(default_factory=list)
     lock_waits: int = 0
@@ -88,7 +89,7 @@ def persist_text(
         logs.each(log, "stored", batch.values(), settings.load().kafka_topic, only=outcome.texts)
     try:
         if outcome.done:
-            make_durable()
+            make_durable(outcome.sessions)
     except Outage as error:  # some of it may be gone with a crash, so all of it is stored once more
         given = {} if waiting is None else {"waiting": waiting, "rejected": rejected}
         raise retry(self, error, **given) from error
@@ -102,11 +103,14 @@ def persist_text(
     return {"stored": stored, "rejected": outcome.rejected}
 
 
-def make_durable() -> None:
-    """Waits for the disk, which the commits before did not: their texts are embedded meanwhile. Nothing that is not
-    durable may be told as done. Raises Outage."""
+def make_durable(sessions: Sequence[object]) -> None:
+    """Waits for the disk, which the commits in these sessions did not: their texts are embedded meanwhile. Nothing that
+    is not durable may be told as done. Raises Outage, also where one of the sessions is over: a crash ends all, and one
+    that came after it would wait for what is there still."""
     try:
         with session.at_once(resources.engine()) as connection:
+            if any(each is not session.driver_of(connection) for each in sessions):
+                raise Outage("the session that stored it is over, and what it stored may be gone")
             commands.make_durable(connection)
     except (SQLAlchemyError, psycopg2.Error) as error:
         raise Outage(reason(error)) from error
@@ -151,11 +155,12 @@ def store_at_once(batch: Mapping[int, Record], outcome: Outcome, reserved: float
     job_messages = settings.load().embed_task_messages
     lease = None if reserved is None else str(uuid.uuid4())
     with session.at_once(resources.engine()) as connection:
+        driver: object = session.driver_of(connection)
         stored = commands.persist_few(
             connection, records, reserved_seconds=reserved, job_messages=job_messages, lease=lease
         )
     if stored is None:
-        stored = store_guessing_new(
+        stored, driver = store_guessing_new(
             records,
             expect_new=expecting.new,
             reserved_seconds=reserved,
@@ -167,6 +172,7 @@ def store_at_once(batch: Mapping[int, Record], outcome: Outcome, reserved: float
     if len(stored.jobs) > 1:
         with resources.engine().begin() as connection:
             several = outbox.messages_of(connection, stored.jobs, lease)
+    outcome.sessions.append(driver)
     expecting.new = stored.all_new
     for job in stored.jobs:
         outcome.jobs[job], is_held = several.get(job, (stored.queued, stored.held))
@@ -216,11 +222,15 @@ def locked_places(batch: Mapping[int, Record]) -> set[int]:
     return {place for place, record in batch.items() if record.id in held}
 
 
-def store_guessing_new(records: Sequence[Record], *, expect_new: bool, **options: Any) -> commands.Stored:
-    """Stores records in a transaction, and where not all of them are new, as was expected, in another."""
+def store_guessing_new(
+    records: Sequence[Record], *, expect_new: bool, **options: Any
+) -> tuple[commands.Stored, object]:
+    """Stores records in a transaction, and where not all of them are new, as was expected, in another; returns the
+    session as well."""
     try:
         with resources.engine().begin() as connection:
-            return commands.persist(connection, records, expect_new=expect_new, **options)
+            stored = commands.persist(connection, records, expect_new=expect_new, **options)
+            return stored, session.driver_of(connection)
     except commands.NotNew:
         return store_guessing_new(records, expect_new=False, **options)
 

@@ -547,18 +547,12 @@ def test_what_came_of_a_button_stays_though_a_list_cannot_be_read(
     visitor: Page, pipeline: Pipeline, owner: Engine
 ) -> None:
     name = a_letter(visitor, pipeline, owner)
-    refused: list[str] = []
-
-    def refuse(route: Route) -> None:
-        route.fulfill(status=503, body="<html>a proxy</html>")
-        refused.append(route.request.url)
-
-    visitor.route("**/console/dead-letters", refuse)
+    visitor.route("**/console/dead-letters", lambda route: route.fulfill(status=503, body="<html>a proxy</html>"))
     visitor.route("**/console/dead-letters/replay", lambda route: route.fulfill(body=ACTION))
     visitor.get_by_role("button", name=f"Replay {name}").click()
     expect(visitor.locator("#said")).to_have_text("It is done.")
-    key = bury(pipeline, owner, b'{"text": 9}')
-    eventually(lambda: refused or visitor.wait_for_timeout(100), PATIENCE_MS / 1000)
+    with visitor.expect_response(lambda answer: answer.status == 503, timeout=PATIENCE_MS):
+        key = bury(pipeline, owner, b'{"text": 9}')
     expect(visitor.locator("#said")).to_have_text("It is done.")
     visitor.unroute("**/console/dead-letters")
     expect(visitor.locator(f"#letter-{key[0]}-{key[1]}-{key[2]}")).to_be_visible(timeout=PATIENCE_MS)

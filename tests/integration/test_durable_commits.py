@@ -1,5 +1,6 @@
 """What is stored is on its way to be embedded before the disk has it, and is told as done only after that."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -141,6 +142,27 @@ def test_what_a_crash_took_before_the_disk_had_it_is_stored_again(
     assert times(stored_there, records, STORED) == times(stored_there, records, QUEUED) == {1}
 
 
+def test_what_a_crash_took_is_not_told_as_done_though_the_server_is_back(
+    server: Running, stored_there: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = messages(1)
+    given = [list(record) for record in records]
+
+    def crash(*_: object) -> None:
+        server.kill()
+        server.start()
+        server.wait_until_healthy()
+        time.sleep(resources.TRUSTED_SECONDS)  # the connection is asked for a sign of life, and made anew
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storing, "chain_embedding", crash)
+        with pytest.raises(Again) as again:
+            storing.persist_text(given)
+    assert again.value.args[0] == {}
+    storing.persist_text(given)
+    assert times(stored_there, records, STORED) == times(stored_there, records, QUEUED) == {1}
+
+
 @pytest.fixture
 def steps(database: Engine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the worker does with the test's database, in its order. The disk is there unless a test says otherwise."""
@@ -180,7 +202,7 @@ def test_what_was_stored_before_an_outage_is_on_the_disk_before_it_counts_as_don
 ) -> None:
     records = messages(40)
 
-    def away_for_the_second_half(some: Any, **options: Any) -> commands.Stored:
+    def away_for_the_second_half(some: Any, **options: Any) -> tuple[commands.Stored, object]:
         if len(some) == 40:
             raise psycopg2.DataError("one of them is refused")
         if some[0] == records[20]:
@@ -195,9 +217,32 @@ def test_what_was_stored_before_an_outage_is_on_the_disk_before_it_counts_as_don
     assert steps == ["sent to be embedded", "on the disk"]
 
 
+def test_what_was_stored_before_an_outage_does_not_count_where_its_session_is_over(
+    steps: list[str], database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = messages(40)
+
+    def away_for_the_second_half(some: Any, **options: Any) -> tuple[commands.Stored, object]:
+        if len(some) == 40:
+            raise psycopg2.DataError("one of them is refused")
+        if some[0] == records[20]:
+            database.dispose()
+            raise OperationalError("", {}, psycopg2.OperationalError("server closed the connection unexpectedly"))
+        return stored(some, **options)
+
+    stored = storing.store_guessing_new
+    monkeypatch.setattr(storing, "store_guessing_new", away_for_the_second_half)
+    with pytest.raises(Again) as again:
+        storing.persist_text([list(record) for record in records])
+    assert again.value.args[0] == {}
+    assert steps == ["sent to be embedded"]
+
+
 def test_who_may_write_the_messages_may_wait_for_the_disk(own: Settings, stored_there: Engine) -> None:
     run(stored_there, "CREATE ROLE worker_of_his_own LOGIN PASSWORD 'his'")
     run(stored_there, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO worker_of_his_own")
+    run(stored_there, "REVOKE ALL ON SEQUENCE durable_commits FROM PUBLIC")  # as a restore without privileges does
+    schema.upgrade(own)
     him = replace(own, database_user="worker_of_his_own", database_password="his")
     his = session.connect_engine(him.database_url(), "test")
     with session.at_once(his) as connection:

@@ -49,7 +49,7 @@ def test_where_a_row_is_locked_its_neighbours_hardly_wait(
     persist(database, *records)
     waits: list[int] = []
 
-    def noted(*given: Any, row_lock_ms: int, **options: Any) -> Stored:
+    def noted(*given: Any, row_lock_ms: int, **options: Any) -> tuple[Stored, object]:
         waits.append(row_lock_ms)
         return stored(*given, row_lock_ms=row_lock_ms, **options)
 
@@ -158,7 +158,7 @@ def test_after_an_outage_only_what_is_left_of_a_batch_is_tried_again(
     given[9][2] = "a NUL: \0"
     TALLY.take()
 
-    def away_for_the_second_half(some: Sequence[Record], **options: Any) -> Stored:
+    def away_for_the_second_half(some: Sequence[Record], **options: Any) -> tuple[Stored, object]:
         if some[0].offset == records[20].offset:
             raise OperationalError("", {}, psycopg2.OperationalError("server closed the connection unexpectedly"))
         return stored(some, **options)
