@@ -13,7 +13,7 @@ Client = TypeVar("Client")
 
 LISTENS_SECONDS = 1.0
 
-TOO_LARGE = {MessageSizeTooLargeError, RecordListTooLargeError}  # for the topic, for its segments
+TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)  # for the topic, for its segments
 
 
 def connect(client: Callable[..., Client], settings: Settings, **options: Any) -> Client:
@@ -40,7 +40,7 @@ def connect(client: Callable[..., Client], settings: Settings, **options: Any) -
         if manager is not None:
             # The broker misses the number of the refused batch. As after any such gap, the producer goes on in its next
             # epoch; no other record is lost with it, since each partition has one batch in flight at a time.
-            manager._NEEDS_EPOCH_BUMP_ERRORS = manager._NEEDS_EPOCH_BUMP_ERRORS | TOO_LARGE
+            manager._NEEDS_EPOCH_BUMP_ERRORS = manager._NEEDS_EPOCH_BUMP_ERRORS | set(TOO_LARGE)
         return connected
     except BaseException:
         for each in made:

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from kafka.errors import KafkaError
 
 from api import kafka_client
 from api.kafka_client import BLOCK_MS
+from kafka_clients import TOO_LARGE
 from settings import Settings
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class KafkaLog:
                 for key, value in records
             ]
             done = [future.get(timeout=max(0.0, deadline - time.monotonic())) for future in futures]
-        except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
+        except TOO_LARGE as error:
             raise RecordTooLarge(str(error)) from None
         except (KafkaError, ValueError) as error:  # ValueError: the topic's partitions are gone
             raise self._lost(producer, error) from None

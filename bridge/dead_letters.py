@@ -1,7 +1,6 @@
 """Dead letters on their way out: the record, bytes unchanged, to its topic, and its note for the table.
 
-The topic is for any tool; after a crash it may hold a second copy with the same coordinates.
-The table holds each once.
+The topic is for any tool; after a crash it may hold a second copy with the same coordinates. The table holds each once.
 """
 
 import base64

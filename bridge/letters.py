@@ -12,11 +12,12 @@ from collections.abc import Sequence
 
 from kafka import KafkaProducer
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from kafka.errors import KafkaError
 from kafka.producer.future import FutureRecordMetadata
 
 from bridge import dead_letters, topics
 from bridge.message import BadRecord
+from kafka_clients import TOO_LARGE
 from settings import Settings
 
 log = logging.getLogger(__name__)
@@ -24,8 +25,6 @@ log = logging.getLogger(__name__)
 AGAIN_SECONDS = 1.0
 LATE_SECONDS = 5.0
 TOO_SMALL_SECONDS = 60.0  # a topic that takes no letter at all is said so often
-
-TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
 class SentLetter:

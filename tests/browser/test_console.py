@@ -344,6 +344,14 @@ def a_letter(page: Page, pipeline: Pipeline, owner: Engine) -> str:
     return f"{key[0]}:{key[1]}:{key[2]}"
 
 
+def fail(route: Route, failure: str) -> None:
+    """As the network does ("aborted"), or a proxy with this status."""
+    if failure == "aborted":
+        route.abort("connectionreset")
+    else:
+        route.fulfill(status=int(failure), body="<html>a proxy</html>")
+
+
 def test_what_came_of_a_button_is_asked_for_until_it_is_known(visitor: Page, pipeline: Pipeline, owner: Engine) -> None:
     name = a_letter(visitor, pipeline, owner)
     failures = iter(["aborted", "503", "503"])
@@ -352,10 +360,8 @@ def test_what_came_of_a_button_is_asked_for_until_it_is_known(visitor: Page, pip
         failure = next(failures, None)
         if failure is None:
             route.continue_()
-        elif failure == "aborted":
-            route.abort("connectionreset")
         else:
-            route.fulfill(status=503, body="<html>a proxy</html>")
+            fail(route, failure)
 
     visitor.route("**/console/actions/*", fail_at_first)
     visitor.get_by_role("button", name=f"Replay {name}").click()
@@ -367,14 +373,7 @@ def test_a_button_whose_answer_is_lost_may_have_done_it(
     visitor: Page, pipeline: Pipeline, owner: Engine, lost: str
 ) -> None:
     name = a_letter(visitor, pipeline, owner)
-
-    def lose(route: Route) -> None:
-        if lost == "aborted":
-            route.abort("connectionreset")
-        else:
-            route.fulfill(status=504, body="<html>a proxy</html>")
-
-    visitor.route("**/console/dead-letters/replay", lose)
+    visitor.route("**/console/dead-letters/replay", lambda route: fail(route, lost))
     visitor.get_by_role("button", name=f"Replay {name}").click()
     expect(visitor.locator("#said")).to_contain_text("it may still be done. Look at the list")
 
@@ -535,7 +534,7 @@ def test_a_record_that_did_not_come_is_asked_for_again(visitor: Page, pipeline: 
 
 def test_a_list_that_could_not_be_read_comes_when_it_can_be(visitor: Page, pipeline: Pipeline, owner: Engine) -> None:
     address = "**/console/dead-letters"
-    visitor.route(address, lambda route: route.fulfill(status=503, body="<html>a proxy</html>"))
+    visitor.route(address, lambda route: fail(route, "503"))
     key = bury(pipeline, owner, b'{"text": 9}')
     expect(visitor.locator("#said")).to_have_text("The server answers 503.")
     visitor.unroute(address)
@@ -547,7 +546,7 @@ def test_what_came_of_a_button_stays_though_a_list_cannot_be_read(
     visitor: Page, pipeline: Pipeline, owner: Engine
 ) -> None:
     name = a_letter(visitor, pipeline, owner)
-    visitor.route("**/console/dead-letters", lambda route: route.fulfill(status=503, body="<html>a proxy</html>"))
+    visitor.route("**/console/dead-letters", lambda route: fail(route, "503"))
     visitor.route("**/console/dead-letters/replay", lambda route: route.fulfill(body=ACTION))
     visitor.get_by_role("button", name=f"Replay {name}").click()
     expect(visitor.locator("#said")).to_have_text("It is done.")

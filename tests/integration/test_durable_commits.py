@@ -197,8 +197,9 @@ def test_where_the_disk_is_not_reached_all_is_tried_again_as_it_was_given(
     assert again.value.args[0] == {"waiting": [1, 2], "rejected": [(0, "why")]}
 
 
-def test_what_was_stored_before_an_outage_is_on_the_disk_before_it_counts_as_done(
-    steps: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_over", [False, True], ids=["goes on", "is over"])
+def test_what_was_stored_before_an_outage_counts_once_it_is_on_the_disk_if_its_session(
+    steps: list[str], database: Engine, monkeypatch: pytest.MonkeyPatch, is_over: bool
 ) -> None:
     records = messages(40)
 
@@ -206,6 +207,8 @@ def test_what_was_stored_before_an_outage_is_on_the_disk_before_it_counts_as_don
         if len(some) == 40:
             raise psycopg2.DataError("one of them is refused")
         if some[0] == records[20]:
+            if is_over:
+                database.dispose()
             raise OperationalError("", {}, psycopg2.OperationalError("server closed the connection unexpectedly"))
         return stored(some, **options)
 
@@ -213,29 +216,12 @@ def test_what_was_stored_before_an_outage_is_on_the_disk_before_it_counts_as_don
     monkeypatch.setattr(storing, "store_guessing_new", away_for_the_second_half)
     with pytest.raises(Again) as again:
         storing.persist_text([list(record) for record in records])
-    assert again.value.args[0]["waiting"] == list(range(20, 40))
-    assert steps == ["sent to be embedded", "on the disk"]
-
-
-def test_what_was_stored_before_an_outage_does_not_count_where_its_session_is_over(
-    steps: list[str], database: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    records = messages(40)
-
-    def away_for_the_second_half(some: Any, **options: Any) -> tuple[commands.Stored, object]:
-        if len(some) == 40:
-            raise psycopg2.DataError("one of them is refused")
-        if some[0] == records[20]:
-            database.dispose()
-            raise OperationalError("", {}, psycopg2.OperationalError("server closed the connection unexpectedly"))
-        return stored(some, **options)
-
-    stored = storing.store_guessing_new
-    monkeypatch.setattr(storing, "store_guessing_new", away_for_the_second_half)
-    with pytest.raises(Again) as again:
-        storing.persist_text([list(record) for record in records])
-    assert again.value.args[0] == {}
-    assert steps == ["sent to be embedded"]
+    if is_over:
+        assert again.value.args[0] == {}
+        assert steps == ["sent to be embedded"]
+    else:
+        assert again.value.args[0]["waiting"] == list(range(20, 40))
+        assert steps == ["sent to be embedded", "on the disk"]
 
 
 def test_who_may_write_the_messages_may_wait_for_the_disk(own: Settings, stored_there: Engine) -> None:

@@ -166,7 +166,7 @@ function settled() {
 document.body.addEventListener("htmx:afterRequest", (event) => {
   if (event.detail.elt !== live) return;
   waiting = false;
-  pause = event.detail.successful ? EVERY_MS : Math.min(pause * 2, SLOWEST_MS);
+  pause = event.detail.successful ? EVERY_MS : slower(pause);
   if (!event.detail.successful && event.detail.xhr.status !== 401) unreachable(event.detail.xhr.status);
   if (event.detail.successful && stale && Date.now() >= staleFrom && !document.querySelector("#problems .problem")) {
     stale = false;
@@ -269,12 +269,12 @@ document.body.addEventListener("htmx:beforeRequest", (event) => {
 });
 document.body.addEventListener("htmx:afterRequest", (event) => {
   if (!said.contains(event.detail.elt)) return;
-  lookPause = event.detail.successful ? 0 : Math.min(2 * lookPause + LOOK_MS, SLOWEST_MS);
+  lookPause = event.detail.successful ? 0 : slower(lookPause, LOOK_MS);
   nextLook = Date.now() + lookPause;
 });
 
-function slower(pause) {
-  return Math.min(Math.max(2 * pause, EVERY_MS), SLOWEST_MS);
+function slower(pause, first = EVERY_MS) {
+  return Math.min(Math.max(2 * pause, first), SLOWEST_MS);
 }
 
 // A record is asked for when it is opened, until it is there.
