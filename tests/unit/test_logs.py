@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.exc import DataError
 
+from api.gunicorn_log import Log
 from records import Record
 from settings import ROOT, InvalidSetting, Settings, from_environment
 from telemetry import logs
@@ -207,3 +208,11 @@ def test_another_format_is_refused() -> None:
 def test_an_error_that_nothing_caught_is_not_said_to_be_the_end(caplog: pytest.LogCaptureFixture) -> None:
     logs.uncaught(ValueError, ValueError("gone"), None)
     assert [(line.levelname, line.message) for line in caplog.records] == [("CRITICAL", "an error that nothing caught")]
+
+
+def test_gunicorn_names_no_path_over_which_the_application_failed(caplog: pytest.LogCaptureFixture) -> None:
+    log = object.__new__(Log)
+    log.error_log = logging.getLogger("gunicorn.error")
+    log.exception("Error handling request %s %s", "GET", "/messages/a-source-id")
+    log.exception("another %s", "error")
+    assert [record.getMessage() for record in caplog.records] == ["Error handling request", "another error"]
