@@ -6,7 +6,7 @@ text of queue_embedding is in 0007, of forget_embeddings in 0008, of text_messag
 0001; 0012 adds planner settings to forget_embeddings and text_messages_updated, and 0014 says as whom they run.
 """
 
-from collections.abc import Collection, Iterable, Sequence, Set
+from collections.abc import Collection, Sequence, Set
 from typing import NamedTuple
 
 import psycopg2
@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError
 
 from db import dead_letters, session
 from db.copy import copy_pieces, message_rows
+from db.sql import array, each_message
 from records import FIRST_MS, LAST_MS, Record
 
 # One key for the whole database: writers of texts share it, a writer of tombstones holds it alone (see `persist`).
@@ -354,22 +355,6 @@ def insert(connection: Connection, texts: Sequence[tuple[Record, int]]) -> Set[s
     except (psycopg2.DataError, psycopg2.IntegrityError, ValueError, OverflowError) as error:
         raise NotNew from error
     return {record.id for record, _ in texts}
-
-
-def array(values: Iterable[object]) -> str:
-    """A PostgreSQL array literal of values that need no quoting (uuids and numbers)."""
-    return "{" + ",".join(map(str, values)) + "}"
-
-
-def each_message(columns: str, how: str = "") -> str:
-    """What stands behind FROM for these columns, as `m`, of the messages with `:ids`, each looked up by its id.
-
-    For `id = ANY (:ids)` PostgreSQL 18 may skip through all of text_messages_newest, whose second column is the id, in
-    a table of some hundred thousand: 100 ms for 2,000 ids instead of 8
-    (https://www.postgresql.org/docs/18/indexes-multicolumn.html, "skip scan").
-    """
-    return f"""unnest(:ids ::uuid[]) AS wanted (id)
-        CROSS JOIN LATERAL (SELECT {columns} FROM text_messages WHERE id = wanted.id OFFSET 0 {how}) AS m"""
 
 
 def locked_messages(connection: Connection, ids: Sequence[str]) -> set[str]:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, text
 
-from db.commands import array
-from db.queries import ACTIVE
+from db.sql import ACTIVE, array
 
 
 def now(connection: Connection) -> str:

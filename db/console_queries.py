@@ -8,7 +8,8 @@ from datetime import datetime
 from sqlalchemy import Connection, text
 
 from db import cursors
-from db.queries import ACTIVE, Row
+from db.queries import Row
+from db.sql import ACTIVE
 from records import LAST_MS
 
 PREVIEW_CHARS = 300

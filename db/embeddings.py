@@ -14,10 +14,10 @@ import orjson
 from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
-from db.commands import array, each_message
 from db.copy import copy_pieces, id_bytes, ids_array, vector_rows
 from db.outbox import Job, LeaseLost, Left, queue_for, requeue_outdated
 from db.session import ask_driver, for_driver
+from db.sql import ACTIVE, array, each_message
 from records import printable
 
 # From so many vectors on COPY is worth its round trips.
@@ -394,4 +394,4 @@ def register_model(
             """),
             {"name": name, "settings": json.dumps(settings)},
         )
-    return str(connection.execute(text("SELECT name FROM embedding_models WHERE active")).scalar_one())
+    return str(connection.execute(text(ACTIVE)).scalar_one())

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from db import index_plan
 from db.index_plan import Limits, Part, Range, Situation
+from db.sql import ACTIVE
 from settings import Settings
 
 BUILDER_LOCK = 7_263_511_902
@@ -197,9 +198,7 @@ def status(connection: Connection, settings: Settings) -> dict[str, Any]:
     found = next((model for model in models(connection, settings) if model.active), None)
     if found is None:
         vectors = connection.execute(
-            text("""
-                SELECT count(*) FROM message_embeddings WHERE model = (SELECT name FROM embedding_models WHERE active)
-            """)
+            text(f"SELECT count(*) FROM message_embeddings WHERE model = {ACTIVE}")
         ).scalar_one()
         return {"kind": "exact", "vectors": vectors, "indexed": 0, "open": vectors, "unindexed": 0} | {
             "settled": True,

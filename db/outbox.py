@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
-from db.commands import array, each_message
+from db.sql import ACTIVE, array, each_message
 
 # Messages in a job of a model that is not the active one.
 SECOND_JOB = 100
@@ -217,10 +217,10 @@ def queue_missing(connection: Connection, after: str | None, *, limit: int) -> t
                 SELECT id FROM piece p
                 WHERE NOT EXISTS (
                     SELECT FROM message_embeddings e WHERE e.message_id = p.id AND e.content_hash = p.content_hash
-                        AND e.model = (SELECT name FROM embedding_models WHERE active) OFFSET 0)
+                        AND e.model = {ACTIVE} OFFSET 0)
                 AND NOT EXISTS (
                     SELECT FROM embedding_failures f WHERE f.message_id = p.id AND f.content_hash = p.content_hash
-                        AND f.model = (SELECT name FROM embedding_models WHERE active) OFFSET 0)
+                        AND f.model = {ACTIVE} OFFSET 0)
             ), missing AS MATERIALIZED (
                 SELECT id FROM bare b WHERE NOT EXISTS (  -- NOT IN would compare each with each, of many jobs
                     SELECT FROM (

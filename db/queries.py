@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 
 import settings
 from db import index_catalogue, reembedding_status, session, text_index, word_matches
+from db.sql import ACTIVE
 
 Row = dict[str, Any]
 
@@ -30,8 +31,6 @@ UNMEASURED = 20
 # As stored, so that no text is read twice; metadata that PostgreSQL has compressed may be a hundred times as much.
 BYTES = """octet_length(m.message) + CASE WHEN pg_column_compression(m.metadata) IS NULL
     THEN coalesce(pg_column_size(m.metadata), 0) ELSE octet_length(m.metadata::text) END"""
-
-ACTIVE = "(SELECT name FROM embedding_models WHERE active)"
 
 # OFFSET 0 has both looked up for each message of a page. The planner counts what that costs for the whole table, not
 # for the ten rows that are wanted, and would rather read all vectors into a hash: 90 ms with 140,000 of them.
@@ -220,7 +219,7 @@ def status(connection: Connection, counted: Row | None = None) -> Row:
 
 def active_model(connection: Connection) -> str | None:
     """The name of the model whose vectors answer searches; None before the first worker has started."""
-    return connection.execute(text("SELECT name FROM embedding_models WHERE active")).scalar_one_or_none()
+    return connection.execute(text(ACTIVE)).scalar_one_or_none()
 
 
 def models_in_use(connection: Connection) -> tuple[str | None, str | None]:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from db import vector_index
+from db.sql import ACTIVE
 from records import printable
 
 PROBLEM_CHARS = 500
@@ -90,10 +91,6 @@ def follow(connection: Connection, model: str | None) -> None:
     connection.execute(
         text("UPDATE embedding_models SET followed_by = :model, follow_now = FALSE WHERE active"), {"model": model}
     )
-
-
-def active_name(connection: Connection) -> str:
-    return str(connection.execute(text("SELECT name FROM embedding_models WHERE active")).scalar_one())
 
 
 def start(connection: Connection, name: str, dimensions: int, settings: Mapping[str, str]) -> None:
@@ -175,7 +172,8 @@ def undo(connection: Connection) -> Change:
         return change
     follow(connection, None)
     if change.undoing:
-        set_state(connection, "switched", active_name(connection), old=change.model, undoing=False)
+        active = connection.execute(text(ACTIVE)).scalar_one()
+        set_state(connection, "switched", active, old=change.model, undoing=False)
     else:
         begin_to_drop(connection, change.model)
     return change

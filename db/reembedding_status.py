@@ -4,6 +4,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from db.sql import ACTIVE
+
 # A worker that cannot make the second set's vectors tries again, and says so again, within this time.
 PROBLEM_SECONDS = 60.0
 
@@ -31,7 +33,7 @@ def read(connection: Connection, counts: str) -> dict[str, Any] | None:
                 CASE WHEN r.problem_at > clock_timestamp() - make_interval(secs => :fresh) THEN r.problem END
                     AS problem,
                 to_json(r.started_at) #>> '{{}}' AS started_at,
-                (SELECT name FROM embedding_models WHERE active) AS active,
+                {ACTIVE} AS active,
                 EXISTS (SELECT FROM embedding_jobs j WHERE j.model = r.model) AS waiting, {counts}
             FROM reembedding r LEFT JOIN embedding_models m ON m.name = r.model
         """),

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
+from db.sql import array
+
 
 class PassageVector(NamedTuple):
     """The vector of one passage of a text; `span` is its start and end in characters."""
@@ -35,7 +37,7 @@ def vectors_of(connection: Connection, model: str, hashes: Collection[bytes]) ->
 
     halfvec keeps 11 bits of each number, so the copies are equal to what is stored.
     """
-    values = {"model": model, "hashes": "{" + ",".join(found.hex() for found in hashes) + "}"}
+    values = {"model": model, "hashes": array(found.hex() for found in hashes)}
     known: dict[bytes, list[PassageVector]] = {}
     for found, number, start, end, vector in connection.execute(QUERY, values):
         row = PassageVector(number, (start, end), np.asarray(vector, dtype=np.float32))

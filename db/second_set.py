@@ -8,9 +8,9 @@ from typing import NamedTuple
 from sqlalchemy import Connection, text
 
 from db import index_catalogue, index_plan
-from db.commands import array
 from db.outbox import SECOND_JOB, SET_BACK, WEIGHT
 from db.reembedding import Change, set_state
+from db.sql import array
 from portions import portions
 from settings import Settings
 

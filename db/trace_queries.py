@@ -2,7 +2,8 @@
 
 from sqlalchemy import Connection, text
 
-from db.queries import ACTIVE, Row
+from db.queries import Row
+from db.sql import ACTIVE
 
 
 def message(connection: Connection, message_id: str) -> Row | None:
