@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
 from db.copy import copy_pieces, id_bytes, ids_array, vector_rows
-from db.outbox import Job, LeaseLost, Left, queue_for, requeue_outdated
+from db.outbox import Job, LeaseLost, Left, give_back, queue_for, requeue_outdated
 from db.session import ask_driver, for_driver
 from db.sql import ACTIVE, array, each_message
 from records import printable
@@ -329,21 +329,7 @@ def finish_jobs(connection: Connection, jobs: Sequence[Job], lease: str, model: 
     for job in jobs:
         if not left.message_ids.isdisjoint(job.message_ids):
             unedited = False  # that is not asked here
-            found = connection.execute(
-                text("""
-                    UPDATE embedding_jobs SET message_ids = :left ::uuid[], lease = NULL,
-                        attempts = greatest(attempts - 1, 0),
-                        available_at = clock_timestamp() + make_interval(secs => :seconds)
-                    WHERE id = :id AND lease = :lease ::uuid
-                """),
-                {
-                    "left": array(message_id for message_id in job.message_ids if message_id in left.message_ids),
-                    "seconds": left.seconds,
-                    "id": job.id,
-                    "lease": lease,
-                },
-            )
-            if found.rowcount:
+            if give_back(connection, job, lease, left):
                 ours.add(job.id)
                 connection.execute(
                     text("DELETE FROM embedding_failures WHERE message_id = ANY (:done ::uuid[]) AND model = :model"),

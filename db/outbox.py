@@ -94,16 +94,38 @@ def messages_of(connection: Connection, jobs: Sequence[int], lease: str | None) 
     return {row[0]: (row[1], row[2]) for row in rows}
 
 
+# A job that could not be done now: anybody's in :seconds, and the attempt does not count.
+GIVEN_BACK = """lease = NULL, attempts = greatest(attempts - 1, 0),
+                available_at = clock_timestamp() + make_interval(secs => :seconds)"""
+
+
 def release_jobs(connection: Connection, jobs: Sequence[int], lease: str, *, seconds: float) -> None:
     """Gives jobs back that could not be done now, through no fault of their own: they may be claimed again after
     `seconds`, and the attempt does not count."""
     connection.execute(
-        text("""
-            UPDATE embedding_jobs SET lease = NULL, attempts = greatest(attempts - 1, 0),
-                available_at = clock_timestamp() + make_interval(secs => :seconds)
+        text(f"""
+            UPDATE embedding_jobs SET {GIVEN_BACK}
             WHERE id = ANY (:jobs ::bigint[]) AND lease = :lease ::uuid
         """),
         {"jobs": array(jobs), "lease": lease, "seconds": seconds},
+    )
+
+
+def give_back(connection: Connection, job: Job, lease: str, left: Left) -> bool:
+    """As `release_jobs`, of one job with those of its messages that are left. Returns whether it was still ours."""
+    return bool(
+        connection.execute(
+            text(f"""
+                UPDATE embedding_jobs SET message_ids = :left ::uuid[], {GIVEN_BACK}
+                WHERE id = :id AND lease = :lease ::uuid
+            """),
+            {
+                "left": array(message_id for message_id in job.message_ids if message_id in left.message_ids),
+                "seconds": left.seconds,
+                "id": job.id,
+                "lease": lease,
+            },
+        ).rowcount
     )
 
 
