@@ -88,6 +88,7 @@ def list_messages(parts: Parts, query: PageQuery) -> Response:
     with parts.reader.connect() as connection:
         page = queries.newest(
             connection,
+            parts.settings,
             limit=query.limit,
             after=cursor.read(query.cursor) if query.cursor else None,
             words=query.q or None,

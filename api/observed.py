@@ -211,7 +211,7 @@ class Observed:
     def _contents(self) -> Contents:
         with self.reader.connect() as connection:
             return Contents(
-                newest=queries.newest(connection, limit=NEWEST)["messages"],
+                newest=queries.newest(connection, self.settings, limit=NEWEST)["messages"],
                 letter_counts=dead_letter_queries.counts(connection),
                 letters=dead_letter_queries.page(connection, limit=LISTED),
                 failures=console_queries.failure_page(connection, limit=LISTED),
@@ -219,7 +219,7 @@ class Observed:
 
     def _index(self) -> dict[str, Any]:
         with self.reader.connect() as connection:
-            return queries.status(connection)
+            return queries.status(connection, queries.sizes(connection, self.settings))
 
     def _positions(self) -> dict[int, Position]:
         return self.watch.positions()

@@ -3,6 +3,7 @@
 import re
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import psycopg2
@@ -145,7 +146,7 @@ def assemble(role: Role, settings: Settings) -> Parts:
         model=model,
         metrics=Metrics(),
         lag=Probe(watch.lag, wait_seconds=CHECK_SECONDS, keep_seconds=LAG_KEEP_SECONDS),
-        sizes=Sizes(),
+        sizes=Sizes(partial(queries.sizes, settings=settings)),
         checks={name: Probe(ask, wait_seconds=CHECK_SECONDS) for name, ask in asked.items()},
         long_waits=threading.Semaphore(LONG_WAITS),
     )

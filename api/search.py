@@ -81,9 +81,13 @@ def ranked(parts: Parts, asked: SearchRequest, narrowed: dict[str, Any]) -> tupl
                 if embedder is not None and coming is not None:
                     parts.model.next.prepare(coming)
                 if asked.mode != "semantic":
-                    rankings.append(queries.keyword(connection, some_words(asked.query), **narrowed))
+                    rankings.append(queries.keyword(connection, parts.settings, some_words(asked.query), **narrowed))
                 if embedder is not None:  # first of the rankings: its passages are shown
-                    found = vector_search.semantic(connection, vector, embedder.model, **narrowed) if vector else []
+                    found = (
+                        vector_search.semantic(connection, parts.settings, vector, embedder.model, **narrowed)
+                        if vector
+                        else []
+                    )
                     rankings.insert(0, found)
                 return (embedder.model if embedder is not None else None), rankings
         with waits.not_counted():
@@ -142,7 +146,7 @@ def similar(parts: Parts, id: str, query: SimilarQuery) -> Response:
         vector = queries.first_vector(connection, found["id"], model) if model is not None else None
         if model is None or vector is None:
             raise Problem(409, f"this message has no neighbours to tell: its embedding is {found['embedding']}")
-        hits = vector_search.semantic(connection, vector, model, limit=query.limit, without=found["id"])
+        hits = vector_search.semantic(connection, parts.settings, vector, model, limit=query.limit, without=found["id"])
     return json_answer(answer(found["message"], "semantic", model, time.perf_counter() - began, hits))
 
 

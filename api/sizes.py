@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection
 
-from db import queries
 from db.queries import Row
 
 # A count that takes no longer than this is made for each who asks.
@@ -20,7 +19,7 @@ class Sizes:
     """The last count. Safe for threads: where it takes long, one of those who ask counts, and the others take the last
     answer, if it was found no more than twice LONGEST_SECONDS ago."""
 
-    def __init__(self, count: Callable[[Connection], Row] = queries.sizes) -> None:
+    def __init__(self, count: Callable[[Connection], Row]) -> None:
         self.count = count
         self._lock = threading.Lock()
         self._counted: Row = {}

@@ -6,7 +6,6 @@ same run, since only the ratio says something on a machine that does other work 
 """
 
 import argparse
-import os
 import time
 import uuid
 from collections.abc import Sequence
@@ -15,7 +14,6 @@ from itertools import pairwise
 import numpy as np
 from sqlalchemy import Engine, text
 
-import settings as configuration
 from benchmarks import corpus, servers
 from benchmarks.texts import Text
 from db import index_catalogue, schema, session, vector_index, vector_search
@@ -106,13 +104,12 @@ def compare(engine: Engine, model: str, queries: np.ndarray, truth: Sequence[set
 
 
 def ask(engine: Engine, model: str, queries: np.ndarray, truth: Sequence[set[str]], state: str, ef: int | None) -> None:
-    os.environ["INDEX_EF_SEARCH"] = str(ef or Settings.index_ef_search)
-    configuration.load.cache_clear()
+    settings = Settings(index_ef_search=ef or Settings.index_ef_search)
     found, milliseconds = 0, []
     with engine.connect() as connection:
         for query, nearest in zip(queries, truth, strict=False):
             began = time.perf_counter()
-            hits = vector_search.semantic(connection, query.tolist(), model, limit=LIMIT)
+            hits = vector_search.semantic(connection, settings, query.tolist(), model, limit=LIMIT)
             milliseconds.append(1000 * (time.perf_counter() - began))
             connection.rollback()
             found += len({hit["id"] for hit in hits} & nearest)

@@ -83,11 +83,11 @@ def fastest(runs: int, ask: Callable[[Connection, str], object], connection: Con
 
 
 def page(connection: Connection, words: str) -> object:
-    return queries.newest(connection, limit=LIMIT, words=words)
+    return queries.newest(connection, settings.load(), limit=LIMIT, words=words)
 
 
 def ranked(connection: Connection, words: str) -> object:
-    return queries.keyword(connection, words, limit=LIMIT)
+    return queries.keyword(connection, settings.load(), words, limit=LIMIT)
 
 
 def page_as_postgresql_would(connection: Connection, words: str) -> object:

@@ -11,9 +11,9 @@ from typing import Any
 import simplejson
 from sqlalchemy import Connection, text
 
-import settings
 from db import index_catalogue, reembedding_status, session, text_index, word_matches
 from db.sql import ACTIVE
+from settings import Settings
 
 Row = dict[str, Any]
 
@@ -54,7 +54,12 @@ def message(connection: Connection, message_id: str) -> Row | None:
 
 
 def newest(
-    connection: Connection, *, limit: int, after: tuple[str, str] | None = None, words: str | None = None
+    connection: Connection,
+    settings: Settings,
+    *,
+    limit: int,
+    after: tuple[str, str] | None = None,
+    words: str | None = None,
 ) -> Row:
     """A page of messages, newest first: {"messages", "count", "next"}. `words` keeps those that full text finds. It has
     `limit` messages, or fewer where their texts are long (PAGE_BYTES), but always one.
@@ -72,9 +77,8 @@ def newest(
     if words is not None:
         words = word_matches.few_dashes(words)
         values |= {"words": words}
-        chosen = settings.load()
-        before = f"""{word_matches.hints(chosen)}
-            WITH page AS MATERIALIZED ({word_matches.newest_ids(chosen, words, where, ":limit")})"""
+        before = f"""{word_matches.hints(settings)}
+            WITH page AS MATERIALIZED ({word_matches.newest_ids(settings, words, where, ":limit")})"""
         found = f"page CROSS JOIN LATERAL {word_matches.WHOLE} AS m"
     ordered = "ORDER BY m.created_at DESC NULLS LAST, m.id DESC"
     columns = MESSAGE
@@ -174,7 +178,7 @@ def of_each_minute(connection: Connection) -> list[Row] | None:
     return [dict(row) for row in rows.mappings()]
 
 
-def sizes(connection: Connection) -> Row:
+def sizes(connection: Connection, settings: Settings) -> Row:
     """{"embedded", "index", "reembedding"}: what PostgreSQL has to read whole tables for. None where that takes too
     long; of the change to another model then only its numbers."""
 
@@ -182,7 +186,7 @@ def sizes(connection: Connection) -> Row:
         return connection.execute(text(EMBEDDED)).scalar_one()
 
     def index(connection: Connection) -> Any:
-        return index_catalogue.status(connection, settings.load())
+        return index_catalogue.status(connection, settings)
 
     return {
         "embedded": session.in_time(connection, embedded, lambda _: None),
@@ -191,11 +195,9 @@ def sizes(connection: Connection) -> Row:
     }
 
 
-def status(connection: Connection, counted: Row | None = None) -> Row:
+def status(connection: Connection, counted: Row) -> Row:
     """{"status", "model", "dimensions", "embedded", "pending", "failed", "oldest_pending_seconds", "index",
-    "reembedding"}: the change to another model (db.reembedding), or None. `counted` are the sizes, where they are
-    known."""
-    counted = counted or sizes(connection)
+    "reembedding"}: the change to another model (db.reembedding), or None. `counted` are the sizes."""
     model = connection.execute(text("SELECT name, dimensions FROM embedding_models WHERE active")).one_or_none()
     waiting = connection.execute(
         text(f"""
@@ -251,6 +253,7 @@ def narrowing(filter: Mapping[str, Any] | None, since: str | None, until: str | 
 
 def keyword(
     connection: Connection,
+    settings: Settings,
     words: str,
     *,
     limit: int,
@@ -264,10 +267,9 @@ def keyword(
     where, values = narrowing(filter, since, until)
     words = word_matches.few_dashes(words)
     values |= {"words": words, "limit": limit}
-    chosen = settings.load()
-    language, query = chosen.keyword_language, word_matches.query(chosen)
-    statement = f"""{word_matches.hints(chosen)}
-        WITH page AS MATERIALIZED ({word_matches.newest_ids(chosen, words, where, str(RANKED))}), found AS (
+    language, query = settings.keyword_language, word_matches.query(settings)
+    statement = f"""{word_matches.hints(settings)}
+        WITH page AS MATERIALIZED ({word_matches.newest_ids(settings, words, where, str(RANKED))}), found AS (
             SELECT m.id, ts_rank_cd({text_index.words(language, "m.message")}, {query}, 32) AS score
             FROM page CROSS JOIN LATERAL {word_matches.WHOLE} AS m ORDER BY score DESC, m.id LIMIT :limit
         )

@@ -12,8 +12,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-import settings
 from db.queries import HIT, Row, narrowing
+from settings import Settings
 
 # A filter that so few messages pass is answered from just their vectors: 4 microseconds each, which an index scan that
 # has to look for them cannot beat.
@@ -77,6 +77,7 @@ class Found:
 
 def semantic(
     connection: Connection,
+    settings: Settings,
     vector: Sequence[float],
     model: str,
     *,
@@ -95,7 +96,7 @@ def semantic(
     """
     where, values = narrowing(filter, since, until)
     wanted = wanted_of(limit)
-    ef_search = max(settings.load().index_ef_search, wanted)
+    ef_search = max(settings.index_ef_search, wanted)
     values |= {"query": literal(vector), "model": model, "limit": limit, "without": without, "ef": str(ef_search)}
     of = ["e.model = :model", *([] if without is None else ["e.message_id <> :without ::uuid"])]
     asked = Asked(limit, where, of, values, of_time=bool(where) and not filter)

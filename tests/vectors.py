@@ -86,7 +86,7 @@ class Stored:
 
     def search(self, query: np.ndarray, limit: int = 10, **narrowed: object) -> list[str]:
         with self.engine.connect() as connection:
-            hits = vector_search.semantic(connection, query.tolist(), MODEL, limit=limit, **narrowed)  # type: ignore[arg-type]
+            hits = vector_search.semantic(connection, Settings(), query.tolist(), MODEL, limit=limit, **narrowed)  # type: ignore[arg-type]
         scores = [hit["score"] for hit in hits]
         assert scores == sorted(scores, reverse=True)
         found = [str(hit["id"]) for hit in hits]

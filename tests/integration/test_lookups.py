@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, text
 
 from db import commands, embeddings, outbox, queries, second_set
 from db.reembedding import Change
+from settings import Settings
 from tests.samples import MODEL, a_record, run
 
 MANY = 500
@@ -93,7 +94,7 @@ def twenty_thousand(database: Engine) -> Iterator[None]:
 @pytest.mark.usefixtures("twenty_thousand")
 def test_a_page_of_messages_looks_up_its_vectors(database: Engine, words: str | None) -> None:
     with database.begin() as connection:
-        page = queries.newest(connection, limit=10, words=words)
+        page = queries.newest(connection, Settings(), limit=10, words=words)
         assert [each["embedding"] for each in page["messages"]] == ["ready"] * 10
         scans = "SELECT pg_stat_get_xact_numscans('message_embeddings'::regclass)"
         assert connection.execute(text(scans)).scalar_one() == 0
@@ -117,7 +118,7 @@ def test_a_page_ends_after_eight_megabytes_and_the_next_goes_on(
     after = None
     with database.connect() as connection:
         while not sizes or after is not None:
-            page = queries.newest(connection, limit=90, after=after, words=words)
+            page = queries.newest(connection, Settings(), limit=90, after=after, words=words)
             sizes.append(page["count"])
             found += [each["id"] for each in page["messages"]]
             after = page["next"]

@@ -274,7 +274,7 @@ class TestStoring:
             connection.commit()
         assert embedded(database) == set()
         with database.connect() as connection:
-            assert vector_search.semantic(connection, [1, 0, 0, 0], MODEL, limit=10) == []
+            assert vector_search.semantic(connection, Settings(), [1, 0, 0, 0], MODEL, limit=10) == []
             found = queries.message(connection, message)
         assert found is not None
         assert found["embedding"] == "pending"
@@ -284,10 +284,12 @@ class TestStoring:
 
     def test_from_the_edit_on_the_old_vector_answers_no_search(self, database: Engine, ready: str) -> None:
         with database.connect() as connection:
-            assert [hit["id"] for hit in vector_search.semantic(connection, [1, 0, 0, 0], MODEL, limit=10)] == [ready]
+            assert [
+                hit["id"] for hit in vector_search.semantic(connection, Settings(), [1, 0, 0, 0], MODEL, limit=10)
+            ] == [ready]
         run(database, "UPDATE text_messages SET message = 'two'")
         with database.connect() as connection:
-            assert vector_search.semantic(connection, [1, 0, 0, 0], MODEL, limit=10) == []
+            assert vector_search.semantic(connection, Settings(), [1, 0, 0, 0], MODEL, limit=10) == []
 
     def test_vectors_of_an_older_try_are_replaced(self, database: Engine, ready: str) -> None:
         run(database, "SELECT queue_embedding(array_agg(id)) FROM text_messages")

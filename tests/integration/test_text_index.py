@@ -1,14 +1,12 @@
 """The indexes over texts and metadata: as the settings have them, made and dropped beside the writers."""
 
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import ProgrammingError
 
-import settings as configuration
 from api.search import some_words
 from db import queries, session, text_index, vector_index
 from db.console_queries import words_of_query
@@ -32,15 +30,6 @@ def plan(engine: Engine, query: str) -> str:
         return "\n".join(connection.execute(text(f"EXPLAIN {query}")).scalars())
 
 
-@pytest.fixture
-def language(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A process whose settings ask for German."""
-    monkeypatch.setenv("KEYWORD_LANGUAGE", "german")
-    configuration.load.cache_clear()
-    yield "german"
-    configuration.load.cache_clear()
-
-
 def add(engine: Engine, *texts: str) -> None:
     for message in texts:
         run(
@@ -51,9 +40,9 @@ def add(engine: Engine, *texts: str) -> None:
         )
 
 
-def keyword(engine: Engine, words: str, **narrowed: object) -> list[str]:
+def keyword(engine: Engine, settings: Settings, words: str, **narrowed: object) -> list[str]:
     with engine.connect() as connection:
-        hits = queries.keyword(connection, words, limit=10, **narrowed)  # type: ignore[arg-type]
+        hits = queries.keyword(connection, settings, words, limit=10, **narrowed)  # type: ignore[arg-type]
     return [hit["message"] for hit in hits]
 
 
@@ -95,7 +84,7 @@ def test_what_waits_beside_the_indexes_is_taken_in(database: Engine, settings: S
     assert waiting() == [1, 1], "nothing waits here, so nothing was taken in"
     with vector_index.builder(settings):
         assert not vector_index.take_in_texts(settings), "another builder is at work"
-    assert sorted(keyword(database, "wait")) == ["waits", "waits, too"]
+    assert sorted(keyword(database, settings, "wait")) == ["waits", "waits, too"]
 
 
 @pytest.mark.parametrize("language", ["english", "german"])
@@ -121,13 +110,14 @@ def test_the_queries_use_the_indexes(database: Engine, settings: Settings, made:
     )
 
 
-def test_words_are_found_in_the_language_of_the_settings(database: Engine, settings: Settings, language: str) -> None:
+def test_words_are_found_in_the_language_of_the_settings(database: Engine, settings: Settings) -> None:
     add(database, "Die Hunde bellen", "A dog was running")
-    tend(replace(settings, keyword_language=language), database)
-    assert keyword(database, "Hund") == ["Die Hunde bellen"]
-    assert keyword(database, "run") == []
+    german = replace(settings, keyword_language="german")
+    tend(german, database)
+    assert keyword(database, german, "Hund") == ["Die Hunde bellen"]
+    assert keyword(database, german, "run") == []
     with database.connect() as connection:
-        assert queries.newest(connection, limit=5, words="der Hund")["count"] == 1
+        assert queries.newest(connection, german, limit=5, words="der Hund")["count"] == 1
 
 
 @pytest.mark.parametrize("language", ["english", "german"])
@@ -151,29 +141,29 @@ def test_no_text_and_no_query_is_too_much_for_the_parser(database: Engine, setti
     endless = part * (40_000 // len(part))
     api = session.connect_engine(settings.database_url(reader=True), "test", timeout_ms=5_000)
     with api.connect() as connection:
-        assert queries.keyword(connection, some_words(endless[:10_000]), limit=10) == []
-        assert queries.newest(connection, limit=10, words=endless[:500])["messages"] == []
+        assert queries.keyword(connection, settings, some_words(endless[:10_000]), limit=10) == []
+        assert queries.newest(connection, settings, limit=10, words=endless[:500])["messages"] == []
         add(database, f"lighthouse {endless}")
-        (hit,) = queries.keyword(connection, "lighthouses", limit=10)
+        (hit,) = queries.keyword(connection, settings, "lighthouses", limit=10)
         assert hit["message"].startswith("lighthouse")
         assert hit["passage"].startswith("lighthouse")
         assert words_of_query(connection, "lighthouse", ["lighthouse", endless], "english") == {"lighthouse"}
     api.dispose()
 
 
-def test_a_very_long_address_is_found_by_its_host_and_hides_nothing(database: Engine) -> None:
+def test_a_very_long_address_is_found_by_its_host_and_hides_nothing(database: Engine, settings: Settings) -> None:
     address = "https://example.com/" + "/".join(f"folder{number}" for number in range(120))
     add(database, f"see {address} " + "and more words " * 20)
     assert len(address) > 1_000
     for words in ("example.com", '"more words"'):
-        assert len(keyword(database, words)) == 1, words
+        assert len(keyword(database, settings, words)) == 1, words
 
 
 def test_without_an_index_the_same_is_found(database: Engine, settings: Settings) -> None:
     add(database, "The dogs bark", "A cat")
     tend(replace(settings, keyword_index="off", metadata_index="off"), database)
-    assert keyword(database, "dog", filter={"a": 1}) == ["The dogs bark"]
-    assert keyword(database, "dog", filter={"a": 2}) == []
+    assert keyword(database, settings, "dog", filter={"a": 1}) == ["The dogs bark"]
+    assert keyword(database, settings, "dog", filter={"a": 2}) == []
 
 
 def test_an_unknown_language_stops_nothing_but_its_index(database: Engine, settings: Settings) -> None:
@@ -183,7 +173,9 @@ def test_an_unknown_language_stops_nothing_but_its_index(database: Engine, setti
         assert text_index.present(connection) == {"text_messages_words": True}
 
 
-def test_of_more_matches_than_are_ranked_the_newest_are(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_more_matches_than_are_ranked_the_newest_are(
+    database: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(queries, "RANKED", 3)
     texts = ["fox fox fox", *[f"a fox and {number} words more" for number in range(4)], "fox fox"]
     for number, message in enumerate(texts):
@@ -195,9 +187,9 @@ def test_of_more_matches_than_are_ranked_the_newest_are(database: Engine, monkey
             at=number,
         )
     with database.connect() as connection:
-        hits = queries.keyword(connection, "fox", limit=10)
-        page = queries.newest(connection, limit=2, words="fox")
-        after = queries.newest(connection, limit=10, words="fox", after=page["next"])
+        hits = queries.keyword(connection, settings, "fox", limit=10)
+        page = queries.newest(connection, settings, limit=2, words="fox")
+        after = queries.newest(connection, settings, limit=10, words="fox", after=page["next"])
     assert hits[0]["message"] == texts[5]
     assert {hit["message"] for hit in hits} == set(texts[3:])
     assert [each["message"] for each in page["messages"] + after["messages"]] == texts[::-1]

@@ -92,7 +92,7 @@ def far_ones(stored: Stored, query: NDArray[np.float32], ids: list[str], monkeyp
     monkeypatch.setattr(vector_search, "FEW", 0)
     with stored.engine.connect() as connection:
         connection.execute(text("SET hnsw.max_scan_tuples = 50"))
-        hits = vector_search.semantic(connection, query.tolist(), MODEL, limit=10, filter={"far": True})
+        hits = vector_search.semantic(connection, Settings(), query.tolist(), MODEL, limit=10, filter={"far": True})
         connection.execute(text("RESET hnsw.max_scan_tuples"))
         connection.commit()
     return [str(hit["id"]) for hit in hits]
@@ -179,7 +179,7 @@ def test_the_messages_of_a_time_are_read_alone(stored: Stored, narrowed: dict[st
     """)
     with stored.engine.begin() as connection:
         before = connection.execute(seen).one()
-        hits = vector_search.semantic(connection, [1.0] * 16, MODEL, limit=5, **narrowed)  # type: ignore[arg-type]
+        hits = vector_search.semantic(connection, Settings(), [1.0] * 16, MODEL, limit=5, **narrowed)  # type: ignore[arg-type]
         after = connection.execute(seen).one()
     assert len(hits) == 5
     whole, looked_up = (now - then for now, then in zip(after, before, strict=True))
@@ -363,13 +363,15 @@ def test_before_the_first_statistics_no_table_is_read_as_a_whole(
 
     event.listen(stored.engine, "before_cursor_execute", note)
     with stored.engine.connect() as connection:
-        assert vector_search.semantic(connection, stored.points(1)[0].tolist(), MODEL, limit=10)
+        assert vector_search.semantic(connection, Settings(), stored.points(1)[0].tolist(), MODEL, limit=10)
         statement, parameters = sent[-1]  # the settings, and then the search
         search = statement[statement.index(";") + 1 :]
         plan = connection.exec_driver_sql(f"EXPLAIN {search}", parameters).scalars().all()
         monkeypatch.setattr(vector_search, "FEW", 0)
         monkeypatch.setattr(vector_search, "MANY_OPEN", -1)
-        assert vector_search.semantic(connection, stored.points(1)[0].tolist(), MODEL, limit=10, filter={"tenth": 3})
+        assert vector_search.semantic(
+            connection, Settings(), stored.points(1)[0].tolist(), MODEL, limit=10, filter={"tenth": 3}
+        )
     event.remove(stored.engine, "before_cursor_execute", note)
     assert sent[-1][1]["seqscan"] == "on", "a filter over many open vectors joins the messages"
     assert any("Index Scan using message_embeddings_part_" in line for line in plan)

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from db import queries, word_matches
+from settings import Settings
 from tests.samples import run
 
 MESSAGES = 400
@@ -118,12 +119,12 @@ def test_every_way_finds_the_newest_that_match(database: Engine) -> None:
             found: list[tuple[str, str]] = []
             after = None
             while True:
-                page = queries.newest(connection, limit=9, words=query, after=after)
+                page = queries.newest(connection, Settings(), limit=9, words=query, after=after)
                 found += [(each["id"], each["message"]) for each in page["messages"]]
                 after = page["next"]
                 if after is None:
                     break
-            ranked = queries.keyword(connection, query, limit=100)
+            ranked = queries.keyword(connection, Settings(), query, limit=100)
         assert found == expected, query
         assert sorted(hit["id"] for hit in ranked) == sorted(each for each, _ in expected[:7]), query
 
@@ -151,8 +152,8 @@ def ten_thousand(database: Engine) -> Iterator[None]:
 @pytest.mark.usefixtures("ten_thousand")
 def test_the_texts_of_all_messages_are_not_parsed(database: Engine, words: str) -> None:
     with database.begin() as connection:
-        assert queries.newest(connection, limit=1, words=words)["count"] == 1
-        assert len(queries.keyword(connection, words, limit=10)) > 0
+        assert queries.newest(connection, Settings(), limit=1, words=words)["count"] == 1
+        assert len(queries.keyword(connection, Settings(), words, limit=10)) > 0
         scans = "SELECT pg_stat_get_xact_numscans('text_messages'::regclass)"
         assert connection.execute(text(scans)).scalar_one() == 0
 
@@ -167,8 +168,8 @@ def test_texts_are_read_newest_first_until_there_are_enough_and_only_for_a_phras
 ) -> None:
     monkeypatch.setattr(queries, "RANKED", 20)
     with database.begin() as connection:
-        assert queries.newest(connection, limit=10, words=words)["count"] == 10
-        assert len(queries.keyword(connection, words, limit=5)) == 5
+        assert queries.newest(connection, Settings(), limit=10, words=words)["count"] == 10
+        assert len(queries.keyword(connection, Settings(), words, limit=5)) == 5
         # 11 for the page and 20 to rank, read to be found, for a phrase, and to be shown or ranked; and the 5 hits.
         assert connection.execute(text(READS)).scalar_one() == times * 11 + times * 20 + 5
 
@@ -176,5 +177,5 @@ def test_texts_are_read_newest_first_until_there_are_enough_and_only_for_a_phras
 @pytest.mark.usefixtures("ten_thousand")
 def test_texts_that_were_all_read_in_turn_are_not_read_once_more(database: Engine) -> None:
     with database.begin() as connection:
-        assert queries.newest(connection, limit=10, words='"pipe water" 77')["count"] == 0
+        assert queries.newest(connection, Settings(), limit=10, words='"pipe water" 77')["count"] == 0
         assert connection.execute(text(READS)).scalar_one() == 1
