@@ -75,7 +75,7 @@ def methods_at(path: str) -> set[str]:
 def from_database(error: SQLAlchemyError) -> Problem:
     """503 for an outage; a value that PostgreSQL refuses is the request's fault; anything else is a bug."""
     reason = first_line(error)
-    if session.took_too_long(error):
+    if session.was_canceled(error):
         log.warning("%s: %s", this_call(), reason)
         return Unavailable("the database took too long for this; ask for less, or try again in a moment")
     if session.is_outage(error):

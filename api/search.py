@@ -157,7 +157,7 @@ def get_status(parts: Parts) -> Response:
     except SQLAlchemyError as error:
         if not session.is_outage(error):
             raise
-        said = "the database took too long" if session.took_too_long(error) else "the database is away"
+        said = "the database took too long" if session.was_canceled(error) else "the database is away"
         log.warning("GET /status: %s: %s", said, first_line(error))
         return json_answer({"status": "unavailable", **UNKNOWN}, 503)
 

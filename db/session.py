@@ -173,8 +173,9 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def took_too_long(error: BaseException) -> bool:
-    """Whether the server has canceled a statement for its time alone: it is there, and asking for less can help."""
+def was_canceled(error: BaseException) -> bool:
+    """Whether the server has canceled a statement, by statement_timeout or pg_cancel_backend: it is there, and where
+    that was for the time it took, asking for less can help."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return isinstance(cause, psycopg2.Error) and cause.pgcode == errorcodes.QUERY_CANCELED
 
@@ -185,7 +186,7 @@ def in_time(connection: Connection, read: Callable[[Connection], T], otherwise: 
     try:
         return read(connection)
     except DBAPIError as error:
-        if not took_too_long(error):
+        if not was_canceled(error):
             raise
         return otherwise(connection)
 

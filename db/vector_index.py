@@ -47,11 +47,6 @@ def break_off(connection: Connection) -> None:
     )
 
 
-def was_broken_off(error: Exception) -> bool:
-    """Whether a build ended by `break_off`."""
-    return isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) == errorcodes.QUERY_CANCELED
-
-
 def is_due(connection: Connection, settings: Settings, rate: float, quiet_seconds: float) -> bool:
     """Whether a builder has work. `rate` is how many vectors a second come in, `quiet_seconds` since when few did."""
     return (

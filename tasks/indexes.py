@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import settings
 import task_names
-from db import index_catalogue, index_plan, text_index, vector_index
+from db import index_catalogue, index_plan, session, text_index, vector_index
 from tasks import resources
 from tasks.app import app
 from tasks.outages import reason
@@ -110,7 +110,8 @@ def build(config: settings.Settings, rate: float, quiet_seconds: float) -> None:
         if part is not None:
             log.info("index part %d built in %.1f s", part, time.monotonic() - began)
     except SQLAlchemyError as error:
-        watch.not_before = time.monotonic() + (PAUSE_SECONDS if not vector_index.was_broken_off(error) else 0.0)
+        gave_way = session.was_canceled(error)  # by vector_index.break_off: the builder has no statement_timeout
+        watch.not_before = time.monotonic() + (PAUSE_SECONDS if not gave_way else 0.0)
         log.warning("an index was not built: %s", reason(error))
 
 

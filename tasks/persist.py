@@ -132,7 +132,7 @@ def store_or_halve(batch: Mapping[int, Record], outcome: Outcome, reserved: floa
             store_or_halve(rest, outcome, reserved, ROW_LOCK_AGAIN_MS)
     except (SQLAlchemyError, psycopg2.Error, ValueError) as error:
         is_outage = session.is_outage(error)
-        if is_outage and not (session.took_too_long(error) and len(batch) > 1):  # fewer may be in time
+        if is_outage and not (session.was_canceled(error) and len(batch) > 1):  # fewer may be in time
             raise Outage(reason(error)) from error
         if len(batch) > 1:
             store_halves(batch, outcome, reserved, row_lock_ms)
