@@ -150,7 +150,7 @@ def of_message(connection: Connection, ids: Sequence[str]) -> list[Row]:
     return list(found.values())[:LETTERS_MOST]
 
 
-def by_name(connection: Connection, keys: Sequence[tuple[str, int, int]]) -> list[Row]:
+def by_key(connection: Connection, keys: Sequence[tuple[str, int, int]]) -> list[Row]:
     """The dead letters with these (topic, partition, offset) that there are, with what the table kept of them."""
     return [row for key in keys if (row := one(connection, *key)) is not None]
 

@@ -64,7 +64,7 @@ def replay_dead_letters(
     def one_piece(until: str) -> tuple[Tried, str | None]:
         with resources.engine().begin() as connection:
             if keys is not None:
-                rows, following = dead_letter_queries.by_name(connection, keys), cursor
+                rows, following = dead_letter_queries.by_key(connection, keys), cursor
             else:
                 rows, following = dead_letter_queries.open_until(
                     connection, reason=why, until=until, cursor=cursor, limit=REPLAY_PIECE

@@ -138,7 +138,7 @@ def test_a_search_goes_on_in_the_next_turn_and_then_the_next_piece_comes(
     monkeypatch.setattr(dead_letter_queries, "open_until", lambda _, *, cursor, **__: pieces[cursor])
     monkeypatch.setattr(
         dead_letter_queries,
-        "by_name",
+        "by_key",
         lambda _, keys: [row for row in (a, b, c) if row["offset"] in {k[2] for k in keys}],
     )
     monkeypatch.setattr(actions.replay_dead_letters, "update_state", lambda **_: None)
