@@ -33,6 +33,16 @@ MAY_BE_ZERO_OR_LESS = frozenset({"kafka_retention_ms", "hashing_microseconds"})
 
 PROVIDERS = ("minilm", "hashing", "openai", "fastembed")
 
+# What takes one of a few values.
+CHOICES = {
+    "kafka_coordination": ("kraft", "zookeeper"),
+    "embedding_provider": PROVIDERS,
+    "vector_index": ("on", "off"),
+    "keyword_index": ("on", "off"),
+    "metadata_index": ("on", "off"),
+    "log_format": ("text", "json"),
+}
+
 # A value of a `.env` file, and what may stand behind it, as Docker Compose reads them.
 QUOTED = re.compile(r"""\s*(["'])(.*?)\1\s*(?:\s#.*)?""")
 COMMENT = re.compile(r"\s#.*")
@@ -289,8 +299,10 @@ def is_http_url(url: str) -> bool:
     return URL.match(url) is not None
 
 
-def unknown_provider(name: str) -> InvalidSetting:
-    return InvalidSetting(f"EMBEDDING_PROVIDER={name!r}: takes {', '.join(PROVIDERS[:-1])} or {PROVIDERS[-1]}")
+def wrong_choice(name: str, value: str) -> InvalidSetting:
+    """What is said of a value that is none of CHOICES."""
+    *others, last = CHOICES[name]
+    return InvalidSetting(f"{name.upper()}={value!r}: takes {', '.join(others)} or {last}")
 
 
 def read_env_file(path: Path, *, skip_wrong: bool = False) -> dict[str, str]:
@@ -351,7 +363,20 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
 
 
 def check(settings: Settings) -> None:
-    """Raises InvalidSetting for a value outside of its range."""
+    """Raises InvalidSetting for a value that cannot be used."""
+    check_numbers(settings)
+    check_addresses(settings)
+    check_kafka_security(settings)
+    check_names(settings)
+    check_autoscale(settings)
+    for name, choices in CHOICES.items():
+        if getattr(settings, name) not in choices:
+            raise wrong_choice(name, getattr(settings, name))
+    if settings.log_level not in LOG_LEVELS:
+        raise InvalidSetting(f"LOG_LEVEL={settings.log_level!r}: takes {', '.join(LOG_LEVELS)}")
+
+
+def check_numbers(settings: Settings) -> None:
     for field in fields(settings):
         value = getattr(settings, field.name)
         name = field.name.upper()
@@ -363,9 +388,13 @@ def check(settings: Settings) -> None:
         raise InvalidSetting(f"HASHING_MICROSECONDS={settings.hashing_microseconds}: takes 0 to a million")
     if settings.embed_lease_seconds > 600:
         raise InvalidSetting(f"EMBED_LEASE_SECONDS={settings.embed_lease_seconds:g}: takes 600 at most")
-    for name in ("database_name", "database_user", "database_reader_user"):
-        if len(getattr(settings, name).encode()) > NAME_BYTES:
-            raise InvalidSetting(f"{name.upper()}: PostgreSQL's names have {NAME_BYTES} bytes at most")
+    if settings.kafka_retention_ms == 0:
+        raise InvalidSetting("KAFKA_RETENTION_MS=0: Kafka would drop what was not read yet; -1 keeps it for ever")
+    if not 10 <= settings.index_ef_search <= 1000:
+        raise InvalidSetting(f"INDEX_EF_SEARCH={settings.index_ef_search}: takes 10 to 1000")
+
+
+def check_addresses(settings: Settings) -> None:
     if settings.embedding_provider in REMOTE_PROVIDERS and not is_http_url(settings.openai_base_url):
         # Not shown: it may hold a password.
         raise InvalidSetting("OPENAI_BASE_URL: takes http(s)://HOST[:PORT]/PATH, often with /v1 at its end")
@@ -381,38 +410,33 @@ def check(settings: Settings) -> None:
                 f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers!r}: takes HOST:PORT, several with commas "
                 f"between, an IPv6 address in brackets; {server!r} is none"
             ) from None
-    check_kafka_security(settings)
     if settings.redis_url and not is_redis_url(settings.redis_url):  # not shown: it may hold a password
         raise InvalidSetting(
             "REDIS_URL: takes redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], rediss:// for TLS, or unix://PATH"
         )
+
+
+def check_names(settings: Settings) -> None:
+    """Names and keys, as far as whoever takes them is particular about characters."""
+    for name in ("database_name", "database_user", "database_reader_user"):
+        if len(getattr(settings, name).encode()) > NAME_BYTES:
+            raise InvalidSetting(f"{name.upper()}: PostgreSQL's names have {NAME_BYTES} bytes at most")
     if not TOPIC.fullmatch(settings.kafka_topic):
         raise InvalidSetting(f"KAFKA_TOPIC={settings.kafka_topic!r}: takes 1 to 236 of a-z A-Z 0-9 . _ -")
-    if settings.kafka_retention_ms == 0:
-        raise InvalidSetting("KAFKA_RETENTION_MS=0: Kafka would drop what was not read yet; -1 keeps it for ever")
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", settings.keyword_language):
         raise InvalidSetting(f"KEYWORD_LANGUAGE={settings.keyword_language!r}: takes a name that \\dF in psql lists")
-    for name in ("vector_index", "keyword_index", "metadata_index"):
-        if getattr(settings, name) not in ("on", "off"):
-            raise InvalidSetting(f"{name.upper()}={getattr(settings, name)!r}: takes on or off")
     if not all(key.isascii() and key.isprintable() for key in settings.api_key_set):
         raise InvalidSetting("API_KEYS: a key has characters that no HTTP header can carry: take printable ASCII")
+
+
+def check_autoscale(settings: Settings) -> None:
+    """How far worker processes may follow their queue's backlog."""
     for name in ("persist_autoscale", "embed_autoscale"):
         bounds = getattr(settings, name)
         found = re.fullmatch(r"\s*(\d{1,4})\s*,\s*(\d{1,4})\s*", bounds)
         if bounds and not (found and 1 <= int(found[1]) <= int(found[2]) <= MOST_WORKERS):
             takes = f"takes the fewest and the most processes, such as 1,4, up to {MOST_WORKERS}"
             raise InvalidSetting(f"{name.upper()}={bounds!r}: {takes}")
-    if settings.embedding_provider not in PROVIDERS:
-        raise unknown_provider(settings.embedding_provider)
-    if settings.log_level not in LOG_LEVELS:
-        raise InvalidSetting(f"LOG_LEVEL={settings.log_level!r}: takes {', '.join(LOG_LEVELS)}")
-    if settings.log_format not in ("text", "json"):
-        raise InvalidSetting(f"LOG_FORMAT={settings.log_format!r}: takes text or json")
-    if not 10 <= settings.index_ef_search <= 1000:
-        raise InvalidSetting(f"INDEX_EF_SEARCH={settings.index_ef_search}: takes 10 to 1000")
-    if settings.kafka_coordination not in ("kraft", "zookeeper"):
-        raise InvalidSetting(f"KAFKA_COORDINATION={settings.kafka_coordination!r}: takes kraft or zookeeper")
 
 
 def check_kafka_security(settings: Settings) -> None:

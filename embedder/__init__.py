@@ -4,7 +4,7 @@ A provider's own libraries are imported when it is chosen.
 """
 
 from embedder.protocol import Embedder, EmbedderUnavailable, ModelError, Span, UnembeddableText
-from settings import Settings, unknown_provider
+from settings import Settings, wrong_choice
 
 __all__ = ["Embedder", "EmbedderUnavailable", "ModelError", "Span", "UnembeddableText", "load_provider"]
 
@@ -32,4 +32,4 @@ def load_provider(settings: Settings) -> Embedder:
 
             return FastEmbedEmbedder(settings.fastembed_model, settings.fastembed_folder, settings.embedding_threads)
         case other:
-            raise unknown_provider(other)
+            raise wrong_choice("embedding_provider", other)
