@@ -222,8 +222,17 @@ class Settings:
         return f"{self.kafka_topic}.dead-letters"
 
     @property
+    def api_key_list(self) -> list[str]:
+        return [key.strip() for key in self.api_keys.split(",") if key.strip()]
+
+    @property
     def api_key_set(self) -> frozenset[str]:
-        return frozenset(key.strip() for key in self.api_keys.split(",") if key.strip())
+        return frozenset(self.api_key_list)
+
+    @property
+    def own_api_key(self) -> str | None:
+        """The first of API_KEYS, which a client on the same machine may use."""
+        return next(iter(self.api_key_list), None)
 
     def database_url(self, *, reader: bool = False) -> str:
         """SQLAlchemy URL of the database: as the owner, or as the read-only role that the APIs use."""

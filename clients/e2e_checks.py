@@ -54,7 +54,7 @@ class Trial:
     deadline: float = 0.0
 
     def __post_init__(self) -> None:
-        key = rest.own_key(self.settings)
+        key = self.settings.own_api_key
         text_api = rest.text_url(self.settings)
         self.text_api = rest.Api(text_api, key, seconds=CALL_SECONDS)
         self.search_api = rest.Api(rest.search_url(text_api, self.settings), key, seconds=CALL_SECONDS)

@@ -124,11 +124,6 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def own_key(settings: Settings) -> str | None:
-    """The first of API_KEYS, which a client on the same machine may use."""
-    return next((key.strip() for key in settings.api_keys.split(",") if key.strip()), None)
-
-
 def read(target: str, status: int, reason: str, content: bytes, also: tuple[int, ...]) -> Answer:
     text = content.decode("utf-8", "replace")
     try:

@@ -95,7 +95,7 @@ def json_object(text: str) -> Json:
 def dispatch(given: argparse.Namespace) -> int:
     settings = configuration.load()
     given.url = given.url or rest.text_url(settings)
-    given.api_key = given.api_key or rest.own_key(settings)
+    given.api_key = given.api_key or settings.own_api_key
     given.settings = settings
     return int(given.call(given))
 

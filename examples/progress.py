@@ -33,7 +33,7 @@ class Watch:
         self.settings = settings
         self.admin = admin
         self.sending = sending
-        self.api = rest.Api(rest.text_url(settings), rest.own_key(settings))
+        self.api = rest.Api(rest.text_url(settings), settings.own_api_key)
         self.state = State(0, 0, 0)
         self.looked_at = self.moved_at = time.monotonic()
 

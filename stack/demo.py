@@ -73,8 +73,8 @@ def _search(settings: Settings, query: str) -> list[dict[str, Any]]:
     port = Port("SEARCH_API_PORT", settings.bind_host, settings.search_api_port)
     connection = http.client.HTTPConnection(port.reachable_host, port.number, timeout=_SECONDS)
     headers = {"Content-Type": "application/json"}
-    for key in sorted(settings.api_key_set)[:1]:
-        headers["Authorization"] = f"Bearer {key}"
+    if settings.own_api_key is not None:
+        headers["Authorization"] = f"Bearer {settings.own_api_key}"
     try:
         connection.request("POST", "/embeddings/search", json.dumps({"query": query, "limit": 100}), headers)
         response = connection.getresponse()

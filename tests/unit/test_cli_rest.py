@@ -157,8 +157,8 @@ def test_what_is_no_url_is_wrong_usage(url: str) -> None:
 
 
 def test_the_first_of_the_api_keys_is_sent(server: Server) -> None:
-    assert rest.own_key(Settings(api_keys=" , one, two")) == "one"
-    assert rest.own_key(Settings()) is None
+    assert Settings(api_keys=" , one, two").own_api_key == "one"
+    assert Settings().own_api_key is None
     assert rest_commands.main(["--url", server.url, "--api-key", "mine", "--json", "stats"]) == 0
     assert server.calls[-1][3]["Authorization"] == "Bearer mine"
 
