@@ -1,7 +1,6 @@
 """Connections to Kafka for the commands: every wait has an end below 10 s, every error is one line."""
 
 import logging
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,10 +20,9 @@ import kafka_clients
 from clients.partitioner import KeyPartitioner
 from clients.terminal import CommandFailed, Unreachable
 from replay import record_batches
-from settings import Settings, kafka_address
+from settings import Settings
 
 ANSWER_MS = 6_000
-KNOCK_SECONDS = 2.0
 
 # A batch of this size and this wait for it to fill doubled the records a second, against 16 KiB and none.
 BATCH_BYTES = 262_144
@@ -53,19 +51,6 @@ def common() -> dict[str, object]:
     }
 
 
-def knock(settings: Settings) -> None:
-    """Raises Unreachable at once where nobody listens at all, which kafka-python would try again and again."""
-    for server in settings.kafka_servers:
-        try:
-            socket.create_connection(kafka_address(server), timeout=KNOCK_SECONDS).close()
-            return
-        except TimeoutError:
-            return  # there may be somebody, only slow
-        except OSError:
-            continue
-    raise Unreachable(away(settings))
-
-
 @contextmanager
 def kafka_errors(settings: Settings) -> Iterator[None]:
     """Turns what kafka-python raises into one line. Raises Unreachable or CommandFailed."""
@@ -92,7 +77,6 @@ def away(settings: Settings) -> str:
 
 @contextmanager
 def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
-    knock(settings)
     with kafka_errors(settings):
         client = kafka_clients.connect(KafkaAdminClient, settings, **common())
         try:
@@ -112,7 +96,6 @@ def consumer(settings: Settings, **options: object) -> Iterator[KafkaConsumer]:
         "fetch_max_wait_ms": 100,
         **options,
     }
-    knock(settings)
     record_batches.install()
     with kafka_errors(settings):
         client = kafka_clients.connect(KafkaConsumer, settings, **given)
@@ -128,7 +111,6 @@ def producer(settings: Settings, largest: int, *, patience_ms: int = ANSWER_MS) 
 
     `largest` is what the topic takes: a record that has more is not sent, and no batch has more.
     """
-    knock(settings)
     with kafka_errors(settings):
         client = kafka_clients.connect(
             KafkaProducer,
