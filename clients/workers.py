@@ -6,17 +6,13 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-import redis
-from celery import Celery, states
-from celery.app.utils import find_app
-from kombu.exceptions import KombuError
+from celery import states
 
 from clients.terminal import CommandFailed, Unreachable, say
 from settings import Settings
+from tasks.app import app
+from tasks.broker import BROKER_ERRORS
 
-APPLICATION = "tasks.app"  # by its name, as in `celery -A tasks.app`
-
-AWAY = (KombuError, redis.RedisError, OSError)
 LOOK_SECONDS = 0.05
 SILENT_SECONDS = 30.0  # without a word of a worker
 
@@ -27,23 +23,22 @@ def ask(settings: Settings, name: str, arguments: Mapping[str, Any], about: str)
     Raises Unreachable where Redis is away or no worker says anything, and CommandFailed with the task's own words.
     Ctrl-C takes nothing back, and that is said.
     """
-    app = find_app(APPLICATION)
     task = str(uuid.uuid4())
     try:
         app.send_task(name, kwargs=dict(arguments), task_id=task, argsrepr="()", kwargsrepr=about)
         try:
-            return wait(app, task)
+            return wait(task)
         except KeyboardInterrupt:
             say("kafka_cli.py: the request is in its queue, and will be done all the same")
             raise
-    except AWAY as error:
+    except BROKER_ERRORS as error:
         where = settings.redis_address.rpartition("@")[2]
         raise Unreachable(f"Redis at {where} does not answer: {error}; ./status.sh shows what runs") from error
     finally:
         app.close()
 
 
-def wait(app: Celery, task: str) -> dict[str, Any]:
+def wait(task: str) -> dict[str, Any]:
     heard, said = time.monotonic(), None
     while time.monotonic() - heard < SILENT_SECONDS:
         found = app.backend.get_task_meta(task)

@@ -15,7 +15,7 @@ def test_ctrl_c_says_that_the_request_is_done_all_the_same(
         raise KeyboardInterrupt
 
     application = SimpleNamespace(send_task=lambda *_, **__: None, close=lambda: None)
-    monkeypatch.setattr(workers, "find_app", lambda _: application)
+    monkeypatch.setattr(workers, "app", application)
     monkeypatch.setattr(workers, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         workers.ask(Settings(), "a task", {}, "about it")
