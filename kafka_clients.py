@@ -14,6 +14,8 @@ Client = TypeVar("Client")
 LISTENS_SECONDS = 1.0
 
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)  # for the topic, for its segments
+# A broker's message.max.bytes where it was not changed: so much a batch may have.
+BROKER_MAX_BYTES = 1_048_588
 
 
 def connect(client: Callable[..., Client], settings: Settings, **options: Any) -> Client:

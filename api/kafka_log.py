@@ -16,15 +16,15 @@ from kafka.errors import KafkaError
 
 from api import kafka_client
 from api.kafka_client import BLOCK_MS
-from kafka_clients import TOO_LARGE
+from kafka_clients import BROKER_MAX_BYTES, TOO_LARGE
 from settings import Settings
 
 log = logging.getLogger(__name__)
 
 DELIVERY_MS = 4_000  # from handing a record over to its acknowledgement, retries included
 LOOK_OUT_SECONDS = 0.5
-# The broker's own limit is 1,048,588 bytes a batch (message.max.bytes); a batch of one record has about 100 around it.
-MAX_RECORD_BYTES = 1_048_000
+# A batch of one record has about 100 around it. The limit is shown, so it is a round number.
+MAX_RECORD_BYTES = BROKER_MAX_BYTES - 588
 
 
 class KafkaAway(Exception):

@@ -28,9 +28,6 @@ ANSWER_MS = 6_000
 BATCH_BYTES = 262_144
 LINGER_MS = 20
 
-# A broker's message.max.bytes where it was not changed.
-RECORD_BYTES = 1_048_588
-
 
 class NoSuchTopic(CommandFailed):
     """Kafka has no topic of that name."""
@@ -153,4 +150,4 @@ def record_limit(client: KafkaAdminClient, topic: str) -> int:
     asked = ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": None})
     found = client.describe_configs([asked], config_filter="all")
     value = found.get("topic", {}).get(topic, {}).get("max.message.bytes", {}).get("value")
-    return int(value) if value else RECORD_BYTES
+    return int(value) if value else kafka_clients.BROKER_MAX_BYTES

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import psycopg2
 
+import kafka_clients
 from clients import connect, produce, rest
 from clients.terminal import CommandFailed
 from db import schema
@@ -103,7 +104,8 @@ class Trial:
         """Sends a record, or a tombstone, and waits until Kafka has it."""
         value = {"id": message_id, "text": text, "metadata": {"e2e": self.mark}}
         content = None if text is None else json.dumps(value).encode()
-        with connect.producer(self.settings, connect.RECORD_BYTES) as producer, connect.kafka_errors(self.settings):
+        largest = kafka_clients.BROKER_MAX_BYTES
+        with connect.producer(self.settings, largest) as producer, connect.kafka_errors(self.settings):
             produce.send_one(producer, self.settings.kafka_topic, message_id.encode(), content, ())
 
     def ask_database(self, query: str, *values: object) -> list[tuple[Any, ...]]:
