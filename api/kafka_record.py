@@ -7,8 +7,8 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaTimeoutError
 
-from api import kafka_client
-from replay import record_batches
+from api.kafka_client import BLOCK_MS, REQUEST_MS
+from replay import reading
 from settings import Settings
 
 ANSWER_SECONDS = 3.0
@@ -27,15 +27,11 @@ def read(settings: Settings, partition: int, offset: int) -> ConsumerRecord | No
     if not _places.acquire(timeout=ANSWER_SECONDS):
         raise KafkaTimeoutError("too many ask for a record at a time")
     try:
-        record_batches.install()
-        consumer = kafka_client.connect(
-            KafkaConsumer,
+        consumer = reading.reader(
             settings,
             client_id="api-trace",
-            enable_auto_commit=False,
-            isolation_level="read_committed",
-            auto_offset_reset="earliest",
-            fetch_max_wait_ms=POLL_MS,
+            bootstrap_timeout_ms=BLOCK_MS,
+            request_timeout_ms=REQUEST_MS,
             metrics_enabled=False,
         )
         try:

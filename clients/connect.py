@@ -19,7 +19,7 @@ from kafka.errors import (
 import kafka_clients
 from clients.partitioner import KeyPartitioner
 from clients.terminal import CommandFailed, Unreachable
-from replay import record_batches
+from replay import reading
 from settings import Settings
 
 ANSWER_MS = 6_000
@@ -84,18 +84,9 @@ def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
 
 @contextmanager
 def consumer(settings: Settings, **options: object) -> Iterator[KafkaConsumer]:
-    """A consumer without a group, unless one is given, which sees committed records only and commits nothing itself."""
-    given: dict[str, object] = {
-        **common(),
-        "enable_auto_commit": False,
-        "isolation_level": "read_committed",
-        "auto_offset_reset": "earliest",
-        "fetch_max_wait_ms": 100,
-        **options,
-    }
-    record_batches.install()
+    """As `replay.reading.reader`."""
     with kafka_errors(settings):
-        client = kafka_clients.connect(KafkaConsumer, settings, **given)
+        client = reading.reader(settings, **{**common(), **options})
         try:
             yield client
         finally:

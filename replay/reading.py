@@ -7,18 +7,40 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CommitFailedError, KafkaTimeoutError, RebalanceInProgressError
+
+import kafka_clients
+from replay import record_batches
+from settings import Settings
 
 POLL_MS = 200
 POLL_RECORDS = 500
 SILENCE_SECONDS = 9.0  # where nothing comes for so long although there is more, Kafka has gone
 FAR = 2_000  # what lies further away than this is reached by a seek, not by reading up to it
 
+# How long Kafka waits for more where a fetch finds nothing new; its default is 500.
+FETCH_WAIT_MS = 100
+
 # What is still to be read of a partition: its number, from which offset, and up to which, which is not read.
 Unread = tuple[int, int, int]
+
+
+def reader(settings: Settings, **options: Any) -> KafkaConsumer:
+    """A consumer that sees committed records only and commits nothing by itself; without a group, unless one is given.
+    Raises KafkaError."""
+    record_batches.install()
+    given: dict[str, Any] = {
+        "enable_auto_commit": False,
+        "isolation_level": "read_committed",
+        "auto_offset_reset": "earliest",
+        "fetch_max_wait_ms": FETCH_WAIT_MS,
+        **options,
+    }
+    return kafka_clients.connect(KafkaConsumer, settings, **given)
 
 
 def follow(

@@ -9,7 +9,6 @@ from kafka.errors import KafkaError
 
 import kafka_clients
 from db.queries import Row
-from replay import record_batches
 from replay.letters import (
     GONE,
     NOTHING_TO_SEND,
@@ -22,7 +21,7 @@ from replay.letters import (
     refusal,
     replay_headers,
 )
-from replay.reading import Turn, Unread
+from replay.reading import Turn, Unread, reader
 from settings import Settings
 from tasks.outages import Outage, reason
 
@@ -147,18 +146,11 @@ def connect_producer(config: Settings) -> KafkaProducer:
 
 
 def connect_consumer(config: Settings) -> KafkaConsumer:
-    """Reads by itself, without a group: nobody else is disturbed."""
-    record_batches.install()
-    return kafka_clients.connect(
-        KafkaConsumer,
+    return reader(
         config,
         client_id="replay",
-        enable_auto_commit=False,
-        isolation_level="read_committed",
-        auto_offset_reset="earliest",
         request_timeout_ms=KAFKA_MS // 2,
         bootstrap_timeout_ms=KAFKA_MS // 2,
-        fetch_max_wait_ms=100,
         metrics_enabled=False,
     )
 
