@@ -46,6 +46,15 @@ def blueprint(parts: Parts, observed: Observed) -> Blueprint:
     def common() -> dict[str, Any]:
         return {"token": safety.token, "token_field": safety.FIELD}
 
+    page_routes(console, parts, observed, sender)
+    list_routes(console, parts)
+    action_routes(console, sender)
+    return console
+
+
+def page_routes(console: Blueprint, parts: Parts, observed: Observed, sender: Celery) -> None:
+    """The page, what of it is renewed all the time, and the hits of a search."""
+
     @console.get("/")
     def page() -> Response:
         asked = request.args.get("q", "")
@@ -72,6 +81,10 @@ def blueprint(parts: Parts, observed: Observed) -> Blueprint:
         answer = html(render_template("console/results.html", **found(parts, asked), oob=True))
         answer.headers["HX-Push-Url"] = url_for("console.page", q=asked or None, mode=mode if asked else None)
         return answer
+
+
+def list_routes(console: Blueprint, parts: Parts) -> None:
+    """Dead letters, page by page and one by one, and failed embeddings."""
 
     @console.get("/console/dead-letters")
     def letters() -> Response:
@@ -108,6 +121,10 @@ def blueprint(parts: Parts, observed: Observed) -> Blueprint:
         )
         return piece("failures", "Failed embeddings", known=True, failures=found, cursor_of_failures=cursor)
 
+
+def action_routes(console: Blueprint, sender: Celery) -> None:
+    """What the buttons do, and how far it has come."""
+
     @console.post("/console/dead-letters/replay")
     def replay() -> Response:
         safety.check()
@@ -143,8 +160,6 @@ def blueprint(parts: Parts, observed: Observed) -> Blueprint:
         if known.done:
             answer.headers["HX-Trigger"] = "lists-changed"
         return answer
-
-    return console
 
 
 def hardened(response: Response) -> Response:
