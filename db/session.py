@@ -99,6 +99,12 @@ def connect_engine(
         # As an option of executions it would be set and taken back each time, two round trips more.
         **({"isolation_level": "AUTOCOMMIT"} if autocommit else {}),
     )
+    install_listeners(engine, timeout_ms, trusted_seconds)
+    return engine
+
+
+def install_listeners(engine: Engine, timeout_ms: int, trusted_seconds: float) -> None:
+    """What is done with each connection when it is made, taken out of the pool and put back."""
 
     @event.listens_for(engine, "connect")
     def prepare(connection: BoundedConnection, _record: object) -> None:
@@ -118,8 +124,6 @@ def connect_engine(
     def note_use(connection: BoundedConnection | None, record: ConnectionPoolEntry) -> None:
         if connection is not None:
             record.info["used_at"] = time.monotonic()
-
-    return engine
 
 
 def ask_for_life(engine: Engine, connection: BoundedConnection) -> None:
