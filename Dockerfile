@@ -42,7 +42,7 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 DATA_D
 # On a read-only file system each start, and each health check, would compile it anew. pip has compiled the packages.
 RUN python -m compileall -q .
 # A module that is missing in here is known now, not when a container starts.
-RUN python -c "import api.wsgi, bridge.__main__, clients.rest, db.__main__, tasks.clock, tasks.pulse, telemetry.heartbeat; \
+RUN python -c "import api.wsgi, bridge.__main__, clients.rest, db.__main__, tasks.clock, tasks.consumer, telemetry.heartbeat; \
     from tasks.app import app; app.loader.import_default_modules()"
 # By number: Kubernetes cannot see that a name is not root.
 USER 10001

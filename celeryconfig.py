@@ -47,11 +47,11 @@ task_acks_late = True
 # A task whose worker was killed is not put back by Celery, or one that kills its worker would come back for ever: the
 # lease brings it back, and counts.
 task_reject_on_worker_lost = False
-worker_soft_shutdown_timeout = 8.0  # of a pool with children; a worker that works itself has none (tasks.pulse)
+worker_soft_shutdown_timeout = 8.0  # of a pool with children; a worker that works itself has none (tasks.consumer)
 worker_cancel_long_running_tasks_on_connection_loss = True
 worker_send_task_events = True
 worker_hijack_root_logger = True
-worker_consumer = "tasks.pulse:Consumer"
+worker_consumer = "tasks.consumer:Consumer"
 
 # Broker and results. Every wait has an end, and a lost connection is tried again for ever. Each connection that has
 # gone silent costs its user a time-out, one after the other; nothing that Redis is asked takes longer than a second.

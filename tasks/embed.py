@@ -121,7 +121,7 @@ def carry_out(
     except ModelError as error:
         log.error("cannot embed, the jobs wait: %s", error)
         release(claimed, lease, MODEL_ERROR_SECONDS)
-    except SystemExit:  # a cold stop of this worker (tasks.pulse), which says nothing against the texts
+    except SystemExit:  # a cold stop of this worker (tasks.consumer), which says nothing against the texts
         with contextlib.suppress(SQLAlchemyError, psycopg2.Error):
             release(claimed, lease, 0.0)
         raise

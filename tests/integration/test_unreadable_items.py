@@ -7,12 +7,11 @@ import pytest
 import redis
 from celery import Celery
 from celery.exceptions import WorkerShutdown
-from celery.worker import consumer
 from sqlalchemy import Engine
 
 import celeryconfig
 from settings import Settings
-from tasks import transport, unreadable
+from tasks import consumer, transport
 from tests.parts import Running, eventually
 from tests.queue_items import NO_MESSAGES, NO_TASKS, SECRET, an_item
 from tests.samples import a_record, ask
@@ -40,19 +39,21 @@ def test_a_worker_outlives_every_one_of_them(
     assert log.count("ERROR tasks.transport: an item of the queue persist is no message, and is dropped") == len(
         refused
     )
-    assert log.count("ERROR tasks.unreadable: an item of the queue persist is no task, and is dropped") == len(NO_TASKS)
+    assert log.count("ERROR tasks.consumer: an item of the queue persist is no task, and is dropped") == len(NO_TASKS)
     assert broker.llen("persist") == 0
     with Celery(broker=settings.redis_address) as stranger:
         (held,) = (stranger.control.inspect().reserved() or {}).values()
     assert held == [], "it would count as at work, for the watchdog too"
 
 
-class Consumer(unreadable.Consumer):
+class Consumer(consumer.Consumer):
     """As far as it is asked here: what it consumes, and how its connection ends."""
 
     def __init__(self, channel: object, end: BaseException) -> None:
         self.task_consumer = SimpleNamespace(channel=channel)
         self.end = end
+        self.event_dispatcher = None
+        self.channel_errors = ()
 
 
 def ended(self: Consumer) -> None:
@@ -65,7 +66,7 @@ def ended(self: Consumer) -> None:
 def test_what_a_worker_has_in_hand_is_put_back_but_where_an_error_ends_it(
     settings: Settings, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch, end: BaseException, back: int
 ) -> None:
-    monkeypatch.setattr(consumer.Consumer, "start", ended)
+    monkeypatch.setattr("celery.worker.consumer.Consumer.start", ended)
     assert put_back(settings, broker, end, lambda worker: worker.start()) == back
 
 
@@ -73,7 +74,7 @@ def test_what_a_worker_has_in_hand_is_put_back_but_where_an_error_ends_it(
 def test_nor_is_it_where_celery_takes_a_mistake_for_an_outage(
     settings: Settings, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch, end: Exception, back: int
 ) -> None:
-    monkeypatch.setattr(consumer.Consumer, "on_connection_error_after_connected", lambda *_: None)
+    monkeypatch.setattr("celery.worker.consumer.Consumer.on_connection_error_after_connected", lambda *_: None)
     assert put_back(settings, broker, end, lambda worker: worker.on_connection_error_after_connected(end)) == back
 
 

@@ -18,7 +18,7 @@ from kombu.exceptions import OperationalError
 
 import settings as configuration
 from settings import ROOT, Settings
-from tasks import pulse
+from tasks import consumer, pulse
 from tasks.app import app
 from tasks.clock import QUEUE_LIMIT, Clock
 from telemetry import heartbeat
@@ -137,7 +137,7 @@ def test_a_worker_beats_while_it_seeks_its_broker(file: Path, monkeypatch: pytes
         if looks == 2:
             raise SystemExit
 
-    seeking = pulse.Consumer.__new__(pulse.Consumer)
+    seeking = consumer.Consumer.__new__(consumer.Consumer)
     seeking.app, seeking.first_connection_attempt, seeking.broker_connection_retry_attempt = app, True, 0
     monkeypatch.setattr("celery.worker.consumer.consumer.maybe_shutdown", look)
     with pytest.raises((SystemExit, OperationalError)):
@@ -165,9 +165,9 @@ def test_beat_that_starts_without_its_broker_beats_all_the_same(tmp_path: Path) 
 
 
 @pytest.fixture
-def telling() -> pulse.Consumer:
+def telling() -> consumer.Consumer:
     """A worker's consumer with a dispatcher of events as Celery makes it, whose channel is in memory."""
-    made = pulse.Consumer.__new__(pulse.Consumer)
+    made = consumer.Consumer.__new__(consumer.Consumer)
     made.hub = Hub()
     made.connection = app.connection_for_write("memory://")
     made.channel_errors = made.connection.channel_errors
@@ -179,7 +179,7 @@ def telling() -> pulse.Consumer:
     return made
 
 
-def test_events_are_told_together_and_on_their_own(telling: pulse.Consumer) -> None:
+def test_events_are_told_together_and_on_their_own(telling: consumer.Consumer) -> None:
     for number in range(3):
         telling.event_dispatcher.send("task-received", uuid=str(number))
     assert telling.told == []
@@ -189,7 +189,7 @@ def test_events_are_told_together_and_on_their_own(telling: pulse.Consumer) -> N
     assert len(telling.told) == 1
 
 
-def test_events_outlive_a_connection(telling: pulse.Consumer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_outlive_a_connection(telling: consumer.Consumer, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ConnectionError
 
@@ -205,7 +205,7 @@ def test_events_outlive_a_connection(telling: pulse.Consumer, monkeypatch: pytes
 
 
 def test_a_silent_broker_is_tried_once_before_a_reconnect_and_at_the_end(
-    telling: pulse.Consumer, monkeypatch: pytest.MonkeyPatch
+    telling: consumer.Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[object] = []
 
@@ -245,7 +245,7 @@ def test_beat_names_both_reasons_why_nobody_empties_its_queue(
 
 def test_workers_are_set_up_for_it() -> None:
     assert "tasks.pulse:Pulse" in app.steps["worker"]
-    assert app.conf.worker_consumer == "tasks.pulse:Consumer"
+    assert app.conf.worker_consumer == "tasks.consumer:Consumer"
 
 
 def test_the_loop_of_the_bridge_beats() -> None:
