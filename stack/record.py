@@ -17,6 +17,8 @@ from stack.processes import Identity, identity
 # A part that lived less than this died early, and waits longer and longer before its next start.
 SHORT_LIFE = 10.0
 LONGEST_WAIT = 10.0
+# One that died so often is not waited for any longer: what was in its way for a moment only is gone by then.
+HOPELESS_RESTARTS = 4
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,12 @@ def read(settings: Settings, name: str) -> Record | None:
         return Record(**{**fields, "process": Identity(**fields["process"])})
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
+
+
+def hopeless(settings: Settings, name: str) -> str | None:
+    """Why there is no point in waiting for a part that dies again and again, if it does."""
+    known = read(settings, name)
+    return f"it died {known.restarts} times" if known is not None and known.restarts >= HOPELESS_RESTARTS else None
 
 
 def write_own(settings: Settings, name: str, stop_signal: str) -> Record:

@@ -23,7 +23,6 @@ from stack.system import System
 from task_names import QUEUES
 
 PATIENCE_SECONDS = 300.0
-_HOPELESS_DEATHS = 3
 _STOP_SECONDS = 15.0
 _LOCK_SECONDS = 5.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -128,10 +127,8 @@ def _wait_until_well(settings: Settings, parts: Sequence[Part]) -> None:
 
 
 def _hopeless(settings: Settings, part: Part) -> str | None:
-    known = record.read(settings, part.name)
-    if known is not None and known.restarts >= _HOPELESS_DEATHS:
-        return f"it died {known.restarts} times"
-    return None if supervisor.talk(settings) else "the system was stopped"
+    reason = record.hopeless(settings, part.name)
+    return reason or (None if supervisor.talk(settings) else "the system was stopped")
 
 
 def _retire(known: System, queue: str, numbers: Sequence[int], patience: float) -> None:

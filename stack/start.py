@@ -20,7 +20,6 @@ from stack.supervisor import Supervisor
 
 # A cold disk and two busy cores; a warm start of everything takes some ten seconds.
 HEALTHY_SECONDS = 90.0
-_HOPELESS_RESTARTS = 4
 _SHOWN_LINES = 15  # of the end of a log
 
 
@@ -95,10 +94,7 @@ def _hopeless(settings: Settings, name: str) -> str | None:
     """Why there is no point in waiting for a part: the start was given up, or the part dies again and again."""
     if _given_up.is_set():
         return "the start was given up"
-    known = record.read(settings, name)
-    if known is not None and known.restarts >= _HOPELESS_RESTARTS:
-        return f"it died {known.restarts} times"
-    return None
+    return record.hopeless(settings, name)
 
 
 def _still_running(settings: Settings, parts: Iterable[Part], talk: Supervisor) -> None:

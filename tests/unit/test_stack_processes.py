@@ -67,6 +67,13 @@ def test_a_record_is_read_back_and_an_unreadable_one_is_none(settings: Settings)
     assert record.all_records(settings) == {}
 
 
+def test_a_part_that_dies_again_and_again_is_not_waited_for(settings: Settings) -> None:
+    for starts, said in ((1, None), (4, None), (5, "it died 4 times")):
+        record.write(settings, "kafka", Record(ITSELF, signal.SIGINT, starts=starts, early_deaths=1, since=12.5))
+        assert record.hopeless(settings, "kafka") == said
+    assert record.hopeless(settings, "valkey") is None
+
+
 def test_a_process_id_alone_proves_nothing() -> None:
     mine = identity(os.getpid())
     assert mine is not None
