@@ -21,6 +21,11 @@ def task_list(queue: str, priority: int = 0) -> str:
     return f"{queue}\x06\x16{priority}" if priority else queue
 
 
+def task_lists(queue: str) -> list[str]:
+    """All lists in which the tasks of a queue wait."""
+    return [task_list(queue, priority) for priority in PRIORITIES]
+
+
 def steering_key(group: str) -> str:
     """The hash with what an operator asks of the bridges of a consumer group, and their answers."""
     return f"steering:{group}"

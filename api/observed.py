@@ -20,10 +20,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.kafka_watch import KafkaWatch, Position
 from db import console_queries, dead_letter_queries, queries
 from db.session import first_line
-from redis_keys import task_list
+from redis_keys import task_lists
 from settings import Settings
 from task_names import QUEUES
-from tasks.broker import BROKER_ERRORS, BULK_PRIORITY
+from tasks.broker import BROKER_ERRORS
 from telemetry import numbers_store
 from telemetry.numbers_store import Kept
 
@@ -44,8 +44,8 @@ WAITERS = 3  # so many of the API's threads wait for an answer at most; the othe
 NEWEST = 8
 LISTED = 10
 
-# Where their tasks wait in Redis; those of work that came in bulk have a list of their own.
-QUEUE_LISTS = {name: (task_list(name), task_list(name, BULK_PRIORITY)) for name in QUEUES}
+# Where their tasks wait in Redis.
+QUEUE_LISTS = {name: task_lists(name) for name in QUEUES}
 
 
 class Seen(NamedTuple, Generic[T]):

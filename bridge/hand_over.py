@@ -25,7 +25,7 @@ from bridge.letters import Letters, SentLetter
 from bridge.message import BadRecord, Row, decode, decode_plain
 from records import Record
 from settings import Settings
-from tasks.broker import BROKER_ERRORS, queue_length, said_of
+from tasks.broker import BROKER_ERRORS, length_at_priority, said_of
 from telemetry import logs
 
 log = logging.getLogger(__name__)
@@ -263,7 +263,7 @@ class HandOvers:
         if not due:
             return
         try:
-            waiting = queue_length("persist")
+            waiting = length_at_priority("persist", 0)
         except BROKER_ERRORS:
             waiting = 0
         for task in due:
@@ -294,7 +294,7 @@ class HandOvers:
             return []
         self.looked = now
         try:
-            return [] if queue_length("persist") else late
+            return [] if length_at_priority("persist", 0) else late
         except BROKER_ERRORS:
             return []
 

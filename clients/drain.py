@@ -19,7 +19,7 @@ from clients import connect, database, json_form, steering
 from clients.progress import counting_down
 from clients.terminal import CommandFailed, say
 from db import queries
-from redis_keys import PAUSED, PRIORITIES, steering_key, task_list
+from redis_keys import PAUSED, steering_key, task_lists
 from settings import Settings
 
 STAYS_PAUSED = "the intake stays paused: `python kafka_cli.py resume` lets it go on"
@@ -127,7 +127,7 @@ def in_hand(
     try:
         client.hsetnx(steering_key(settings.kafka_group_id), PAUSED, name)  # Redis may have been emptied
         wishes = client.hgetall(steering_key(settings.kafka_group_id))
-        tasks = sum(client.llen(task_list("persist", priority)) for priority in PRIORITIES)
+        tasks = sum(client.llen(name) for name in task_lists("persist"))
     except (redis.RedisError, OSError) as error:
         raise steering.redis_away(settings, error) from error
     if wishes.get(PAUSED, name) != name:

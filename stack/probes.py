@@ -12,7 +12,7 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
-from redis_keys import PAUSED, PRIORITIES, PROCESSES, process_member, steering_key, task_list
+from redis_keys import PAUSED, PROCESSES, process_member, steering_key, task_lists
 from settings import Settings, kafka_address
 from stack.part import Lasting
 
@@ -210,7 +210,7 @@ def queue_length(settings: Settings, queue: str) -> int | None:
 
     try:
         with contextlib.closing(_redis(settings)) as connection:
-            return sum(int(connection.llen(task_list(queue, priority))) for priority in PRIORITIES)
+            return sum(int(connection.llen(name)) for name in task_lists(queue))
     except (client.RedisError, ValueError, OSError):
         return None
 

@@ -3,7 +3,7 @@
 import redis
 from kombu.exceptions import KombuError
 
-from redis_keys import task_list
+from redis_keys import task_list, task_lists
 from tasks.app import app
 
 BROKER_ERRORS = (KombuError, redis.RedisError, OSError)
@@ -20,13 +20,17 @@ def said_of(queue: str, error: Exception) -> str:
     return f"the key {task_list(queue)!r}: {error}" if "WRONGTYPE" in str(error) else str(error)
 
 
-def queue_length(name: str, *priorities: int) -> int:
-    """How many tasks of these priorities, or of 0, wait in a queue. Raises redis.RedisError."""
+def queue_length(queue: str) -> int:
+    """How many tasks wait in a queue, of all priorities, asked in one round trip. Raises redis.RedisError."""
     client: redis.Redis = app.backend.client
-    names = [task_list(name, priority) for priority in priorities or (0,)]
-    if len(names) == 1:
-        return int(client.llen(names[0]))
     with client.pipeline(transaction=False) as together:
-        for each in names:
-            together.llen(each)
+        for name in task_lists(queue):
+            together.llen(name)
         return sum(together.execute())
+
+
+def length_at_priority(queue: str, priority: int) -> int:
+    """How many tasks of one priority wait in a queue; a task has 0, the first to be served, unless its sender says
+    otherwise. Raises redis.RedisError."""
+    client: redis.Redis = app.backend.client
+    return int(client.llen(task_list(queue, priority)))

@@ -11,12 +11,18 @@ import task_names
 from db.outbox import Job, Waiting
 from portions import portions
 from tasks.app import app
-from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length, said_of
+from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, length_at_priority, queue_length, said_of
 
 log = logging.getLogger(__name__)
 
 SMALL = 50  # messages; a job of more came in bulk
 SENT = "sent"  # the header of an embed_text task that says since when its job may be held
+
+
+def low_water(config: settings.Settings) -> int:
+    """Half of what the queue may hold: only where no more wait does the sweep fill it up, and only so far does another
+    task send on what it has left."""
+    return config.embed_queue_max // 2
 
 
 def embed_queue_has_room(messages: int) -> bool:
@@ -25,7 +31,7 @@ def embed_queue_has_room(messages: int) -> bool:
     moment may exceed the limit, by one batch each. An empty queue has room for any batch."""
     config = settings.load()
     try:
-        waiting = queue_length("embed", 0, BULK_PRIORITY) if messages > SMALL else queue_length("embed")
+        waiting = queue_length("embed") if messages > SMALL else length_at_priority("embed", 0)
     except BROKER_ERRORS:
         return False
     return not waiting or waiting + math.ceil(messages / config.embed_task_messages) <= config.embed_queue_max
@@ -63,10 +69,10 @@ def free_places() -> int:
     """How many tasks the queue has room for, that one task may send: half of it is the sweep's. None where the broker
     is away."""
     try:
-        queued = queue_length("embed") + queue_length("embed", BULK_PRIORITY)
+        queued = queue_length("embed")
     except BROKER_ERRORS:
         return 0
-    return max(0, settings.load().embed_queue_max // 2 - queued)
+    return max(0, low_water(settings.load()) - queued)
 
 
 def send_on(groups: Sequence[Sequence[Job]]) -> None:

@@ -12,7 +12,7 @@ from celery import signals
 from celery.apps import beat
 from celery.beat import ScheduleEntry, Scheduler, SchedulingError
 
-from tasks.broker import BROKER_ERRORS, RECONNECTING, queue_length, said_of
+from tasks.broker import BROKER_ERRORS, RECONNECTING, length_at_priority, said_of
 from telemetry import heartbeat, numbers_store
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Clock(Scheduler):  # type: ignore[misc]
 
     def apply_async(self, entry: ScheduleEntry, producer: Any = None, advance: bool = True, **options: Any) -> Any:
         try:
-            if queue_length("persist") < QUEUE_LIMIT:
+            if length_at_priority("persist", 0) < QUEUE_LIMIT:
                 return super().apply_async(entry, producer=producer, advance=advance, **options)
             self.complain("the queue persist is long: is there a persist worker, and does the database answer?")
         except (SchedulingError, *BROKER_ERRORS) as error:

@@ -23,7 +23,7 @@ from embedder import EmbedderUnavailable, ModelError
 from portions import portions
 from settings import InvalidSetting, Settings
 from tasks import resources
-from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
+from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, length_at_priority
 from tasks.chain import send_jobs
 from tasks.outages import reason
 
@@ -75,7 +75,7 @@ def turn() -> None:
 
 def step(config: Settings) -> bool:
     """Takes one step; returns whether the next one may follow at once."""
-    room = max(1, config.embed_queue_max // QUEUE_SHARE) - queue_length("embed", BULK_PRIORITY)
+    room = max(1, config.embed_queue_max // QUEUE_SHARE) - length_at_priority("embed", BULK_PRIORITY)
     found: Tasks = []
     with resources.side_engine().begin() as connection:
         change = reembedding.locked(connection)

@@ -11,7 +11,7 @@ from db import commands, outbox, session
 from tasks import leases, reembedding, resources
 from tasks.app import app
 from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
-from tasks.chain import SMALL, send_jobs, tasks_of
+from tasks.chain import SMALL, low_water, send_jobs, tasks_of
 from tasks.outages import Outage, reason
 
 log = logging.getLogger(__name__)
@@ -50,10 +50,10 @@ def sweep() -> int:
 
 def feed(config: settings.Settings) -> int:
     """Sends the waiting jobs for which the queue has room; returns how many messages these are."""
-    queued = queue_length("embed") + queue_length("embed", BULK_PRIORITY)
-    room = config.embed_queue_max - queued
-    if room < config.embed_queue_max / 2:
+    queued = queue_length("embed")
+    if queued > low_water(config):
         return 0
+    room = config.embed_queue_max - queued
     with resources.engine().begin() as connection:
         waiting = outbox.take_waiting_jobs(
             connection,

@@ -15,7 +15,7 @@ from typing import Any
 from celery import bootsteps
 from celery.worker import state
 
-from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
+from tasks.broker import BROKER_ERRORS, queue_length
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +62,7 @@ class Watchdog(bootsteps.StartStopStep):  # type: ignore[misc]
         stall = Stall()
         while not self.ended.wait(LOOK_SECONDS):
             try:
-                waiting = sum(
-                    queue_length(queue, priority) for queue in consumed(worker) for priority in (0, BULK_PRIORITY)
-                )
+                waiting = sum(queue_length(queue) for queue in consumed(worker))
             except BROKER_ERRORS:
                 waiting = 0  # no stall then: nobody could take anything
             busy = bool(state.active_requests or state.reserved_requests)

@@ -195,7 +195,7 @@ def test_a_text_that_kills_its_worker_fails_alone(
         records = records[-size:] + records[:-size]
     sent: list[list[int]] = []
     monkeypatch.setattr(upkeep, "send_jobs", lambda groups, **_: sent.extend(ids for ids, _ in groups))
-    monkeypatch.setattr(upkeep, "queue_length", lambda *_: 0)
+    monkeypatch.setattr(upkeep, "queue_length", lambda _: 0)
     rounds = 0
     while job_ids(database):
         run(database, "UPDATE embedding_jobs SET available_at = clock_timestamp()")

@@ -35,7 +35,7 @@ class Queue:
 @pytest.fixture(autouse=True)
 def queue(monkeypatch: pytest.MonkeyPatch, fickle: Fickle) -> Queue:  # noqa: F811
     made = Queue()
-    monkeypatch.setattr(chain, "queue_length", lambda *_: made.length)
+    monkeypatch.setattr(chain, "queue_length", lambda _: made.length)
     monkeypatch.setattr(chain, "send_jobs", made.send)
     return made
 
@@ -94,7 +94,7 @@ def test_what_cannot_be_sent_on_is_the_sweeps(
             raise BrokerAway
 
         monkeypatch.setattr(chain, "queue_length", refuse)
-    queue.length = 8  # of each priority; half of the queue is 16
+    queue.length = 16  # half of the queue
     for _ in range(3):
         run(database, TYPED.replace("12)", "4)"))
     assert do(database) == A_TASK

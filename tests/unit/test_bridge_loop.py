@@ -175,7 +175,7 @@ def test_a_copy_is_sent_of_what_is_lost_and_not_of_what_waits(
     hand_overs: HandOvers, sent: list[str], monkeypatch: pytest.MonkeyPatch, queued: int, age: float, again: bool
 ) -> None:
     now = time.monotonic()
-    monkeypatch.setattr(hand_over, "queue_length", lambda _name: queued)
+    monkeypatch.setattr(hand_over, "length_at_priority", lambda *_: queued)
     overdue(hand_overs, now).published = now - age
     hand_overs.renew()
     assert sent == (["tasks.persist_text"] if again else [])
@@ -217,7 +217,7 @@ def test_results_that_were_read_are_deleted_many_at_once_also_when_nothing_is_un
 
 
 def test_a_lease_grows_only_by_what_was_sent(hand_overs: HandOvers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hand_over, "queue_length", lambda _name: 0)
+    monkeypatch.setattr(hand_over, "length_at_priority", lambda *_: 0)
     task = overdue(hand_overs, time.monotonic())
     task.published = None
     hand_overs.renew()
@@ -227,7 +227,7 @@ def test_a_lease_grows_only_by_what_was_sent(hand_overs: HandOvers, monkeypatch:
 def test_a_lease_doubles_each_time_that_it_has_run_out_up_to_a_bound(
     hand_overs: HandOvers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hand_over, "queue_length", lambda _name: 1)
+    monkeypatch.setattr(hand_over, "length_at_priority", lambda *_: 1)
     task = overdue(hand_overs, time.monotonic())
     leases = []
     for _ in range(4):
@@ -248,7 +248,7 @@ def test_sending_a_task_subscribes_to_nothing(monkeypatch: pytest.MonkeyPatch) -
 def test_a_task_that_many_later_ones_have_overtaken_is_sent_again_at_once(
     hand_overs: HandOvers, sent: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hand_over, "queue_length", lambda _name: 16)
+    monkeypatch.setattr(hand_over, "length_at_priority", lambda *_: 16)
     task = overdue(hand_overs, time.monotonic())
     task.published, task.due, task.order = time.monotonic() - 3, time.monotonic() + 7, 5
     hand_overs.finished.extend(range(6, 17))
@@ -269,7 +269,7 @@ def test_a_task_that_many_later_ones_have_overtaken_is_sent_again_at_once(
 def test_a_task_that_is_in_no_queue_and_not_done_is_sent_again_once(
     hand_overs: HandOvers, sent: list[str], monkeypatch: pytest.MonkeyPatch, queued: int, age: float, again: bool
 ) -> None:
-    monkeypatch.setattr(hand_over, "queue_length", lambda _name: queued)
+    monkeypatch.setattr(hand_over, "length_at_priority", lambda *_: queued)
     task = overdue(hand_overs, time.monotonic())
     task.published, task.due = time.monotonic() - age, time.monotonic() + 5
     hand_overs.renew()
@@ -286,7 +286,7 @@ def test_nothing_counts_as_lost_before_its_result_was_asked_for(
     def away(_keys: list[str]) -> None:
         raise ConnectionError
 
-    monkeypatch.setattr(hand_over, "queue_length", lambda _name: 0)
+    monkeypatch.setattr(hand_over, "length_at_priority", lambda *_: 0)
     hand_overs.app.backend = SimpleNamespace(get_key_for_task=str, mget=away)
     task = overdue(hand_overs, time.monotonic())
     task.published, task.due = time.monotonic() - 9, time.monotonic() + 1

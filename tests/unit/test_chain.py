@@ -8,7 +8,6 @@ import pytest
 from settings import LOCAL_TASK_MESSAGES, REMOTE_TASK_MESSAGES, Settings
 from tasks import persist
 from tasks.app import app
-from tasks.broker import BULK_PRIORITY
 from tasks.chain import SENT, chain_embedding, embed_queue_has_room
 
 
@@ -118,7 +117,7 @@ def test_a_task_of_a_model_that_computes_here_is_short() -> None:
 def test_what_the_queue_has_no_room_for_waits_in_postgresql(
     monkeypatch: pytest.MonkeyPatch, waiting: int, bulk: int, messages: int, room: bool
 ) -> None:
-    lengths = {0: waiting, BULK_PRIORITY: bulk}
     monkeypatch.setattr("settings.load", lambda: Settings(embedding_provider="minilm", embed_queue_max=32))
-    monkeypatch.setattr("tasks.chain.queue_length", lambda _name, *asked: sum(lengths[each] for each in asked or (0,)))
+    monkeypatch.setattr("tasks.chain.queue_length", lambda _: waiting + bulk)
+    monkeypatch.setattr("tasks.chain.length_at_priority", lambda _, priority: {0: waiting}[priority])
     assert embed_queue_has_room(messages) is room

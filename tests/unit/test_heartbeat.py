@@ -235,7 +235,7 @@ def test_beat_beats_with_every_round_of_its_schedule(file: Path) -> None:
 def test_beat_names_both_reasons_why_nobody_empties_its_queue(
     file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("tasks.clock.queue_length", lambda _: QUEUE_LIMIT)
+    monkeypatch.setattr("tasks.clock.length_at_priority", lambda *_: QUEUE_LIMIT)
     Clock(app=app).apply_async(SimpleNamespace(), advance=False)
     (said,) = caplog.messages
     assert said.startswith("no task sent: the queue persist is long")
