@@ -37,11 +37,11 @@ def post_message(parts: Parts, body: NewMessage) -> Response:
         raise too_large(str(error)) from None
     location = {"Location": f"/messages/{message_id}"}
     try:
-        stored = wait_until_stored(parts, message_id, appended)
+        found = wait_until_stored(parts, message_id, appended)
     except Rejected as error:
         raise Problem(400, error.detail, reason=error.reason, id=message_id) from None
-    if stored is not None:
-        return json_answer(stored, 201, headers=location)
+    if found is not None:
+        return json_answer(found, 201, headers=location)
     return json_answer({"id": message_id, "status": "accepted"}, 202, headers=location)
 
 

@@ -50,7 +50,7 @@ def chain_embedding(
     new = [Waiting(job, len(messages), len(messages)) for job, messages in jobs.items() if job not in held]
     alone = [([job], 0) for job in held]
     try:
-        for ids, _ in alone + tasks_of(new, settings.load().embed_task_messages):
+        for ids, _ in alone + grouped_by_messages(new, settings.load().embed_task_messages):
             messages = [message_id for job in ids for message_id in jobs[job]]
             handed = {message_id: texts[message_id] for message_id in messages if message_id in texts}
             app.send_task(
@@ -87,7 +87,7 @@ def send_on(groups: Sequence[Sequence[Job]]) -> None:
         log.warning("could not send on what a task has left, left to the sweep: %s", error)
 
 
-def tasks_of(waiting: Sequence[Waiting], most: int) -> list[tuple[list[int], int]]:
+def grouped_by_messages(waiting: Sequence[Waiting], most: int) -> list[tuple[list[int], int]]:
     """Jobs put together so that a task has up to `most` messages, by their weight: (ids, messages) pairs."""
     grouped = [waiting[portion] for portion in portions(((job.weight for job in waiting), most))]
     return [([job.id for job in group], sum(job.messages for job in group)) for group in grouped]

@@ -25,8 +25,8 @@ from tasks import leases, measured, reembedding, resources
 from tasks.app import app
 from tasks.chain import SENT, free_places, send_on
 from tasks.outages import Outage, reason, retry
-from tasks.task_texts import current_texts, divided, tasks_of
-from tasks.vectors import content_hash, embed, pause
+from tasks.task_texts import current_texts, divided, grouped_by_bytes
+from tasks.vectors import content_hash, embed, seconds_to_wait
 from telemetry import logs
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def carry_out(
             done = embed(embedder, current)
     except EmbedderUnavailable as error:
         log.warning("embedder unavailable, the jobs wait: %s", error)
-        release(claimed, lease, pause(error))
+        release(claimed, lease, seconds_to_wait(error))
     except ModelError as error:
         log.error("cannot embed, the jobs wait: %s", error)
         release(claimed, lease, MODEL_ERROR_SECONDS)
@@ -173,7 +173,7 @@ def give_up(connection: Connection, job: Job, lease: str, model: str) -> None:
 def hand_on(untried: Sequence[Job], later: Mapping[str, int], lease: str, model: str | None) -> None:
     """Gives jobs back that the task does not get to: to tasks of their own at once, as far as the queue has room for
     these, and else to the sweep."""
-    groups = tasks_of(untried, later)
+    groups = grouped_by_bytes(untried, later)
     places = free_places() if model is None else 0  # those of a second model are sent by tasks.reembedding alone
     sent, left = groups[:places], groups[places:]
     for some, seconds in ((sent, settings.load().embed_lease_seconds), (left, 0.0)):

@@ -40,7 +40,7 @@ def divided(claimed: Sequence[Job], later: Mapping[str, int]) -> tuple[Sequence[
     return [job for job in claimed if job.id not in untried], [job for job in claimed if job.id in untried]
 
 
-def tasks_of(jobs: Sequence[Job], later: Mapping[str, int]) -> list[list[Job]]:
+def grouped_by_bytes(jobs: Sequence[Job], later: Mapping[str, int]) -> list[list[Job]]:
     """Jobs put together so that a task can read all that they have."""
     sizes = [sum(later[message_id] for message_id in job.message_ids) for job in jobs]
     return [list(jobs[portion]) for portion in portions((sizes, settings.load().embed_task_bytes))]

@@ -11,7 +11,7 @@ from db import commands, outbox, session
 from tasks import leases, reembedding, resources
 from tasks.app import app
 from tasks.broker import BROKER_ERRORS, BULK_PRIORITY, queue_length
-from tasks.chain import SMALL, low_water, send_jobs, tasks_of
+from tasks.chain import SMALL, grouped_by_messages, low_water, send_jobs
 from tasks.outages import Outage, reason
 
 log = logging.getLogger(__name__)
@@ -66,8 +66,9 @@ def feed(config: settings.Settings) -> int:
         )
     # Bulk gives way to what somebody may be waiting for, except for the oldest task of each sweep: a steady flow
     # would otherwise keep the jobs of a worker that died waiting for ever.
-    small = tasks_of([job for job in waiting if job.messages <= SMALL], config.embed_task_messages)
-    oldest, *bulk = tasks_of([job for job in waiting if job.messages > SMALL], config.embed_task_messages) or [([], 0)]
+    most = config.embed_task_messages
+    small = grouped_by_messages([job for job in waiting if job.messages <= SMALL], most)
+    oldest, *bulk = grouped_by_messages([job for job in waiting if job.messages > SMALL], most) or [([], 0)]
     send_jobs(small + ([oldest] if oldest[0] else []), priority=0)
     send_jobs(bulk, priority=BULK_PRIORITY)
     return sum(job.messages for job in waiting)

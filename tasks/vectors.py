@@ -126,7 +126,7 @@ def embed(embedder: Embedder, texts: Mapping[str, str]) -> Embedded:
             if left == messages.keys():
                 raise made.away
             log.warning("embedder unavailable, %d texts wait: %s", len(left), made.away)
-            seconds = pause(made.away)
+            seconds = seconds_to_wait(made.away)
             break
     return Embedded(
         passages.vectors(messages, left | failed.keys()),
@@ -146,7 +146,7 @@ def vectors_made_before(embedder: Embedder, digests: Collection[bytes]) -> dict[
         return reuse.vectors_of(connection, embedder.model, digests)
 
 
-def pause(error: EmbedderUnavailable) -> float:
+def seconds_to_wait(error: EmbedderUnavailable) -> float:
     return min(error.retry_after or 1.0, LONGEST_PAUSE_SECONDS)
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from embedder import EmbedderUnavailable, UnembeddableText
 from embedder.hashing import HashingEmbedder
-from tasks.vectors import LONGEST_PAUSE_SECONDS, pause, vectors_and_reasons
+from tasks.vectors import LONGEST_PAUSE_SECONDS, seconds_to_wait, vectors_and_reasons
 
 TEXTS = [f"text {number}" for number in range(64)]
 
@@ -94,4 +94,4 @@ def test_one_that_is_named_is_never_asked_for_again(bad: set[int]) -> None:
     ("asked", "paused"), [(None, 1.0), (7.0, 7.0), (86_400.0, LONGEST_PAUSE_SECONDS)], ids=["not", "little", "a day"]
 )
 def test_a_provider_is_left_alone_as_long_as_it_asks_for_up_to_a_bound(asked: float | None, paused: float) -> None:
-    assert pause(EmbedderUnavailable("429", retry_after=asked)) == paused
+    assert seconds_to_wait(EmbedderUnavailable("429", retry_after=asked)) == paused
