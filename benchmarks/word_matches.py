@@ -15,7 +15,7 @@ import settings
 from benchmarks import servers
 from benchmarks.servers import Servers
 from db import queries, schema, text_index, word_matches
-from db.session import at_once, connect_engine
+from db.session import autocommit_connection, connect_engine
 from stack.progress import say
 
 LIMIT = 10
@@ -61,7 +61,7 @@ def measure(running: Servers, rows: int, runs: int) -> None:
     running.create_database(here.database_name)
     schema.upgrade(here)
     engine = connect_engine(here.database_url(), "benchmark", timeout_ms=WAITS_MS)
-    with at_once(engine) as connection:
+    with autocommit_connection(engine) as connection:
         connection.execute(text(f"SET LOCAL session_replication_role = replica; {FILL}"), {"rows": rows})
         connection.execute(text(f"SELECT gin_clean_pending_list('{text_index.WORDS}')"))
         connection.execute(text("VACUUM ANALYZE text_messages"))

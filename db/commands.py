@@ -263,7 +263,7 @@ def write(
 
 def make_durable(connection: Connection) -> None:
     """Waits until all that anybody has committed is on the disk, as any commit waits that has written something, and on
-    the standbys that PostgreSQL waits for. Of a connection of `session.at_once`. Raises psycopg2's errors.
+    the standbys that PostgreSQL waits for. Of a `session.autocommit_connection`. Raises psycopg2's errors.
 
     What setval writes to the log is flushed together with all that was written before
     (https://www.postgresql.org/docs/18/wal-async-commit.html).
@@ -291,7 +291,7 @@ def persist_few(
     job_messages: int,
     lease: str | None = None,
 ) -> Stored | None:
-    """As `persist`, for so few texts that the round trips are what it costs. Of a connection of `session.at_once`;
+    """As `persist`, for so few texts that the round trips are what it costs. Of a `session.autocommit_connection`;
     None, with nothing stored, for what is more than that, and where something is in the way. Raises psycopg2's errors.
 
     `lease` holds their jobs from the beginning, as `persist` says, and here always.

@@ -168,7 +168,7 @@ FINISH_FEW = for_driver("""
 
 def finish_few(connection: Connection, job: Job, lease: str, model: str, vectors: Vectors) -> bool:
     """As `finish_with_vectors`, of the job's own texts, for so few vectors that the round trips are what it costs. Of a
-    connection of `session.at_once`; returns False, with nothing stored, for what is more than that, and where something
+    `session.autocommit_connection`; returns False, with nothing stored, for what is more than that, and where something
     is in the way: an edit, another model, a lease that was lost. Raises psycopg2's errors, of which IntegrityError says
     that a vector is there already."""
     ids = vectors.message_ids

@@ -136,7 +136,7 @@ def ask_for_life(engine: Engine, connection: BoundedConnection) -> None:
 
 
 @contextmanager
-def at_once(engine: Engine) -> Iterator[Connection]:
+def autocommit_connection(engine: Engine) -> Iterator[Connection]:
     """A connection on which each execute is a transaction of its own, with all statements that its text has: one round
     trip instead of three or more (https://www.postgresql.org/docs/18/protocol-flow.html, "Multiple Statements in a
     Simple Query"). Only the last statement's rows come back. What SET LOCAL and set_config say ends with it."""

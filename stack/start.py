@@ -52,7 +52,7 @@ def _start(settings: Settings, parts: list[Part], progress: Progress) -> None:
     system.write(settings, parts, ready=False)
     services = [part for part in parts if part.layer <= SERVICE]
     others = [part for part in parts if part.layer > SERVICE]
-    _at_once([part.prepare for part in parts])
+    _in_parallel([part.prepare for part in parts])
     supervisor.launch(settings, parts)
     # Topics and tables are there before anything that reads them.
     groups = {
@@ -62,12 +62,12 @@ def _start(settings: Settings, parts: list[Part], progress: Progress) -> None:
     local = {part.name for part in services}
     now = [groups[name] for name in groups if name not in local]
     waits = [_healthy_then(settings, progress, part, groups.get(part.name)) for part in services]
-    _at_once([*now, *waits])
+    _in_parallel([*now, *waits])
     talk = supervisor.talk(settings)
     if talk is None:
         raise StackError(f"the supervisor died: see {places.logs(settings) / 'supervisord.log'}")
     talk.start(part.name for part in others)
-    _at_once([_healthy_then(settings, progress, part, None) for part in others])
+    _in_parallel([_healthy_then(settings, progress, part, None) for part in others])
     _still_running(settings, parts, talk)
     system.write(settings, parts, ready=True)
 
@@ -146,7 +146,7 @@ def _logged(settings: Settings, name: str, module: Sequence[str], log: Path) -> 
 _given_up = threading.Event()
 
 
-def _at_once(works: list[Callable[[], None]]) -> None:
+def _in_parallel(works: list[Callable[[], None]]) -> None:
     """Does all works at the same time; the first failure is raised, and the others stop waiting."""
     _given_up.clear()
     with concurrent.futures.ThreadPoolExecutor(max(1, len(works))) as pool:

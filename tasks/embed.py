@@ -141,7 +141,7 @@ def claim(jobs: Sequence[int], lease: str, model: str, *, counts: bool) -> list[
     """Claims the jobs that are free, without those that have killed their worker too often: of these, one of several
     messages is split, and the message of any other is marked as failed."""
     config = settings.load()
-    with session.at_once(resources.engine()) as connection:
+    with session.autocommit_connection(resources.engine()) as connection:
         claimed = outbox.claim_jobs(connection, jobs, lease, config.embed_lease_seconds, counts=counts)
     spent = [job for job in claimed if is_spent(job, config.embed_attempts_max)]
     for job in spent:
@@ -233,7 +233,7 @@ def finish_if_few(claimed: Sequence[Job], lease: str, model: str, done: Embedded
     if len(claimed) != 1 or done.failures or done.left.message_ids:
         return False
     try:
-        with session.at_once(resources.engine()) as connection:
+        with session.autocommit_connection(resources.engine()) as connection:
             return embeddings.finish_few(connection, claimed[0], lease, model, done.vectors)
     except psycopg2.IntegrityError:
         return False

@@ -48,7 +48,7 @@ class Keeper:
 
     def renew(self, lease: str, jobs: Sequence[int]) -> None:
         try:
-            with session.at_once(resources.engine()) as connection:
+            with session.autocommit_connection(resources.engine()) as connection:
                 outbox.claim_jobs(connection, jobs, lease, self.seconds, counts=False)  # nobody has died
         except (SQLAlchemyError, psycopg2.Error) as error:
             log.warning("lease not renewed: %s", reason(error))

@@ -108,7 +108,7 @@ def make_durable(sessions: Sequence[object]) -> None:
     is not durable may be told as done. Raises Outage, also where one of the sessions is over: a crash ends all, and one
     that came after it would wait for what is there still."""
     try:
-        with session.at_once(resources.engine()) as connection:
+        with session.autocommit_connection(resources.engine()) as connection:
             if any(each is not session.driver_of(connection) for each in sessions):
                 raise Outage("the session that stored it is over, and what it stored may be gone")
             commands.make_durable(connection)
@@ -123,7 +123,7 @@ def store_or_halve(batch: Mapping[int, Record], outcome: Outcome, reserved: floa
     Raises Outage, with some of them perhaps stored.
     """
     try:
-        store_at_once(batch, outcome, reserved, row_lock_ms)
+        store_all_or_none(batch, outcome, reserved, row_lock_ms)
     except commands.RowsLocked:
         locked = set_aside(batch, outcome)
         if not locked:
@@ -149,12 +149,12 @@ def store_unlocked(batch: Mapping[int, Record], outcome: Outcome, reserved: floa
         store_or_halve(free, outcome, reserved, ROW_LOCK_AGAIN_MS)
 
 
-def store_at_once(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None, row_lock_ms: int) -> None:
+def store_all_or_none(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None, row_lock_ms: int) -> None:
     """Stores all of the records or none. Raises what the database raises, and RowsLocked."""
     records = list(batch.values())
     job_messages = settings.load().embed_task_messages
     lease = None if reserved is None else str(uuid.uuid4())
-    with session.at_once(resources.engine()) as connection:
+    with session.autocommit_connection(resources.engine()) as connection:
         driver: object = session.driver_of(connection)
         stored = commands.persist_few(
             connection, records, reserved_seconds=reserved, job_messages=job_messages, lease=lease

@@ -48,7 +48,7 @@ def server(own: Settings) -> Iterator[Running]:
 def stored_there(own: Settings, server: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """Its database, which is the worker's here. What would be sent to Redis is dropped."""
     engine = session.connect_engine(own.database_url(), "test", pool_size=2)
-    with session.at_once(engine) as connection:
+    with session.autocommit_connection(engine) as connection:
         connection.exec_driver_sql("ALTER SYSTEM SET wal_writer_delay = '10s'")
         connection.exec_driver_sql("SELECT pg_reload_conf()")
     monkeypatch.setattr(resources, "engine", lambda: engine)
@@ -231,6 +231,6 @@ def test_who_may_write_the_messages_may_wait_for_the_disk(own: Settings, stored_
     schema.upgrade(own)
     him = replace(own, database_user="worker_of_his_own", database_password="his")
     his = session.connect_engine(him.database_url(), "test")
-    with session.at_once(his) as connection:
+    with session.autocommit_connection(his) as connection:
         commands.make_durable(connection)
     his.dispose()

@@ -38,7 +38,7 @@ def at(second: int, offset: int = 0) -> tuple[int, int, int]:
 
 
 def few(database: Engine, *records: Record, lease: str | None = LEASE, job_messages: int = 500) -> Stored | None:
-    with session.at_once(database) as connection:
+    with session.autocommit_connection(database) as connection:
         return commands.persist_few(connection, records, reserved_seconds=20, job_messages=job_messages, lease=lease)
 
 
@@ -162,7 +162,7 @@ def test_a_row_typed_for_a_deleted_id_outlives_a_replay(database: Engine) -> Non
 
 
 def test_an_outage_is_told(settings: object, database: Engine) -> None:
-    with session.at_once(database) as connection:
+    with session.autocommit_connection(database) as connection:
         connection.exec_driver_sql("SELECT 1")
         run(database, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
         with pytest.raises(psycopg2.OperationalError) as failed:

@@ -30,7 +30,7 @@ def job_of(stored: Stored) -> Job:
 
 
 def few(database: Engine, stored: Stored, *, lease: str = LEASE, model: str = MODEL, job: Job | None = None) -> bool:
-    with session.at_once(database) as connection:
+    with session.autocommit_connection(database) as connection:
         return embeddings.finish_few(connection, job or job_of(stored), lease, model, vectors_of(stored.texts))
 
 
