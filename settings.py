@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from math import inf
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parent
 
@@ -53,6 +53,7 @@ TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,236}")
 # Of PostgreSQL: https://www.postgresql.org/docs/18/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS
 NAME_BYTES = 63
 
+REDIS_TLS_FIELDS = {"ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
 URL = re.compile(r"https?://[^/\s]", re.IGNORECASE)
 
 KAFKA_SERVER_PORT = 9092  # where an address names none
@@ -185,6 +186,10 @@ class Settings:
 
     @property
     def redis_address(self) -> str:
+        """As redis-py, kombu and Celery read it alike: these two take no TLS address that does not say whether the
+        server's certificate is verified."""
+        if self.redis_url.startswith("rediss://") and "ssl_cert_reqs" not in parse_qs(urlsplit(self.redis_url).query):
+            return f"{self.redis_url}{'&' if '?' in self.redis_url else '?'}ssl_cert_reqs=required"
         return self.redis_url or f"redis://127.0.0.1:{self.redis_port}/0"
 
     @property
@@ -286,16 +291,23 @@ def is_ipv6(address: str) -> bool:
 
 
 def is_redis_url(url: str) -> bool:
-    """Whether redis-py can read it."""
+    """Whether redis-py, kombu and Celery can all read it, and read the same: they differ about sockets, about a database
+    that is no number, and about most of what may stand behind a question mark."""
     try:
         parts = urlsplit(url)
-        if url.startswith("unix://"):
-            return True
         resolvable(unquote(parts.hostname or ""))
         parts.port  # noqa: B018 - it raises ValueError for what is no port
+        fields = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError:
         return False
-    return url.startswith(("redis://", "rediss://"))
+    known = REDIS_TLS_FIELDS if parts.scheme == "rediss" else set()
+    return (
+        url.startswith(("redis://", "rediss://"))
+        and re.fullmatch(r"/?|/[0-9]{1,9}", parts.path) is not None
+        and not parts.fragment
+        and fields.keys() <= known
+        and fields.get("ssl_cert_reqs", "required") in ("required", "optional", "none")
+    )
 
 
 def is_http_url(url: str) -> bool:
@@ -421,7 +433,8 @@ def check_addresses(settings: Settings) -> None:
             ) from None
     if settings.redis_url and not is_redis_url(settings.redis_url):  # not shown: it may hold a password
         raise InvalidSetting(
-            "REDIS_URL: takes redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], rediss:// for TLS, or unix://PATH"
+            "REDIS_URL: takes redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], or rediss:// for TLS, then with "
+            "?ssl_ca_certs=FILE, ssl_certfile, ssl_keyfile and ssl_cert_reqs=required, optional or none, if wanted"
         )
 
 

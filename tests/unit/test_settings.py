@@ -1,6 +1,7 @@
 """The settings: every one is listed in .env.example with its default, and a bad value is answered with its name."""
 
 import re
+import ssl
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -9,6 +10,10 @@ from pathlib import Path
 
 import certifi
 import pytest
+import redis
+from celery import Celery
+from celery.backends.redis import RedisBackend
+from kombu.utils.url import parse_url
 
 import settings
 from settings import (
@@ -175,13 +180,45 @@ def test_a_server_of_kafka_is_read_as_its_client_reads_it(server: str, address: 
     "url",
     [
         "redis://cache",
-        "redis://:p%40ss@[::1]:6379/0?socket_timeout=5",
-        "rediss://u:p@cache:1/2",
-        "unix:///run/r.sock?db=1",
+        "redis://:p%40ss@[::1]:6379/15",
+        "rediss://u:p@cache:1/2?ssl_cert_reqs=none",
+        "rediss://cache?ssl_ca_certs=/ca.pem&ssl_cert_reqs=required",
     ],
 )
 def test_every_form_of_a_redis_url_is_taken(url: str) -> None:
     assert from_environment({"REDIS_URL": url}).redis_address == url
+
+
+@pytest.mark.parametrize("url", ["rediss://u:p@cache:1/2", "rediss://cache/0?ssl_ca_certs=/ca.pem"])
+def test_redis_over_tls_is_verified_and_read_alike_by_all_its_clients(url: str) -> None:
+    address = from_environment({"REDIS_URL": url}).redis_address
+    own = redis.ConnectionPool.from_url(address)
+    broker = parse_url(address)
+    backend = RedisBackend(app=Celery(), url=address).connparams
+    assert own.make_connection().cert_reqs is ssl.CERT_REQUIRED
+    assert broker["ssl"]["ssl_cert_reqs"] is backend["ssl_cert_reqs"] is ssl.CERT_REQUIRED
+    assert own.connection_kwargs.get("ssl_ca_certs") == broker["ssl"].get("ssl_ca_certs") == backend.get("ssl_ca_certs")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "unix:///run/r.sock?db=1",
+        "redis://cache/x",
+        "redis://cache/0/1",
+        "redis://cache/-1",
+        "redis://cache?db=5",
+        "redis://cache/0?socket_timeout=5",
+        "redis://cache/0?ssl_cert_reqs=none",
+        "rediss://cache/0?ssl_cert_reqs=CERT_REQUIRED",
+        "rediss://cache/0?protocol=3",
+        "redis://cache/0#1",
+    ],
+)
+def test_what_not_all_clients_of_redis_read_is_no_address(url: str) -> None:
+    """Each of these was taken, and ended the bridge, a worker or beat in a traceback."""
+    with pytest.raises(InvalidSetting, match="^REDIS_URL: takes redis://"):
+        from_environment({"REDIS_URL": url})
 
 
 def test_every_security_of_kafka_is_taken_as_its_client_knows_it() -> None:
