@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
 COMMIT_MS = 5_000
+BACK_SECONDS = 5.0  # Redis has to answer for so long until it counts as back: it may come and go
 REWIND = "rewind"
 
 
@@ -45,6 +46,7 @@ class Steering:
         self.pause = ""  # its name
         self.rewound: set[tuple[str, int]] = set()
         self.next_look = 0.0
+        self.away: float | None = None  # when Redis last gave no answer; None before, and once it is back
 
     @property
     def paused(self) -> bool:
@@ -61,8 +63,10 @@ class Steering:
             if self.paused and PAUSED not in wishes:
                 self.client.hsetnx(self.key, PAUSED, self.pause)
                 return
-        except (redis.RedisError, OSError):
+        except (redis.RedisError, OSError) as error:
+            self.say_away(now, error)
             return
+        self.say_back(now)
         was_paused, self.pause = self.paused, wishes.get(PAUSED, "")
         if self.paused != was_paused:
             log.warning("intake paused by command" if self.paused else "intake goes on")
@@ -75,6 +79,18 @@ class Steering:
                 log.error("the rewind that was asked for in Redis cannot be read, and is ignored: %s", error)
             except (KafkaError, redis.RedisError, OSError) as error:
                 log.warning("not rewound yet: %s", error)
+
+    def say_away(self, now: float, error: Exception) -> None:
+        """Once, where it begins: somebody may have paused the intake, and a bridge that starts now does not know."""
+        if self.away is None:
+            stays = "stays paused" if self.paused else "goes on"
+            log.warning("Redis cannot be asked for a pause or a rewind, the intake %s: %s", stays, error)
+        self.away = now
+
+    def say_back(self, now: float) -> None:
+        if self.away is not None and now - self.away > BACK_SECONDS:
+            self.away = None
+            log.info("Redis can be asked for a pause or a rewind again")
 
     def tell_rest(self, wishes: dict[str, str], at_rest: bool) -> None:
         """Says of each of our partitions whether it is at rest; writes only what has changed."""
