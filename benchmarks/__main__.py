@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+import streams
 from benchmarks import arguments as kinds
 from benchmarks import ending, plots, report, servers
 from benchmarks.bench import Bench, what_matters
@@ -152,4 +153,4 @@ if __name__ == "__main__":
     except StackError as error:
         sys.exit(f"benchmarks: {error}")
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(streams.INTERRUPTED)

@@ -42,10 +42,10 @@ def main(arguments: Sequence[str]) -> int:
         run(settings)
     except FencedInstanceIdError:
         log.error("another bridge runs with BRIDGE_ID=%s: give each one of its own", settings.bridge_id)
-        return 1
+        return streams.FAILED
     except KafkaError as error:
         log.error("Kafka at %s: %s", ",".join(settings.kafka_servers), error)
-        return 1
+        return streams.FAILED
     return 0
 
 

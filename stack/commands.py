@@ -216,7 +216,7 @@ def _run(settings: Settings, arguments: argparse.Namespace) -> int:
     from stack.run import run
 
     run(settings, arguments.name)
-    return 1
+    return streams.FAILED
 
 
 def _hold(settings: Settings) -> lock.Lock:

@@ -85,8 +85,12 @@ def test_a_path_that_is_too_long_for_a_socket_gets_a_short_one(letter: str) -> N
     assert f"file={socket}\n" in configuration(settings, [])
 
 
-def refusing(fault: Exception) -> Supervisor:
-    def refuse(*_: object) -> None:
+def refusing(fault: Exception, asked: list[object] | None = None) -> Supervisor:
+    """One that does nothing it is asked to, and keeps for which parts it was."""
+
+    def refuse(*given: object) -> None:
+        if asked is not None:
+            asked.append(given[0])
         raise fault
 
     talk = Supervisor(Settings())
@@ -99,9 +103,11 @@ def refusing(fault: Exception) -> Supervisor:
     "fault", [Faults.BAD_NAME, Faults.FAILED, Faults.NOT_RUNNING], ids=["unknown", "cannot be killed", "does not run"]
 )
 def test_a_part_that_gets_no_signal_keeps_no_other_from_it(fault: int) -> None:
-    talk = refusing(Fault(fault, "why"))
+    asked: list[object] = []
+    talk = refusing(Fault(fault, "why"), asked)
     talk.stop(["a", "b"])
-    talk.signal("a", "TERM")
+    talk.signal("c", "TERM")
+    assert asked == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("fault", [Fault(Faults.SHUTDOWN_STATE, "why"), ConnectionRefusedError(), HTTPException()])
