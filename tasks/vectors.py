@@ -4,7 +4,7 @@ and vectors that were made before. Knows no job and writes nothing."""
 import hashlib
 import logging
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,8 +48,10 @@ class Passages:
         self.texts: list[str] = []
         self.arrays: list[NDArray[np.float32]] = []
 
-    def __len__(self) -> int:
-        return len(self.hashes)
+    @property
+    def made(self) -> int:
+        """How many of them, the first ones, have a vector."""
+        return sum(map(len, self.arrays))
 
     def add(self, digest: bytes, number: int, span: Span, text: str) -> None:
         self.hashes.append(digest)
@@ -59,7 +61,7 @@ class Passages:
 
     def vectors(self, messages: Mapping[bytes, list[str]], without: Collection[bytes]) -> Vectors:
         """What has been made for each text, for each message that has it; nothing for the texts `without`."""
-        done = sum(map(len, self.arrays))
+        done = self.made
         hashes, numbers, spans = self.hashes[:done], self.numbers[:done], self.spans[:done]
         places: Sequence[int] = range(done)
         if without:
@@ -94,13 +96,32 @@ def embed(embedder: Embedder, texts: Mapping[str, str]) -> Embedded:
         for row in before:
             passages.add(digest, row.number, row.span, "")
         passages.arrays.append(np.stack([row.vector for row in before]))
-    known = len(passages)
+    new = ((digest, texts[ids[0]]) for digest, ids in messages.items() if digest not in made_before)
+    failed = add_passages(embedder, passages, new)
+    refused, left, away = add_vectors(embedder, passages)
+    failed |= refused
+    seconds = 0.0
+    if away is not None:
+        if left == messages.keys():
+            raise away
+        log.warning("embedder unavailable, %d texts wait: %s", len(left), away)
+        seconds = seconds_to_wait(away)
+    return Embedded(
+        passages.vectors(messages, left | failed.keys()),
+        [
+            (message_id, str(uuid.UUID(bytes=digest)), why)
+            for digest, why in failed.items()
+            for message_id in messages[digest]
+        ],
+        Left(frozenset(message_id for digest in left for message_id in messages[digest]), seconds),
+    )
+
+
+def add_passages(embedder: Embedder, passages: Passages, new: Iterable[tuple[bytes, str]]) -> dict[bytes, str]:
+    """Adds the passages of these texts, which come with their hashes. Returns why texts have none, by hash."""
     most = settings.load().max_text_chars
     failed: dict[bytes, str] = {}
-    for digest, ids in messages.items():
-        if digest in made_before:
-            continue
-        text = texts[ids[0]]
+    for digest, text in new:
         try:
             spans = embedder.passages(text[:most])
         except (EmbedderUnavailable, ModelError):
@@ -110,8 +131,16 @@ def embed(embedder: Embedder, texts: Mapping[str, str]) -> Embedded:
             continue
         for number, (start, end) in enumerate(spans):
             passages.add(digest, number, (start, end), text[start:end])
-    left: set[bytes] = set()
-    seconds = 0.0
+    return failed
+
+
+def add_vectors(
+    embedder: Embedder, passages: Passages
+) -> tuple[dict[bytes, str], set[bytes], EmbedderUnavailable | None]:
+    """Adds the vectors of the passages that have none. Returns why texts can have none, by hash, and where the provider
+    goes away, the hashes of the texts that are left, and what it said."""
+    known = passages.made
+    failed: dict[bytes, str] = {}
     lengths = [len(text) for text in passages.texts[known:]]
     limits = [(lengths, PORTION_CHARS)]
     if embedder.batch_max is not None:
@@ -122,21 +151,9 @@ def embed(embedder: Embedder, texts: Mapping[str, str]) -> Embedded:
         failed |= {passages.hashes[done + place]: why for place, why in made.reasons.items()}
         passages.arrays.append(made.vectors)
         if made.away is not None:
-            left = {*(passages.hashes[done + place] for place in made.left), *passages.hashes[end:]} - failed.keys()
-            if left == messages.keys():
-                raise made.away
-            log.warning("embedder unavailable, %d texts wait: %s", len(left), made.away)
-            seconds = seconds_to_wait(made.away)
-            break
-    return Embedded(
-        passages.vectors(messages, left | failed.keys()),
-        [
-            (message_id, str(uuid.UUID(bytes=digest)), why)
-            for digest, why in failed.items()
-            for message_id in messages[digest]
-        ],
-        Left(frozenset(message_id for digest in left for message_id in messages[digest]), seconds),
-    )
+            left = {*(passages.hashes[done + place] for place in made.left), *passages.hashes[end:]}
+            return failed, left - failed.keys(), made.away
+    return failed, set(), None
 
 
 def vectors_made_before(embedder: Embedder, digests: Collection[bytes]) -> dict[bytes, list[PassageVector]]:
