@@ -232,32 +232,49 @@ class Bridge:
         self.gathered_bytes = sum(sizes(self.gathered))
 
     def hand_over_gathered(self) -> None:
-        full = (
+        """Hands over what was gathered, where that fills a hand-over, or few are under way and the pause is over."""
+        if not self.gathered:
+            return
+        under_way = self.hand_overs.in_the_way()
+        busy = under_way - self.hand_overs.waiting_for_letters()
+        if not self.is_full():
+            now = time.monotonic()
+            has_room = busy < self.eager and under_way < max(self.eager, self.settings.bridge_window)
+            if not has_room or now < self.pause_ends:
+                return
+            self.pause_ends = now + min(PAUSE_SECONDS * math.sqrt(len(self.gathered)), PAUSE_MOST_SECONDS)
+        for batch in self.take_batches(under_way, busy):
+            self.hand_over(batch)
+
+    @property
+    def eager(self) -> int:
+        """While fewer hand-overs than this are under way, a small one goes out at once."""
+        return max(EAGER, self.settings.persist_workers + 1)
+
+    def is_full(self) -> bool:
+        """Whether what was gathered fills a hand-over."""
+        return (
             len(self.gathered) >= self.settings.bridge_batch_max
             or self.gathered_bytes >= self.settings.bridge_batch_bytes
         )
-        eager = max(EAGER, self.settings.persist_workers + 1)
-        under_way = self.hand_overs.in_the_way()
-        busy = under_way - self.hand_overs.waiting_for_letters()
-        has_room = busy < eager and under_way < max(eager, self.settings.bridge_window)
-        now = time.monotonic()
-        if not self.gathered or not (full or (has_room and now >= self.pause_ends)):
-            return
-        if not full:
-            self.pause_ends = now + min(PAUSE_SECONDS * math.sqrt(len(self.gathered)), PAUSE_MOST_SECONDS)
+
+    def take_batches(self, under_way: int, busy: int) -> list[list[ConsumerRecord]]:
+        """Takes as many batches out of what was gathered as the window has room for, but one at least."""
         cut = batches(self.gathered, self.settings.bridge_batch_max, self.settings.bridge_batch_bytes)
         room = max(1, self.settings.bridge_window - under_way)  # one poll may bring more than the window
-        if len(cut) > 1 and busy + len(cut) > eager:
+        if len(cut) > 1 and busy + len(cut) > self.eager:
             room = min(room, len(cut) - 1)  # the last one may still grow
-        for batch in cut[:room]:
-            last = {(record.topic, record.partition): record for record in batch}
-            runs = [
-                self.offsets.begin(TopicPartition(*part), record.offset + 1, record.leader_epoch)
-                for part, record in last.items()
-            ]
-            self.hand_overs.begin(batch, on_finished(self.offsets, runs))
         self.gathered = [record for batch in cut[room:] for record in batch]
         self.gathered_bytes = sum(sizes(self.gathered))
+        return cut[:room]
+
+    def hand_over(self, batch: list[ConsumerRecord]) -> None:
+        last = {(record.topic, record.partition): record for record in batch}
+        runs = [
+            self.offsets.begin(TopicPartition(*part), record.offset + 1, record.leader_epoch)
+            for part, record in last.items()
+        ]
+        self.hand_overs.begin(batch, on_finished(self.offsets, runs))
 
     def collect(self) -> None:
         self.hand_overs.collect()
