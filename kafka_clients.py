@@ -21,11 +21,11 @@ BROKER_MAX_BYTES = 1_048_588
 def connect(client: Callable[..., Client], settings: Settings, **options: Any) -> Client:
     """A client with the addresses and the security of the settings. Raises KafkaError, at once where nobody listens.
 
-    It has no topic created in passing, which would have the broker's defaults instead of what bridge.topics gives it:
-    kafka-python 3.0 takes `allow_auto_create_topics` and loses it (net/manager.py makes a ClusterMetadata without). And
-    one whose first connection fails leaves neither sockets nor a thread behind, as it would by itself: each try during
-    an outage would cost a long-lived process one more. And a producer outlives a record too large for its topic:
-    an idempotent one, which they are by default, would fail all later ones with that error too.
+    It never makes the broker create a topic, which would have the broker's defaults instead of what bridge.topics gives
+    it: kafka-python 3.0 takes `allow_auto_create_topics` and loses it (net/manager.py makes a ClusterMetadata without).
+    A client whose first connection fails leaves no sockets or thread behind, as kafka-python's own would: each try
+    during an outage would cost a long-lived process one more. And a producer outlives a record too large for its topic:
+    an idempotent one, the default, would fail all later records with that error too.
     """
     if not any(listens(server) for server in settings.kafka_servers):
         raise KafkaConnectionError(f"nobody listens at {', '.join(settings.kafka_servers)}")

@@ -69,6 +69,6 @@ def run(settings: Settings) -> None:
     garbage.look_seldom()
     started = time.monotonic()
     bridge.run()
-    with contextlib.suppress(KafkaError):  # what it has not sent is sent by the next start
+    with contextlib.suppress(KafkaError):  # the next start sends the letters that are left
         producer.close(timeout=2)
     log.info("ran for %.0f s", time.monotonic() - started)

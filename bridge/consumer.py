@@ -1,7 +1,7 @@
 """The bridge's loop: poll, decode, hand over, and commit last. It knows Kafka and the names of the tasks, no database.
 
-Contract. Who commits: this loop alone, and only offsets whose records' effect is durable, in PostgreSQL by the word of
-persist_text or in the dead letters. What a crash does: everything not committed is read again; the tasks are
+Contract. Who commits: this loop alone, and only offsets whose records' effect is durable: in PostgreSQL, as
+persist_text has said, or in the dead letters. What a crash does: everything not committed is read again; the tasks are
 idempotent. What a loss in Redis does: a hand-over that nobody has finished within its lease is handed over again. What
 an outage does: hand-overs stay under way, the window fills, and no more is read until they are done.
 """
@@ -32,28 +32,29 @@ from telemetry import heartbeat, numbers
 log = logging.getLogger(__name__)
 
 GATHERED_POLL_MS = 5  # while records wait for a hand-over to come back
-BUSY_POLL_MS = 20  # while nothing waits but the results of what is under way, which is looked at between two polls
-FULL_WAIT_MS = 20  # while the window is full: nothing is taken in before a result is there, and each look costs
+BUSY_POLL_MS = 20  # while only results are waited for, which are looked at between two polls
+FULL_WAIT_MS = 20  # while the window is full: no record is taken before a result arrives, and each look asks Redis
 IDLE_POLL_MS = 200
-REJOIN_POLL_MS = 2_000  # a rebalance is waited for; see `rejoining`
-COMMIT_SECONDS = 0.1
+REJOIN_POLL_MS = 2_000  # long enough for a rebalance to end within one poll; see `rejoining`
+COMMIT_SECONDS = 0.1  # between two commits while nothing is under way: soon, so that no lag is left
 BUSY_COMMIT_SECONDS = 0.5  # a crash repeats that much more, but a commit costs both sides as much as many records
 COMMIT_LOST_SECONDS = 15.0  # a commit without an answer for so long is sent again
-IDLE_COMMIT_SECONDS = 1.0
-PAUSE_AFTER_SECONDS = 1.0
-GRACE_SECONDS = 6.0
-# How many hand-overs may be uncommitted, such as behind an earlier one of their partition that is not finished: a crash
-# would have to read them all again.
+IDLE_COMMIT_SECONDS = 1.0  # between two looks for positions behind the last record; see `commit_positions`
+PAUSE_AFTER_SECONDS = 1.0  # of a full window before the partitions are paused, which throws away what was prefetched
+GRACE_SECONDS = 6.0  # the last commit may take 2 more and leaving the group 1: a local part has 9 to stop (stack.part)
+# How many hand-overs may be uncommitted, such as those behind an unfinished one of their partition: after a crash all
+# of them are read again.
 UNCOMMITTED_MOST = 2_000
-# A record whose hand-over counts as small goes out at once while so few are under way; beyond that, records gather
-# until one comes back, so that tasks grow with the load and latency stays low without it.
+# While so few hand-overs are under way, records go out at once, however few they are; beyond that, records gather until
+# one comes back. So tasks grow with the load, and latency stays low without it.
 EAGER = 2
 # After each such hand-over there is a pause: this times the square root of its number of records, up to the maximum. A
 # hand-over costs all parts together some 15 ms of CPU, however small it is, so records that come faster than that
 # gather. A few a second do not wait at all.
 PAUSE_SECONDS = 0.01
 PAUSE_MOST_SECONDS = 0.025
-LAST_POLLS_SECONDS = 0.005  # of a pause are spent polling: the first poll after a sleep brings what the last asked for
+# The last part of a pause is spent polling: the first poll after a sleep returns only what the one before requested.
+LAST_POLLS_SECONDS = 0.005
 
 
 def connect_consumer(settings: Settings) -> KafkaConsumer:
@@ -77,7 +78,7 @@ def connect_consumer(settings: Settings) -> KafkaConsumer:
         request_timeout_ms=15_000,
         reconnect_backoff_max_ms=1_000,
         metadata_max_age_ms=30_000,
-        metrics_enabled=False,  # nobody reads them, and each fetch and each answer costs for them
+        metrics_enabled=False,  # nobody reads them, and each fetch would pay for them
     )
 
 
@@ -90,9 +91,9 @@ def member_name(settings: Settings) -> str:
 def rejoining(consumer: KafkaConsumer) -> bool:
     """Whether the consumer is in a rebalance, and so has to be polled with patience.
 
-    kafka-python 3.0 ends a join only inside of a poll that waits for it: one that gave up earlier leaves the join half
-    done, and the next one either sends another or, where the cause of the rejoin is gone, forgets it. Then the member
-    sends no heartbeats and all its commits are refused (coordinator/base.py, join_group_async).
+    kafka-python 3.0 completes a join only inside a poll that waits for it. A poll that gives up earlier leaves the join
+    half done; the next poll either sends another join or, if the cause of the rejoin is gone, forgets it. Then the
+    member sends no heartbeats and all its commits are refused (coordinator/base.py, join_group_async).
     """
     coordinator = consumer._coordinator
     if coordinator.rejoining and not coordinator.need_rejoin():
@@ -150,7 +151,7 @@ class Bridge:
         self.finish()
 
     def take_in(self) -> None:
-        """Polls for records where the window has room; the consumer stays in its group while it has none."""
+        """Polls for records if the window has room; while it has none, the consumer only stays in its group."""
         if self.has_no_room():
             self.wait_for_room()
             return
@@ -161,7 +162,7 @@ class Bridge:
         timeout = GATHERED_POLL_MS if self.gathered else BUSY_POLL_MS if self.hand_overs.count else IDLE_POLL_MS
         if rejoining(self.consumer):
             timeout = REJOIN_POLL_MS
-        # One poll may fill several hand-overs: each costs the client more than the records that it brings.
+        # One poll may fill several hand-overs: a poll costs the client more than the records that it brings.
         free = self.settings.bridge_window - self.hand_overs.in_the_way()
         self.gather(self.poll(timeout, max(1, free * self.settings.bridge_batch_max - len(self.gathered))))
 
@@ -185,7 +186,7 @@ class Bridge:
             return {}
 
     def gather(self, polled: dict[TopicPartition, list[ConsumerRecord]]) -> None:
-        """Takes polled records in. What was revoked goes first: a partition may have gone and come back in one poll."""
+        """Takes in polled records, after dropping what was revoked: one poll may lose a partition and get it back."""
         self.forget_revoked()
         for records in polled.values():
             self.gathered += records
@@ -207,8 +208,8 @@ class Bridge:
     def wait_for_room(self) -> None:
         """Waits for a hand-over to come back.
 
-        When that takes long the partitions are paused and polled, since a member that does not poll is put out of its
-        group. Not before: pausing throws away what was prefetched.
+        When that takes long, the partitions are paused and polled, because a member that does not poll is put out of
+        its group. Not sooner, because pausing throws away what was prefetched.
         """
         now = time.monotonic()
         self.full_since = self.full_since or now
@@ -310,7 +311,7 @@ class Bridge:
         for part in self.consumer.assignment():
             try:
                 position = self.consumer.position(part, timeout_ms=100)
-            except OUT_OF_PLACE as error:  # said once: the next poll would not say it again
+            except OUT_OF_PLACE as error:  # raised only once: the next poll would not raise it again
                 self.positions.mend(error)
                 return
             except (KafkaError, KeyError):  # the partition may go meanwhile
@@ -361,7 +362,7 @@ def headers_size(headers: Sequence[tuple[str, bytes | None]]) -> int:
 
 
 def batches(records: Sequence[ConsumerRecord], most: int, most_bytes: int) -> list[list[ConsumerRecord]]:
-    """Cuts records into hand-overs of at most so many records and, where more than one is in it, so many bytes."""
+    """Cuts records into hand-overs of at most `most` records and, unless it is a single one, `most_bytes` bytes."""
     return [list(records[portion]) for portion in portions(([1] * len(records), most), (sizes(records), most_bytes))]
 
 

@@ -1,4 +1,4 @@
-"""Dead letters on their way out: the record, bytes unchanged, to its topic, and its note for the table.
+"""Dead letters on their way out: the record, its bytes unchanged, for their topic, and its note for their table.
 
 The topic is for any tool; after a crash it may hold a second copy with the same coordinates. The table holds each once.
 """
@@ -70,7 +70,7 @@ def encode(value: bytes | None) -> str | None:
 def send(
     producer: KafkaProducer, topic: str, record: ConsumerRecord, error: BadRecord, most: int = RECORD_BYTES
 ) -> FutureRecordMetadata:
-    """Sends a record, cut to so many bytes, to the dead-letter topic; the future says when it is there. Raises
+    """Sends a record, cut to `most` bytes, to the dead-letter topic; the future says when it has arrived. Raises
     KafkaError."""
     first = first_coming(coordinates(record), record.headers)
     headers = letter_headers.with_marks(record.headers)
@@ -90,8 +90,8 @@ def send(
 def fit(
     key: bytes | None, value: bytes | None, headers: list[tuple[str, Any]], most: int = RECORD_BYTES
 ) -> tuple[bytes | None, bytes | None, Any]:
-    """Cuts a record that the producer or the topic would refuse, and says so in a header; the log has the original. Of
-    0 bytes the bridge's own headers are left."""
+    """Cuts a record that has more than `most` bytes, and says so in a header; the log has the original. With 0, only
+    the bridge's own headers are left."""
     own = [header for header in headers if header[0].startswith(letter_headers.PREFIX)]
     header_bytes = sizes(headers)
     if size(key) + size(value) + header_bytes <= most:
@@ -111,7 +111,7 @@ def fit(
 
 
 def less(record: ConsumerRecord, most: int) -> int:
-    """How many bytes to send of a record of which so many at most were too many: half of them, and in the end 0."""
+    """How many bytes to send next of a record that was too large when cut to `most`: half as many, in the end 0."""
     half = min(most, size(record.key) + size(record.value) + sizes(record.headers)) // 2
     return half if half >= LEAST_BYTES else 0
 

@@ -30,24 +30,24 @@ from telemetry import logs
 
 log = logging.getLogger(__name__)
 
-UNSENT_SECONDS = 0.5
-LEASE_GROWTH = 2.0
-LEASE_MOST_SECONDS = 60.0
-QUEUE_FACTOR = 4
-OVERTAKEN_SECONDS = 2.0
+UNSENT_SECONDS = 0.5  # until the next try to send while the broker is away; times 1 to 2, so that bridges spread out
+LEASE_GROWTH = 2.0  # each time a task is sent again, so that a slow one ends before its next copy
+LEASE_MOST_SECONDS = 60.0  # the longest lease; in a long queue, also how long a task may wait before a copy is sent
+QUEUE_FACTOR = 4  # windows in the queue: with more nobody works on it, and copies would only make it longer
+OVERTAKEN_SECONDS = 2.0  # a task that others have overtaken may be in a slow worker's hand: it has so long to finish
 OVERTAKEN_BY = 4  # later tasks for each persist worker, and for two more
-LOST_SECONDS = 6.0  # a task takes a tenth of that, and where the queue is empty it does not wait either
-LOOK_SECONDS = 0.5
-DROP_SECONDS = 0.5
-FINISHED_KEPT = 256
-PUT_OFF_MOST = 100  # of these none counts against the window; each costs a worker a look every two seconds
-BACK_SECONDS = 5.0
+LOST_SECONDS = 6.0  # ten times what a task takes; with an empty queue it did not wait either, so it is most likely lost
+LOOK_SECONDS = 0.5  # between two looks whether the queue is empty
+DROP_SECONDS = 0.5  # between two deletions of results that were read
+FINISHED_KEPT = 256  # OVERTAKEN_BY of them for each of 62 persist workers, and for two more
+PUT_OFF_MOST = 100  # at most so many are exempt from the window; each makes a worker look every two seconds
+BACK_SECONDS = 5.0  # without an error, after which the broker is said to be back
 
 UNSENT, UNKNOWN = "tasks will be sent again", "results unknown"
 
 
 class SentTask:
-    """A task that was sent and has not been heard of as finished; it keeps its arguments to be sent again."""
+    """A task that was sent and is not known to be finished; it keeps its arguments, to be sent again."""
 
     def __init__(self, name: str, argument: list[Any], about: str, lease: float) -> None:
         self.id = str(uuid.uuid4())
@@ -79,7 +79,7 @@ class HandOver:
 
 
 def is_late(task: SentTask, now: float, seconds: float) -> bool:
-    """Whether a task was sent at least so long ago, only once, and no worker has reported a try since."""
+    """Whether a task was sent at least `seconds` ago, only once, and no worker has reported a try since."""
     if task.published is None or task.sent_again or task.seen is not None:
         return False
     return now - task.published >= seconds
@@ -114,8 +114,8 @@ class HandOvers:
         return self.count - bisect_right(records, self.settings.bridge_batch_max)
 
     def waiting_for_letters(self) -> int:
-        """How many hand-overs in the way keep no worker busy: they wait for letters that Kafka has not taken, perhaps
-        for long, and for nothing else but what a worker has put off."""
+        """How many hand-overs in the way keep no worker busy: they wait only for letters that Kafka has not taken,
+        perhaps for long, and for what a worker has put off."""
         return sum(bool(each.letters) and all(task.seen is not None for task in each.sent) for each in self.under_way)
 
     def begin(self, records: Sequence[ConsumerRecord], finished: Callable[[], None]) -> None:
@@ -170,19 +170,19 @@ class HandOvers:
             self.broker_away_until = task.due = time.monotonic() + UNSENT_SECONDS * random.uniform(1, 2)
 
     def say_away(self, what: str, error: Exception | str) -> None:
-        """Once, where it begins: there is a try a second, and more."""
+        """Logs an outage once, when it begins: there is a try a second, or more."""
         if what not in self.away:
             log.warning("broker away, %s: %s", what, error)
         self.away[what] = time.monotonic()
 
     def say_back(self, what: str) -> None:
-        """Once it lasts: a Redis that is full takes a task now and then."""
+        """Logs the end of an outage once it lasts: a full Redis takes a task now and then."""
         if what in self.away and time.monotonic() - self.away[what] > BACK_SECONDS:
             del self.away[what]
             log.info("broker back, no more of: %s", what)
 
     def send_again(self, task: SentTask) -> None:
-        """Sends a task again before its lease has run out; that is done once at most."""
+        """Sends a task again before its lease has run out, which is done at most once."""
         before = task.published
         self.publish(task)
         task.sent_again = task.published != before
@@ -210,7 +210,7 @@ class HandOvers:
                 self.say_back(UNKNOWN)
             except BROKER_ERRORS as error:
                 self.say_away(UNKNOWN, error)
-                self.looked = time.monotonic()  # they may be there: nothing counts as lost before they were read
+                self.looked = time.monotonic()  # results may be there: no task counts as lost before they are read
                 answers = [None] * len(keys)
             for (hand_over, task), answer in zip(waiting, answers, strict=True):
                 if answer is not None and self.take(hand_over, task, answer):
@@ -265,7 +265,7 @@ class HandOvers:
         try:
             waiting = length_at_priority("persist", 0)
         except BROKER_ERRORS:
-            waiting = 0
+            waiting = 0  # as in an empty queue: `publish` learns whether Redis is still away, and puts the task off
         for task in due:
             patience = LEASE_MOST_SECONDS if waiting < QUEUE_FACTOR * self.settings.bridge_window else float("inf")
             if task.published is not None:
@@ -279,16 +279,17 @@ class HandOvers:
     def is_overtaken(self, task: SentTask, now: float) -> bool:
         """Whether so many tasks that were sent later are finished that this one must be lost: queues keep the order.
 
-        Not one that has reported a try: it went to the end of the queue. Nor one that was sent again before: it most
-        likely waits for rows that somebody else has locked, and each copy would keep another worker waiting.
+        A task that has reported a try does not count: it went to the end of the queue. One that was sent again before
+        does not either: it most likely waits for rows that somebody else has locked, and each copy would keep another
+        worker waiting.
         """
         if not is_late(task, now, OVERTAKEN_SECONDS):
             return False
         return sum(order > task.order for order in self.finished) >= OVERTAKEN_BY * (self.settings.persist_workers + 2)
 
     def lost(self, sent: Sequence[SentTask], now: float) -> list[SentTask]:
-        """The tasks that were sent so long ago that a worker would have finished them, where the queue is empty. Where
-        a worker was only held up, the copy finds its work done."""
+        """If the queue is empty, the tasks that were sent so long ago that a worker would have finished them. If a
+        worker was only held up, the copy finds its work done."""
         late = [task for task in sent if is_late(task, now, LOST_SECONDS)]
         if not late or now - self.looked < LOOK_SECONDS:
             return []

@@ -1,8 +1,8 @@
 """The dead letters under way to their topic: each is sent until Kafka has confirmed it.
 
-Neither a Kafka that is away nor a topic that somebody has deleted holds the bridge's loop: what is refused is tried
-again a second later, and the topic is made again in a thread. What is too large for the topic goes again cut, until it
-is taken.
+Neither a Kafka that is away nor a topic that somebody has deleted holds up the bridge's loop: what is refused is tried
+again a second later, and the topic is made again in a thread. A letter that is too large for the topic is cut and sent
+again until it is taken.
 """
 
 import logging
@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 1.0
 LATE_SECONDS = 5.0
-TOO_SMALL_SECONDS = 60.0  # a topic that takes no letter at all is said so often
+TOO_SMALL_SECONDS = 60.0  # between two lines about a topic that takes no letter at all
 
 
 class SentLetter:
-    """A record on its way to the dead-letter topic; `future` is None where Kafka has not taken it yet."""
+    """A record on its way to the dead-letter topic; `future` is None while the client has not taken it."""
 
     def __init__(self, record: ConsumerRecord, error: BadRecord) -> None:
         self.record = record
@@ -36,7 +36,7 @@ class SentLetter:
         self.future: FutureRecordMetadata | None = None
         self.next_try = 0.0
         self.late = 0.0  # when to look whether its topic is there
-        self.most = dead_letters.RECORD_BYTES  # it is cut to so many
+        self.most = dead_letters.RECORD_BYTES  # bytes, to which it is cut
         self.problem: Exception | None = None  # that the client has raised
 
     @property
@@ -68,7 +68,7 @@ class Letters:
         return letter
 
     def missing(self, letters: Sequence[SentLetter]) -> list[SentLetter]:
-        """Those that Kafka has not confirmed; of these it sends again what was refused, when it is time."""
+        """The letters that Kafka has not confirmed. Those that were refused are sent again when their time has come."""
         left = [letter for letter in letters if not letter.has_arrived]
         now = time.monotonic()
         for letter in left:
@@ -87,7 +87,7 @@ class Letters:
         return left
 
     def send_less(self, letter: SentLetter) -> None:
-        """Sends again at once, cut to half, what is too large for the topic: it would be so for ever."""
+        """Sends a letter that is too large for the topic again at once, cut to half: uncut it would never be taken."""
         letter.most = dead_letters.less(letter.record, letter.most)
         log.warning(
             "the dead letter of %s/%d, offset %d, is too large for %s: sent again, cut to %s",
@@ -128,8 +128,8 @@ class Letters:
             self.away_until = letter.next_try = time.monotonic() + AGAIN_SECONDS
 
     def make_topic_meanwhile(self) -> None:
-        """Creates the topic again, in case somebody has deleted it: the window would fill with hand-overs that wait for
-        it. In a thread, for a Kafka that is silent would hold the loop for many seconds."""
+        """Creates the topic again in case somebody has deleted it, or the window would fill with hand-overs that wait
+        for it. In a thread, because a silent Kafka would hold up the loop for many seconds."""
         if self.topic_maker is None or not self.topic_maker.is_alive():
             self.topic_maker = threading.Thread(target=self.make_topic, name="make topic", daemon=True)
             self.topic_maker.start()

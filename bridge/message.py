@@ -1,7 +1,7 @@
 """Decoding and checking a record: bytes in, a Record or a BadRecord with its reason out. Knows neither Kafka nor
 Celery.
 
-Any bytes may come. What is accepted is stored to the letter; what is not has exactly one of the reasons of
+Any bytes may come. What is accepted is stored to the letter; what is refused has exactly one of the reasons in
 records.REASONS.
 """
 
@@ -26,9 +26,9 @@ MAX_ID_CHARS = 255
 CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
-# How deeply JSON may be nested: less than what Python's decoder can take, which depends on who calls it.
+# How deeply JSON may be nested: less than Python's decoder can take, which depends on the depth of its caller's stack.
 DEEP = 800
-# An unclosed string is taken to the end, so that it is read once.
+# An unclosed string matches up to the end of the document, so that it is read only once.
 BRACKETS = re.compile(r'[\[\]{}]|"(?:[^"\\]+|\\.)*"?', re.DOTALL)
 
 # Of PostgreSQL's numeric, before and after the decimal point: https://www.postgresql.org/docs/18/datatype-numeric.html
@@ -91,7 +91,7 @@ def decode(at: Coordinates, key: bytes | None, value: bytes | None, headers: Hea
 
 def decode_plain(at: Place, value: bytes, max_text_chars: int) -> Row | None:
     """As `decode`, in a third of the time, for the most common record: without headers, with a text and a canonical
-    UUID, without metadata. None for every other one, and for what may be bad: that is for `decode` to say."""
+    UUID, without metadata. None for any other record, and for one that may be bad, which `decode` then judges."""
     try:
         document = orjson.loads(value)
     except orjson.JSONDecodeError:
@@ -111,8 +111,8 @@ def decode_plain(at: Place, value: bytes, max_text_chars: int) -> Row | None:
 def first_coming(at: Coordinates, headers: Headers) -> Coordinates:
     """The coordinates of the dead letter that this record repeats, or its own.
 
-    A made-up header never wins over a newer text: a version can only be made older by it (`decode`). And a first coming
-    lies before its repetition, by the clock or in the log, where the clock was set back meanwhile.
+    A made-up header cannot win over a newer text: it can only make a version older (`decode`). And a first coming lies
+    before its repetition: by the clock, or in the log if the clock was set back meanwhile.
     """
     first = named(headers) if headers else None
     if first is None:
@@ -123,7 +123,7 @@ def first_coming(at: Coordinates, headers: Headers) -> Coordinates:
 
 
 def parse(value: bytes, levels: int = DEEP) -> object:
-    """The JSON value of UTF-8 bytes, nested so deeply at most, with numbers kept exactly. Raises BadRecord."""
+    """The JSON value of UTF-8 bytes, nested at most `levels` deep, with numbers kept exactly. Raises BadRecord."""
     if not value:
         raise BadRecord("invalid-json", "the value is empty")
     try:

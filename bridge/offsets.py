@@ -33,7 +33,7 @@ class Offsets:
         self._committed: dict[TopicPartition, int] = {}
 
     def begin(self, partition: TopicPartition, next_offset: int, epoch: int = -1) -> Run:
-        """Notes that the records before `next_offset` were handed over; in the order of the log."""
+        """Notes that the records before `next_offset` were handed over; called in the order of the log."""
         run = Run(partition, next_offset, epoch)
         runs = self._runs.setdefault(partition, deque())
         if runs and runs[-1].next_offset >= next_offset:

@@ -1,8 +1,8 @@
 """Where reading starts and where it goes on when the log is not what it was: made again, cut off, or cleared by
 retention before it was read.
 
-Each of these is said loudly, and nothing is skipped in silence. Kafka's own answer would be `auto_offset_reset`, which
-says nothing, and which a topic made again passes unnoticed as soon as it has grown past the committed offset.
+Each of these is said loudly, and nothing is skipped in silence. Kafka's own answer, `auto_offset_reset`, says nothing,
+and does not notice a topic that was made again and has grown past the committed offset.
 """
 
 import logging
@@ -29,10 +29,10 @@ class Positions:
         self.forget = forget
         self.topic_id = ""  # the broker's id of the topic that is being read; brokers before Kafka 2.8 have none
         self.unchecked: set[TopicPartition] = set()
-        self.done: dict[TopicPartition, int] = {}  # what was committed before it is read again, by command
+        self.done: dict[TopicPartition, int] = {}  # what was committed before the partition is read again
 
     def look(self) -> None:
-        """Notices that the topic was deleted and made again while it is read. Asks nobody: the client's own metadata
+        """Notices that the topic was deleted and made again while it is read. Costs no request: the client's metadata
         say so."""
         found = self.consumer._cluster.topic_id(self.topic)
         if found is None or str(found) == self.topic_id:
@@ -51,9 +51,9 @@ class Positions:
     def check(self) -> None:
         """Compares the topic with the one that the offsets of new partitions were committed for.
 
-        Until that is known nothing of ours may be committed, which would say that they are of the topic of today. And
-        where the partition has had another leader since, has Kafka asked whether the record before the offset is still
-        the one that was read. Raises KafkaError.
+        Until that is known, nothing may be committed here: a commit would mark those offsets as today's topic's. If the
+        partition has had another leader since, the client is made to ask Kafka whether the record before the offset is
+        still the one that was read. Raises KafkaError.
         """
         self.unchecked &= self.consumer.assignment()
         for part in list(self.unchecked):
@@ -76,8 +76,9 @@ class Positions:
             self.unchecked.discard(part)
 
     def start_at(self, part: TopicPartition, committed: OffsetAndMetadata) -> None:
-        """Tells the client the epoch of the committed offset, at which it has started without: it asks Kafka by itself
-        then, where the leader is a later one. What it has read before may be other records than those meant."""
+        """Tells the client the leader epoch of the committed offset, without which it has started. If the leader is a
+        later one, the client then asks Kafka by itself. What it has read so far may be other records than those
+        meant."""
         if committed.offset == position_of(self.consumer, part).offset or committed.leader_epoch < leader_epoch(
             self.consumer, part
         ):
@@ -119,7 +120,7 @@ class Positions:
             self.restart({part})
 
     def say_removed(self, part: TopicPartition, offset: int, first: int) -> None:
-        """Names the records that were to be read and are not in the log any more; lost are those read never before."""
+        """Names the records that were to be read and have left the log. Only those that were never read are lost."""
         unread = max(offset, min(first, self.done.get(part, offset)))
         if offset < unread:
             log.warning(
@@ -151,9 +152,9 @@ class Positions:
             self.done.pop(part, None)  # other records stand there now
 
     def go_back(self, part: TopicPartition, wished: int) -> int | None:
-        """Reads a partition of ours again from the wished offset, or from the committed one where that is earlier: what
-        lies between may be under way here and nowhere else. Returns where it goes on, None for the beginning. Raises
-        KafkaError."""
+        """Reads a partition of ours again from the wished offset, or from the committed one if that is earlier: what
+        lies between may be under way here and nowhere else. Returns where reading goes on, None for the beginning.
+        Raises KafkaError."""
         committed = self.consumer.committed(part, timeout_ms=ASK_MS)
         if committed is None:
             self.restart({part})
@@ -161,11 +162,11 @@ class Positions:
         offset = max(0, min(wished, int(committed)))
         self.done[part] = max(self.done.get(part, 0), int(committed))
         self.consumer.seek(part, offset)
-        self.forget({part})  # last: what was forgotten without a seek would be committed over
+        self.forget({part})  # last: if the seek failed, the next commit would skip what was forgotten
         return offset
 
     def restart(self, parts: set[TopicPartition]) -> None:
-        """Reads partitions from their beginning; that makes no row twice, and no newer row older."""
+        """Reads partitions from their beginning. That stores no row twice, and makes no newer row older."""
         self.forget(parts)
         for part in parts:
             self.done.pop(part, None)

@@ -2,8 +2,8 @@
 
 The wishes stand in one Redis hash for each consumer group, written by kafka_cli.py (clients/steering.py) and looked at
 twice a second: `paused`, with the name of the pause or empty once it is over, and `rewind`, {"id", "offsets":
-{partition: offset}} as JSON. While Redis is away the bridges stay as they are, and one that is paused writes that down
-again in a Redis that was emptied.
+{partition: offset}} as JSON. While Redis is away the bridges stay as they are. If Redis was emptied, a paused bridge
+writes its pause there again.
 """
 
 import json
@@ -43,7 +43,7 @@ class Steering:
         self.client = client
         self.key = steering_key(group)
         self.positions = positions
-        self.pause = ""  # its name
+        self.pause = ""  # the name of the pause; empty if there is none
         self.rewound: set[tuple[str, int]] = set()
         self.next_look = 0.0
         self.away: float | None = None  # when Redis last gave no answer; None before, and once it is back
@@ -105,9 +105,9 @@ class Steering:
             log.warning("Redis could not be told whether anything is under way: %s", error)
 
     def rewind(self, wish: dict[str, object], answers: Mapping[str, str]) -> None:
-        """Reads the partitions that are ours from the wished offsets; committed at once, so that a crash keeps it.
+        """Reads our partitions from the wished offsets, and commits these at once, so that a crash keeps the rewind.
 
-        What has an answer was done, by a bridge that had the partition before: the command may have died since.
+        A partition with an answer is done already, by a bridge that had it before: the command may have died since.
         """
         request, offsets = str(wish["id"]), dict(wish["offsets"])  # type: ignore[call-overload]
         wished = {int(number): int(offset) for number, offset in offsets.items()}

@@ -48,8 +48,8 @@ def wanted(settings: Settings) -> dict[str, dict[str, object]]:
 
 
 def create(settings: Settings, *, only: str | None = None) -> list[str]:
-    """Creates what is absent, or that one topic only, and returns its names. Raises KafkaError when Kafka cannot be
-    reached or refuses."""
+    """Creates the topics that are absent, or `only` this one, and returns their names. Raises KafkaError when Kafka
+    cannot be reached or refuses."""
     # The default back-off grows to half a minute, and a bridge that starts during an outage waits in here.
     admin = kafka_clients.connect(
         KafkaAdminClient,
@@ -75,7 +75,7 @@ def create(settings: Settings, *, only: str | None = None) -> list[str]:
 
 
 def create_with_patience(settings: Settings, seconds: float) -> list[str]:
-    """Like `create`, but waits so long for a Kafka that is starting."""
+    """Like `create`, but waits up to `seconds` for a Kafka that is starting."""
     deadline = time.monotonic() + seconds
     while True:
         try:
