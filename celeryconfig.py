@@ -1,7 +1,9 @@
-"""How Celery is run: queues, routes and reliability. The one page to read, and the one place to change it.
+"""Celery's settings: queues, routes and reliability. What is changed in Celery itself stands in tasks/transport.py,
+tasks/app.py, tasks/celery_logs.py and the classes named below; the workers' options in stack/pipeline.py.
 
-Nothing here has to be trusted with a record: Redis may lose everything. What makes it safe lies outside, the bridge's
-leases (bridge/hand_over.py) for `persist` and the outbox table for `embed`; both tasks may run twice without harm.
+Nothing here has to be trusted with a record: Redis may lose everything. What makes the pipeline safe lies outside, the
+bridge's leases (bridge/hand_over.py) for `persist` and the outbox table for `embed`; both tasks may run twice without
+harm.
 """
 
 from kombu import Exchange, Queue
@@ -40,7 +42,7 @@ beat_schedule = {
 }
 
 # Workers: one process unless told otherwise (-c), because on one machine more of them share the same cores; a task is
-# acknowledged when it is done, and only one more is fetched ahead.
+# acknowledged when it is done, and only one more is fetched in advance.
 worker_concurrency = 1
 worker_prefetch_multiplier = 1
 task_acks_late = True
@@ -54,7 +56,7 @@ worker_hijack_root_logger = True
 worker_consumer = "tasks.consumer:Consumer"
 
 # Broker and results. Every wait has an end, and a lost connection is tried again for ever. Each connection that has
-# gone silent costs its user a time-out, one after the other; nothing that Redis is asked takes longer than a second.
+# gone silent costs its user a time-out, one after the other; no request to Redis takes longer than a second.
 broker_url = _settings.redis_address
 result_backend = f"tasks.results:PolledRedisBackend+{_settings.redis_address}"
 broker_connection_retry_on_startup = True

@@ -28,7 +28,7 @@ REMOTE_PROVIDERS = ("openai",)
 REMOTE_TASK_MESSAGES = 1_000
 TASK_BYTES = 512 * 1024
 
-# -1 keeps records for ever, 0 adds no time.
+# kafka_retention_ms: -1 is for ever. hashing_microseconds: 0 adds no time.
 MAY_BE_ZERO_OR_LESS = frozenset({"kafka_retention_ms", "hashing_microseconds"})
 
 PROVIDERS = ("minilm", "hashing", "openai", "fastembed")
@@ -43,20 +43,20 @@ CHOICES = {
     "log_format": ("text", "json"),
 }
 
-# A value of a `.env` file, and what may stand behind it, as Docker Compose reads them.
+# A value of a `.env` file, and what may follow it, as Docker Compose reads them.
 QUOTED = re.compile(r"""\s*(["'])(.*?)\1\s*(?:\s#.*)?""")
 COMMENT = re.compile(r"\s#.*")
 
-# Of Kafka's 249 characters the name of the dead letters' topic takes 13 more; "." and ".." Kafka refuses.
+# Kafka takes 249 characters, of which the name of the dead letters' topic has 13 more; it refuses "." and "..".
 TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,236}")
 
-# Of PostgreSQL: https://www.postgresql.org/docs/18/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS
+# PostgreSQL's limit: https://www.postgresql.org/docs/18/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS
 NAME_BYTES = 63
 
 REDIS_TLS_FIELDS = {"ssl_cert_reqs", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
 URL = re.compile(r"https?://[^/\s]", re.IGNORECASE)
 
-KAFKA_SERVER_PORT = 9092  # where an address names none
+KAFKA_SERVER_PORT = 9092  # if an address names none
 
 # Worker processes of a queue on one machine. The local PostgreSQL takes 100 connections: two for each worker, and up to
 # some dozens for everything else.
@@ -181,7 +181,7 @@ class Settings:
 
     @property
     def kafka_cafile(self) -> str:
-        """The file itself: what is written in `.env` is meant from the checkout, wherever a command is run."""
+        """The path of the file: a relative one counts from the checkout, wherever a command is run."""
         return str(ROOT / self.kafka_ssl_cafile) if self.kafka_ssl_cafile else ""
 
     @property
@@ -194,7 +194,7 @@ class Settings:
 
     @property
     def embed_task_messages(self) -> int:
-        """The most messages of one embed_text task: EMBED_BATCH_MAX, and fewer of a real model, so that a task takes
+        """The most messages of one embed_text task: EMBED_BATCH_MAX, but fewer for a real model, so that a task takes
         about a second."""
         if self.embedding_provider in LOCAL_PROVIDERS:
             return min(self.embed_batch_max, LOCAL_TASK_MESSAGES)
@@ -276,8 +276,8 @@ def kafka_address(server: str) -> tuple[str, int]:
 
 
 def resolvable(host: str) -> str:
-    """The host as it is. Raises ValueError for one that Python refuses to look up: with a label of no or of more than
-    63 characters."""
+    """The host as it is. Raises ValueError for one that Python refuses to look up: with an empty label, or one of more
+    than 63 characters."""
     host.encode("idna")
     return host
 
@@ -355,7 +355,7 @@ def read_env_file(path: Path, *, skip_wrong: bool = False) -> dict[str, str]:
 
 
 def misspelt(names: Iterable[str]) -> dict[str, str]:
-    """Of these names those that are no setting, but look like one, each with the setting that it looks like most."""
+    """The names that are no setting but look like one, each with the setting that it resembles most."""
     from difflib import get_close_matches  # the parts that run have no use for it
 
     known = [field.name.upper() for field in fields(Settings)]
@@ -483,8 +483,8 @@ def check_kafka_security(settings: Settings) -> None:
 
 
 def load_data_dir() -> Settings:
-    """Settings of which only DATA_DIR is what was chosen, and nothing is checked: for what has to find a system that
-    runs whatever has been written into `.env` since."""
+    """Settings of which only DATA_DIR is as chosen and nothing is checked: for commands that have to find a running
+    system, whatever has been written into `.env` since."""
     data_dir = os.environ.get("DATA_DIR", "")
     if not data_dir.strip():
         with contextlib.suppress(InvalidSetting):
