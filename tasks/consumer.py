@@ -94,6 +94,8 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self.tell(kept=False)  # in vain, but Celery keeps for the next connection only what it has tried to tell
         if isinstance(error, STUMBLES) and not isinstance(error, BROKER_ERRORS):  # a KeyError is an outage to Celery
             self.give_nothing_back()
+        if works_itself(type(self.pool)):
+            let_go()
         super().on_connection_error_after_connected(error)
         if isinstance(error, self.channel_errors):  # it can be reached, so that reaching it takes no time
             pulse()
@@ -119,6 +121,13 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             return super().ensure_connected(conn)
         finally:
             del conn.ensure_connection
+
+
+def let_go() -> None:
+    """Where the worker itself was in the middle of a task as the connection failed, the error has ended the task, and
+    Celery goes on counting it: the pulse would take it for one that hangs, and the watchdog for work in hand."""
+    for request in tuple(state.active_requests):
+        state.task_ready(request)
 
 
 def forget(message: Any) -> None:

@@ -53,6 +53,7 @@ class Consumer(consumer.Consumer):
         self.task_consumer = SimpleNamespace(channel=channel)
         self.end = end
         self.event_dispatcher = None
+        self.pool = None
         self.channel_errors = ()
 
 

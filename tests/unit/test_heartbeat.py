@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from celery.concurrency import solo
+from celery.concurrency import prefork, solo
 from celery.worker import state
 from kombu.asynchronous import Hub
 from kombu.exceptions import OperationalError
@@ -169,6 +169,7 @@ def telling() -> consumer.Consumer:
     """A worker's consumer with a dispatcher of events as Celery makes it, whose channel is in memory."""
     made = consumer.Consumer.__new__(consumer.Consumer)
     made.hub = Hub()
+    made.pool = object.__new__(solo.TaskPool)
     made.connection = app.connection_for_write("memory://")
     made.channel_errors = made.connection.channel_errors
     made.event_dispatcher = app.events.Dispatcher(
@@ -224,6 +225,31 @@ def test_a_silent_broker_is_tried_once_before_a_reconnect_and_at_the_end(
         ends()
         assert len(tried) == 1, "one time-out, not one for each that was kept"
         tried.clear()
+
+
+@pytest.mark.parametrize(
+    ("pool", "in_hand"), [(solo.TaskPool, False), (prefork.TaskPool, True)], ids=["itself", "children"]
+)
+def test_a_task_that_a_lost_connection_has_ended_is_not_in_hand(
+    telling: consumer.Consumer, monkeypatch: pytest.MonkeyPatch, pool: type, in_hand: bool
+) -> None:
+    """It was storing its result. Its batch would be held, too, and each later loss would tell that it cannot be
+    cancelled."""
+    seen: list[bool] = []
+    request = type("Request", (), {"id": "ended"})()  # Celery refers to it weakly
+    telling.pool = object.__new__(pool)
+    monkeypatch.setattr(
+        "celery.worker.consumer.Consumer.on_connection_error_after_connected",
+        lambda *_: seen.append(request in state.active_requests),
+    )
+    state.task_reserved(request)
+    state.active_requests.add(request)
+    try:
+        telling.on_connection_error_after_connected(TimeoutError())
+        held = [request in state.active_requests, request in state.reserved_requests, "ended" in state.requests]
+        assert [*seen, *held] == [in_hand] * 4
+    finally:
+        state.task_ready(request)
 
 
 def test_beat_beats_with_every_round_of_its_schedule(file: Path) -> None:
