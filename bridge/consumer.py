@@ -173,6 +173,7 @@ class Bridge:
     def has_no_room(self) -> bool:
         return (
             self.steering.paused
+            or not self.steering.known
             or self.hand_overs.in_the_way() >= self.settings.bridge_window
             or self.gathered_bytes >= self.settings.bridge_batch_bytes
             or self.offsets.uncommitted >= UNCOMMITTED_MOST

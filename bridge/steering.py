@@ -2,8 +2,8 @@
 
 The wishes stand in one Redis hash for each consumer group, written by kafka_cli.py (clients/steering.py) and looked at
 twice a second: `paused`, with the name of the pause or empty once it is over, and `rewind`, {"id", "offsets":
-{partition: offset}} as JSON. While Redis is away the bridges stay as they are. If Redis was emptied, a paused bridge
-writes its pause there again.
+{partition: offset}} as JSON. While Redis is away the bridges stay as they are, and one that has just started reads
+nothing. If Redis was emptied, a paused bridge writes its pause there again.
 """
 
 import json
@@ -44,6 +44,7 @@ class Steering:
         self.key = steering_key(group)
         self.positions = positions
         self.pause = ""  # the name of the pause; empty if there is none
+        self.known = False  # not before Redis has told: until then the intake may be paused
         self.rewound: set[tuple[str, int]] = set()
         self.next_look = 0.0
         self.away: float | None = None  # when Redis last gave no answer; None before, and once it is back
@@ -64,8 +65,10 @@ class Steering:
                 self.client.hsetnx(self.key, PAUSED, self.pause)
                 return
         except (redis.RedisError, OSError) as error:
+            self.known = self.known or "WRONGTYPE" in str(error)  # no wish can stand there
             self.say_away(now, error)
             return
+        self.known = True
         self.say_back(now)
         was_paused, self.pause = self.paused, wishes.get(PAUSED, "")
         if self.paused != was_paused:
@@ -81,9 +84,9 @@ class Steering:
                 log.warning("not rewound yet: %s", error)
 
     def say_away(self, now: float, error: Exception) -> None:
-        """Once, where it begins: somebody may have paused the intake, and a bridge that starts now does not know."""
+        """Once, where it begins."""
         if self.away is None:
-            stays = "stays paused" if self.paused else "goes on"
+            stays = "stays paused" if self.paused else "goes on" if self.known else "waits for the answer"
             log.warning("Redis cannot be asked for a pause or a rewind, the intake %s: %s", stays, error)
         self.away = now
 

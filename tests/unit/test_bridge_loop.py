@@ -468,6 +468,49 @@ def test_records_gather_behind_tasks_that_are_at_work_and_have_letters_too(
     assert sent == []
 
 
+class Wishes:
+    """Redis, with the wishes to a bridge; as long as `error` is set it raises that."""
+
+    def __init__(self, error: Exception | None, **wishes: str) -> None:
+        self.error = error
+        self.wishes = wishes
+
+    def hgetall(self, _key: str) -> dict[str, str]:
+        if self.error is not None:
+            raise self.error
+        return self.wishes
+
+
+def looking(bridge: Bridge) -> bool:
+    """Whether it has room after a look at the wishes."""
+    bridge.steering.next_look = 0.0
+    bridge.steering.look()
+    return not bridge.has_no_room()
+
+
+def test_a_bridge_reads_nothing_before_redis_has_told_whether_the_intake_is_paused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bridge = Bridge(Settings(), Consumer(), Taken())  # type: ignore[arg-type]
+    bridge.positions.consumer = SimpleNamespace(assignment=set)
+    redis = Wishes(TimeoutError("silent"), paused="a pause")
+    bridge.steering.client = redis  # type: ignore[assignment]
+    assert [looking(bridge) for _ in range(3)] == [False] * 3
+    assert caplog.messages == ["Redis cannot be asked for a pause or a rewind, the intake waits for the answer: silent"]
+    redis.error = None
+    assert not looking(bridge)
+    redis.wishes = {"paused": ""}
+    assert looking(bridge)
+    redis.error = TimeoutError("silent")
+    assert looking(bridge), "it stays as it is"
+
+
+def test_where_no_wish_can_stand_a_bridge_reads() -> None:
+    bridge = Bridge(Settings(), Consumer(), Taken())  # type: ignore[arg-type]
+    bridge.steering.client = Wishes(ResponseError("WRONGTYPE of value"))  # type: ignore[assignment]
+    assert looking(bridge)
+
+
 class SmallTopic:
     """Takes records of so many bytes at most; says so as Kafka does, or as the client, which raises."""
 

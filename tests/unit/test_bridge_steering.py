@@ -57,7 +57,7 @@ def test_a_bridge_that_cannot_be_told_whether_it_is_paused_says_so_once(
     look: Callable[..., list[str]], server: Redis, asked: Steering
 ) -> None:
     server.away = True
-    assert look(asked) == ["Redis cannot be asked for a pause or a rewind, the intake goes on: no answer"]
+    assert look(asked) == ["Redis cannot be asked for a pause or a rewind, the intake waits for the answer: no answer"]
     assert [look(asked) for _ in range(20)] == [[]] * 20
     assert not asked.paused
 
