@@ -105,7 +105,7 @@ def carry_out(
     # (outbox.queue_for), and have no number of edits to compare.
     of_the_jobs = claimed is not None or (model is None and not texts)
     if claimed is None:
-        claimed = claim(jobs, lease, embedder.model, counts=counts)
+        claimed = claim(jobs, lease, embedder.model, counts=counts, is_active_model=model is None)
     if not claimed:
         return None
     current, later = current_texts(claimed, texts)
@@ -137,7 +137,7 @@ def carry_out(
     return None
 
 
-def claim(jobs: Sequence[int], lease: str, model: str, *, counts: bool) -> list[Job]:
+def claim(jobs: Sequence[int], lease: str, model: str, *, counts: bool, is_active_model: bool) -> list[Job]:
     """Claims the jobs that are free, without those that have killed their worker too often: of these, one of several
     messages is split, and the message of any other is marked as failed."""
     config = settings.load()
@@ -145,12 +145,14 @@ def claim(jobs: Sequence[int], lease: str, model: str, *, counts: bool) -> list[
         claimed = outbox.claim_jobs(connection, jobs, lease, config.embed_lease_seconds, counts=counts)
     spent = [job for job in claimed if is_spent(job, config.embed_attempts_max)]
     for job in spent:
+        done = Embedded(NO_VECTORS)
         try:
             with resources.engine().begin() as connection:
                 if len(job.message_ids) > 1:
                     outbox.split_job(connection, job, lease)
                 else:
-                    give_up(connection, job, lease, model)
+                    done = give_up(connection, job, lease, model)
+            tell([job], done, is_active_model=is_active_model)
         except OVERTAKEN as error:
             step_back(error, [job], lease, model)
     return [job for job in claimed if job not in spent]
@@ -160,14 +162,16 @@ def is_spent(job: Job, attempts_max: int) -> bool:
     return job.attempts > (SPLIT_AFTER if len(job.message_ids) > 1 else max(attempts_max, ATTEMPTS_LEAST))
 
 
-def give_up(connection: Connection, job: Job, lease: str, model: str) -> None:
+def give_up(connection: Connection, job: Job, lease: str, model: str) -> Embedded:
     """Marks the one message of a job as failed: each attempt ended without a word, so its worker died."""
     said = f"given up after {job.attempts - 1} attempts, each of which ended with its worker"
     failures = [
         (message_id, str(uuid.UUID(bytes=content_hash(text))), said)
         for message_id, text in embeddings.texts(connection, job.message_ids, most_bytes=0)[0].items()
     ]
-    embeddings.finish_with_vectors(connection, [job], lease, model, Embedded(NO_VECTORS, failures))
+    done = Embedded(NO_VECTORS, failures)
+    embeddings.finish_with_vectors(connection, [job], lease, model, done)
+    return done
 
 
 def hand_on(untried: Sequence[Job], later: Mapping[str, int], lease: str, model: str | None) -> None:

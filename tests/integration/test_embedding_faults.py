@@ -17,6 +17,7 @@ from embedder.hashing import HashingEmbedder
 from settings import Settings
 from tasks import embed, resources, upkeep, vectors
 from tasks.reembedding import noted_for
+from telemetry.numbers import EMBEDDING_FAILURES, TALLY
 from tests.parts import eventually
 from tests.samples import OTHER_LEASE, a_record, ask, embedded, meanwhile, persist, run
 
@@ -209,6 +210,15 @@ def test_a_text_that_kills_its_worker_fails_alone(
     assert rounds < 20, "each costs a worker"
     assert [each["id"] for each in ask(database, FAILED)] == [deadly.id]
     assert embedded(database) == {record.id for record in records} - {deadly.id}
+
+
+def test_a_text_that_was_given_up_is_counted_with_those_that_failed(database: Engine, fickle: Fickle) -> None:
+    persist(database, a_record("spent"))
+    run(database, "UPDATE embedding_jobs SET attempts = 99")
+    TALLY.take()
+    embed.embed_text(job_ids(database))
+    assert len(ask(database, FAILED)) == 1
+    assert TALLY.take()[EMBEDDING_FAILURES.name] == 1
 
 
 def test_a_lease_is_renewed_while_the_model_is_slow(
