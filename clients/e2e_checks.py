@@ -126,6 +126,7 @@ def database(settings: Settings) -> Iterator[Any]:
             user=settings.database_user,
             password=settings.database_password,
             connect_timeout=5,
+            client_encoding="utf8",
             options="-c statement_timeout=5000",
         )
     except psycopg2.OperationalError as error:

@@ -90,6 +90,8 @@ def connect_engine(
             "connection_factory": BoundedConnection,
             "cursor_factory": BoundedCursor,
             "connect_timeout": CONNECT_SECONDS,
+            # Not as somebody has set it for the database, its role or the environment: COPY is given UTF-8.
+            "client_encoding": "utf8",
             "options": f"{options} -c lock_timeout={LOCK_MS} -c timezone=UTC",
             "keepalives_idle": 5,
             "keepalives_interval": 2,
