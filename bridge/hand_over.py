@@ -61,6 +61,12 @@ class SentTask:
         self.sent_again = False
         self.seen: bytes | None = None
 
+    def take_another_id(self) -> None:
+        """What was done with the old one is done: workers discard whatever comes under an id that was revoked."""
+        self.id = str(uuid.uuid4())
+        self.published = self.seen = None
+        self.sent_again = False
+
 
 class HandOver:
     """Records that were handed over together, with what is still missing until all of them are dealt with."""
@@ -231,6 +237,12 @@ class HandOvers:
             if task.name == task_names.PERSIST_TEXT:
                 self.bury_rejected(hand_over, result["result"]["rejected"])
             return True
+        if result["status"] == states.REVOKED:
+            revoked = task.id
+            task.take_another_id()
+            log.warning("%s %s was revoked as %s, sent again as %s", task.name, task.about, revoked, task.id)
+            self.publish(task)
+            return False
         if answer != task.seen:  # somebody is at it: a try that failed, with another to come
             task.seen = answer
             task.due = time.monotonic() + task.lease

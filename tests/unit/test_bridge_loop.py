@@ -1,5 +1,6 @@
 """The bridge's loop where Kafka or Redis would have to misbehave at one exact moment: with stand-ins for both."""
 
+import json
 import re
 import threading
 import time
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery.exceptions import TaskRevokedError
 from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
@@ -214,6 +216,33 @@ def test_results_that_were_read_are_deleted_many_at_once_also_when_nothing_is_un
     hand_overs.collect()
     hand_overs.collect()
     assert results.deleted == [3]
+
+
+@pytest.mark.parametrize("name", ["tasks.persist_text", "tasks.record_dead_letters"])
+def test_a_task_that_somebody_revokes_goes_on_at_once_under_an_id_that_no_worker_discards(
+    hand_overs: HandOvers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    results: dict[str, bytes] = {}
+    ids: list[str] = []
+    backend = SimpleNamespace(
+        get_key_for_task=str,
+        mget=lambda keys: list(map(results.get, keys)),
+        decode_result=app.backend.decode_result,
+    )
+    hand_overs.app = SimpleNamespace(backend=backend, send_task=lambda _name, *, task_id, **_: ids.append(task_id))
+    task = overdue(hand_overs, time.monotonic())
+    task.name, task.seen, task.sent_again, task.due = name, b"RETRY", True, time.monotonic() + 60
+    first = task.id
+    why = app.backend.prepare_exception(TaskRevokedError("revoked"), "json")
+    results[first] = json.dumps({"status": "REVOKED", "result": why, "task_id": first}).encode()
+    hand_overs.collect()
+    hand_overs.collect()
+    assert ids == [task.id]
+    assert task.id != first
+    assert (hand_overs.count, hand_overs.under_way[0].is_put_off) == (1, False)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{name}  was revoked as {first}, sent again as {task.id}"
+    ]
 
 
 def test_a_lease_grows_only_by_what_was_sent(hand_overs: HandOvers, monkeypatch: pytest.MonkeyPatch) -> None:
