@@ -3,6 +3,7 @@
 Celery leaves logging alone once its signal `setup_logging` is taken, which an import of this module does.
 """
 
+import contextlib
 import logging
 import os
 import sys
@@ -45,10 +46,11 @@ def log_like_the_rest(loglevel: int | None = None, logfile: str | None = None, *
 
 def say(said: str, _stream: object = None) -> None:
     """Writes what Celery prints on its way out as lines like the others. It prints in signal handlers, so this takes no
-    lock."""
+    lock, and raises nothing where it cannot write: a task that is under way would fail of it."""
     for line in said.strip().splitlines():
         record = logging.LogRecord("celery.worker", logging.INFO, "", 0, line.strip(), None, None)
-        os.write(2, f"{logs.formatter(settings.load()).format(record)}\n".encode())
+        with contextlib.suppress(OSError):
+            os.write(2, f"{logs.formatter(settings.load()).format(record)}\n".encode())
 
 
 def size_only(_message: object, body: Any) -> str:

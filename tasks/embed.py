@@ -26,7 +26,7 @@ from tasks.app import app
 from tasks.chain import SENT, free_places, send_on
 from tasks.outages import Outage, reason, retry
 from tasks.task_texts import current_texts, divided, grouped_by_bytes
-from tasks.vectors import content_hash, embed, seconds_to_wait
+from tasks.vectors import CUT_SHORT, content_hash, embed, seconds_to_wait
 from telemetry import logs
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,10 @@ def embed_text(
     except (ModelError, InvalidSetting, EmbedderUnavailable) as error:
         # Nothing is lost: the jobs stay in their table, and the sweep brings them back when the model is right again.
         log.error("cannot embed: %s", error)
+    except CUT_SHORT as error:
+        # The lease runs out, as that of a worker that died, and the attempt counts: a text that always ends so would
+        # go round for ever.
+        log.error("a try was cut short, another one follows when its lease has run out: %r", error)
     except (SQLAlchemyError, psycopg2.Error) as error:
         if not session.is_outage(error):
             raise
@@ -163,8 +167,8 @@ def is_spent(job: Job, attempts_max: int) -> bool:
 
 
 def give_up(connection: Connection, job: Job, lease: str, model: str) -> Embedded:
-    """Marks the one message of a job as failed: each attempt ended without a word, so its worker died."""
-    said = f"given up after {job.attempts - 1} attempts, each of which ended with its worker"
+    """Marks the one message of a job as failed: each attempt ended without a word, or was cut short."""
+    said = f"given up after {job.attempts - 1} attempts: the worker died each time, took too long or had no memory left"
     failures = [
         (message_id, str(uuid.UUID(bytes=content_hash(text))), said)
         for message_id, text in embeddings.texts(connection, job.message_ids, most_bytes=0)[0].items()

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from celery.exceptions import SoftTimeLimitExceeded
 from numpy.typing import NDArray
 
 import settings
@@ -28,6 +29,10 @@ log = logging.getLogger(__name__)
 PORTION_CHARS = 30_000
 
 LONGEST_PAUSE_SECONDS = 600.0  # whatever a provider asks for
+
+# What ends the try of a text that may be as good as any other. Several texts are halved where memory is too small for
+# all of them.
+CUT_SHORT = (SoftTimeLimitExceeded, MemoryError)
 
 
 def content_hash(text: str) -> bytes:
@@ -84,8 +89,8 @@ def embed(embedder: Embedder, texts: Mapping[str, str]) -> Embedded:
     Of a typed text that is longer than MAX_TEXT_CHARS, which a record may have, the beginning is embedded: a thousand
     passages would keep everybody else's waiting.
 
-    A provider that goes away half way keeps what it has done. Raises EmbedderUnavailable when that is nothing, and
-    ModelError.
+    A provider that goes away half way keeps what it has done. Raises EmbedderUnavailable when that is nothing,
+    ModelError, and what has CUT_SHORT the work at one text.
     """
     messages: dict[bytes, list[str]] = {}
     for message_id, text in texts.items():
@@ -124,7 +129,7 @@ def add_passages(embedder: Embedder, passages: Passages, new: Iterable[tuple[byt
     for digest, text in new:
         try:
             spans = embedder.passages(text[:most])
-        except (EmbedderUnavailable, ModelError):
+        except (EmbedderUnavailable, ModelError, *CUT_SHORT):
             raise
         except Exception as error:  # noqa: BLE001 - whatever a text makes the tokenizer raise must not sink its neighbours
             failed[digest] = f"{type(error).__name__}: {error}"
@@ -181,19 +186,23 @@ def vectors_and_reasons(embedder: Embedder, texts: Sequence[str], *, one_is_told
     """The vectors of texts. A text that cannot be embedded is left out. If the provider names it, it is skipped at
     once, since it may have taken many requests to find; any other exception is narrowed down by halving. From the
     second named text on what follows is halved as well, so that many bad texts need few calls. An outage keeps what
-    was made and found until then: under a limit of requests each try gets further. Raises ModelError."""
+    was made and found until then: under a limit of requests each try gets further.
+
+    Raises ModelError, and what has CUT_SHORT the work at one text."""
     count = len(texts)
     if not texts:
         return Made(np.zeros((0, embedder.dimensions), dtype=np.float32), {})
     try:
         vectors = embedder.embed(texts)
-    except ModelError:
+    except (ModelError, SoftTimeLimitExceeded):
         raise
     except EmbedderUnavailable as error:
         return Made(np.zeros((count, embedder.dimensions), dtype=np.float32), {}, error, range(count))
-    except Exception as error:  # noqa: BLE001 - whatever a text makes the model's libraries raise must not sink its neighbours
+    except Exception as error:  # whatever a text makes the model's libraries raise must not sink its neighbours
         if isinstance(error, UnembeddableText):
             place = error.index
+        elif count == 1 and isinstance(error, MemoryError):
+            raise
         elif count == 1:
             place = 0
         else:

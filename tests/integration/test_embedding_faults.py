@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from numpy.typing import NDArray
 from sqlalchemy import Engine
 
@@ -41,12 +42,15 @@ class Fickle(HashingEmbedder):
         self.texts: list[str] = []
         self.calls = 0
         self.away_from_call = 10**9
+        self.death: type[BaseException] = Killed
         self.gate: threading.Event | None = None
         self.inside = threading.Event()
 
     def passages(self, text: str) -> list[tuple[int, int]]:
         if "unsplittable" in text:
             raise ValueError("no token for it")
+        if "endless" in text:
+            raise self.death
         return list(super().passages(text))
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -54,7 +58,7 @@ class Fickle(HashingEmbedder):
         if self.calls >= self.away_from_call:
             raise EmbedderUnavailable("429", retry_after=0.0)
         if any("deadly" in text for text in texts):
-            raise Killed
+            raise self.death
         for place, text in enumerate(texts):
             if "unembeddable" in text:
                 raise UnembeddableText("no vector for it", place)
@@ -178,10 +182,35 @@ def test_a_provider_that_is_away_costs_no_attempt(database: Engine, fickle: Fick
     assert ask(database, JOBS) == [{"messages": 2, "attempts": 0, "leased": False}]
 
 
-@pytest.mark.parametrize(("jobs", "attempts_max"), [([1] * 40, 5), ([1] * 40, 1), ([5] * 8, 5), ([40], 5)])
+@pytest.mark.parametrize("death", [SoftTimeLimitExceeded, MemoryError])
+@pytest.mark.parametrize("text", ["deadly", "endless"])
+def test_a_try_that_was_cut_short_counts_and_is_followed_by_another_after_a_pause(
+    database: Engine, fickle: Fickle, death: type[Exception], text: str
+) -> None:
+    fickle.death = death
+    persist(database, a_record(text), a_record("one"))
+    embed.embed_text(job_ids(database))
+    assert ask(database, FAILED) == []
+    assert ask(database, JOBS) == [{"messages": 2, "attempts": 1, "leased": True}]
+    embed.embed_text(job_ids(database))
+    assert ask(database, JOBS) == [{"messages": 2, "attempts": 1, "leased": True}], "it waits for its lease"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "attempts_max", "death"),
+    [
+        ([1] * 40, 5, Killed),
+        ([1] * 40, 1, Killed),
+        ([5] * 8, 5, Killed),
+        ([40], 5, Killed),
+        ([40], 5, SoftTimeLimitExceeded),
+        ([5] * 8, 5, MemoryError),
+    ],
+)
 def test_a_text_that_kills_its_worker_fails_alone(
     jobs: list[int],
     attempts_max: int,
+    death: type[BaseException],
     database: Engine,
     settings: Settings,
     fickle: Fickle,
@@ -189,6 +218,7 @@ def test_a_text_that_kills_its_worker_fails_alone(
 ) -> None:
     chosen = Settings(**{**settings.__dict__, "embed_attempts_max": attempts_max})
     monkeypatch.setattr("settings.load", lambda: chosen)
+    fickle.death = death
     deadly = a_record("deadly")
     records = [*(a_record(f"text {number}") for number in range(sum(jobs) - 1)), deadly]
     for size in jobs:

@@ -1,5 +1,6 @@
 """Log lines: nobody's characters make a line of their own, errors quote no text, above DEBUG no record costs one."""
 
+import errno
 import json
 import logging
 import subprocess
@@ -17,6 +18,7 @@ from sqlalchemy.exc import DataError
 from api.gunicorn_log import Log
 from records import Record
 from settings import ROOT, InvalidSetting, Settings, from_environment
+from tasks import celery_logs
 from telemetry import logs
 from telemetry.logs import JsonLines, TextLines
 
@@ -216,3 +218,17 @@ def test_gunicorn_names_no_path_over_which_the_application_failed(caplog: pytest
     log.exception("Error handling request %s %s", "GET", "/messages/a-source-id")
     log.exception("another %s", "error")
     assert [record.getMessage() for record in caplog.records] == ["Error handling request", "another error"]
+
+
+def test_what_celery_says_in_a_signals_handler_ends_no_task_where_nobody_can_read_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[bytes] = []
+
+    def write(_where: int, line: bytes) -> None:
+        said.append(line)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tasks.celery_logs.os", SimpleNamespace(write=write))
+    celery_logs.say("worker: Warm shutdown (MainProcess)")
+    assert len(said) == 1

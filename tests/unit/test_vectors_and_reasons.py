@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from numpy.typing import NDArray
 
 from embedder import EmbedderUnavailable, UnembeddableText
@@ -88,6 +89,31 @@ def test_one_that_is_named_is_never_asked_for_again(bad: set[int]) -> None:
     assert picky.failed == len(bad)
     assert len(picky.calls) <= 1 + 3 * len(bad)
     assert sum(picky.calls) < 64 * 8
+
+
+class Limited(HashingEmbedder):
+    """The hashing provider in a process with memory for so many texts at once, or at the end of its time."""
+
+    def __init__(self, room: int, error: type[Exception]) -> None:
+        super().__init__()
+        self.room, self.error = room, error
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if len(texts) > self.room:
+            raise self.error
+        return super().embed(texts)
+
+
+def test_memory_that_is_too_small_for_all_texts_is_enough_for_some() -> None:
+    made = vectors_and_reasons(Limited(10, MemoryError), TEXTS)
+    assert made.reasons == {}
+    np.testing.assert_array_equal(made.vectors, HashingEmbedder().embed(TEXTS))
+
+
+@pytest.mark.parametrize(("room", "error"), [(0, MemoryError), (0, SoftTimeLimitExceeded), (10, SoftTimeLimitExceeded)])
+def test_what_cuts_a_try_short_is_no_texts_fault(room: int, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        vectors_and_reasons(Limited(room, error), TEXTS)
 
 
 @pytest.mark.parametrize(
