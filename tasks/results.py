@@ -2,15 +2,16 @@
 
 The backend of Celery 5.7 subscribes to a channel for each task that is sent, for somebody who may wait for it. Nobody
 reads that connection here, so what it holds would grow with each task; and with Redis away each send would try to
-subscribe for 19 s before it fails.
+subscribe for 19 s before it fails. AsyncResult.get(), and with it `celery result` and Flower, looks every half second.
 """
 
 from typing import Any
 
+from celery.backends.base import SyncBackendMixin
 from celery.backends.redis import RedisBackend
 
 
-class PolledRedisBackend(RedisBackend):  # type: ignore[misc]
+class PolledRedisBackend(SyncBackendMixin, RedisBackend):  # type: ignore[misc]
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Nobody waits on a channel."""
 

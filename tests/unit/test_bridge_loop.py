@@ -274,6 +274,14 @@ def test_sending_a_task_subscribes_to_nothing(monkeypatch: pytest.MonkeyPatch) -
     assert subscribed == []
 
 
+def test_who_waits_for_a_result_looks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is told on the channel on which Celery would wait."""
+    answers = iter([None, b'{"status": "SUCCESS", "result": 5, "task_id": "an id"}'])
+    monkeypatch.setattr(app.backend, "get", lambda _key: next(answers))
+    monkeypatch.setattr(app.backend, "result_consumer", None)
+    assert app.AsyncResult("an id").get(timeout=5, interval=0.01) == 5
+
+
 def test_a_task_that_many_later_ones_have_overtaken_is_sent_again_at_once(
     hand_overs: HandOvers, sent: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
