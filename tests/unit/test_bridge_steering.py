@@ -1,4 +1,4 @@
-"""A bridge that Redis cannot tell whether it is paused says so: it may take in records that somebody means to hold."""
+"""A bridge that Redis cannot tell whether it is paused says so, once, and when Redis is back."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
