@@ -291,8 +291,8 @@ def is_ipv6(address: str) -> bool:
 
 
 def is_redis_url(url: str) -> bool:
-    """Whether redis-py, kombu and Celery can all read it, and read the same: they differ about sockets, about a database
-    that is no number, and about most of what may stand behind a question mark."""
+    """Whether redis-py, kombu and Celery can all read it, and read the same: they differ about sockets, a database
+    that is no number, and most of what may stand behind a question mark."""
     try:
         parts = urlsplit(url)
         resolvable(unquote(parts.hostname or ""))
