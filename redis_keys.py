@@ -7,6 +7,8 @@ Names only, made with the standard library: nothing connects here. What lies und
 TOTALS = "text-pipeline:numbers"
 HISTORY = "text-pipeline:history"
 PROCESSES = "text-pipeline:processes"
+# The database whose workers take the tasks here (tasks/installation.py).
+DATABASE = "text-pipeline:database"
 
 # A field of the hash at `steering_key`: the name of the pause by which the intake is held, empty once it was resumed
 # (bridge/steering.py).

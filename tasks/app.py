@@ -23,6 +23,7 @@ pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 10  # times 0.1 s
 
 app = celery_logs.Application("text-pipeline")
 app.config_from_object("celeryconfig")
+app.steps["worker"].add("tasks.installation:Installation")
 app.steps["worker"].add("tasks.pulse:Pulse")
 app.steps["worker"].add("tasks.watchdog:Watchdog")
 app.steps["worker"].add("tasks.hang_up:HangUp")
