@@ -10,6 +10,11 @@ PROCESSES = "text-pipeline:processes"
 # The database whose workers take the tasks here (tasks/installation.py).
 DATABASE = "text-pipeline:database"
 
+# Written by the APIs to learn whether Redis takes what it is told: a replica, one that is full and one that cannot save
+# its data answer a PING all the same.
+HEALTH = "text-pipeline:health"
+HEALTH_SECONDS = 60  # then it is gone
+
 # A field of the hash at `steering_key`: the name of the pause by which the intake is held, empty once it was resumed
 # (bridge/steering.py).
 PAUSED = "paused"

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.kafka_watch import KafkaWatch, Position
 from db import console_queries, dead_letter_queries, queries
 from db.session import first_line
-from redis_keys import task_lists
+from redis_keys import HEALTH, HEALTH_SECONDS, task_lists
 from settings import Settings
 from task_names import QUEUES
 from tasks.broker import BROKER_ERRORS
@@ -225,6 +225,7 @@ class Observed:
         return self.watch.positions()
 
     def _broker(self) -> Broker:
+        self.redis.set(HEALTH, 1, ex=HEALTH_SECONDS)
         pipeline = self.redis.pipeline(transaction=False)
         for lists in QUEUE_LISTS.values():
             for key in lists:

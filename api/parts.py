@@ -21,6 +21,7 @@ from api.sizes import Sizes
 from db import providers, queries, session
 from db.providers import StoredModel
 from records import INT_DIGITS
+from redis_keys import HEALTH, HEALTH_SECONDS
 from settings import Settings
 
 Role = Literal["text", "search"]
@@ -122,7 +123,7 @@ def assemble(role: Role, settings: Settings) -> Parts:
             settings.redis_address, socket_timeout=CHECK_SECONDS, socket_connect_timeout=CHECK_SECONDS
         )
         try:
-            client.ping()
+            client.set(HEALTH, 1, ex=HEALTH_SECONDS)
         finally:
             client.close()
 

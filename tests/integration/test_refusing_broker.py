@@ -1,5 +1,6 @@
 """A Redis that can be reached and refuses what it is told: it is full, or became a replica. No worker ends of that."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -7,6 +8,8 @@ import pytest
 import redis
 from sqlalchemy import Engine
 
+from api.app import create_app
+from api.observed import Observed
 from benchmarks.servers import free_ports
 from settings import Settings
 from tests.parts import Running, eventually, send_task, service
@@ -43,6 +46,25 @@ def test_a_worker_that_starts_at_a_full_broker_makes_room_in_it(
     eventually(lambda: embedded(database) == {record.id}, timeout=40)
     assert broker.llen("embed") == 0
     assert worker.alive
+
+
+def test_the_apis_tell_of_a_broker_that_takes_nothing(settings: Settings, broker: redis.Redis) -> None:
+    """It answers a PING."""
+    app = create_app("search", replace(settings, database_port=1, kafka_port=1))
+    observed = Observed(settings, app.extensions["parts"].reader)
+
+    def told() -> tuple[str, str | None]:
+        health = app.test_client().get("/health").get_json()
+        return health["checks"]["broker"], observed.broker.look_since(time.monotonic(), 5).problem
+
+    try:
+        assert told() == ("ok", None)
+        broker.config_set("maxmemory", "1")
+        assert told() == ("command not allowed when used memory > 'maxmemory'.",) * 2
+        broker.config_set("maxmemory", "0")
+        assert told() == ("ok", None)
+    finally:
+        app.extensions["parts"].close()
 
 
 def test_a_worker_outlives_a_broker_that_is_a_replica_for_a_while(
