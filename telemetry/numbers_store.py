@@ -9,8 +9,8 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import redis
 
@@ -54,7 +54,8 @@ def connect(address: str) -> redis.Redis:
 
 
 def deliver(client: redis.Redis, *processes: str) -> None:
-    """Brings what was counted, and says that `processes` are up. Raises redis.RedisError, and nothing is lost then.
+    """Brings what was counted, and says that `processes` are up. Raises redis.RedisError; nothing is lost of the totals
+    then, nor counted twice where Redis refuses some of it, as where another type lies under a key.
 
     Times are the server's, so that the clocks of several machines need not agree.
     """
@@ -62,20 +63,37 @@ def deliver(client: redis.Redis, *processes: str) -> None:
     try:
         now = client.time()[0]
         pipeline = client.pipeline(transaction=True)
+        for name, amount in taken.items():
+            pipeline.hincrbyfloat(TOTALS, name, amount)
         if processes:
             pipeline.zadd(PROCESSES, dict.fromkeys(processes, now))
             pipeline.zremrangebyscore(PROCESSES, "-inf", now - FORGET_SECONDS)
-        span = f"{HISTORY}:{now // BUCKET_SECONDS * BUCKET_SECONDS}"
-        for name, amount in taken.items():
-            pipeline.hincrbyfloat(TOTALS, name, amount)
-            if BY_NAME[name.partition(SEPARATOR)[0]].history:
-                pipeline.hincrbyfloat(span, name, amount)
-        if taken:
-            pipeline.expire(span, HISTORY_SECONDS + 60)
-        pipeline.execute()
+        answers = pipeline.execute(raise_on_error=False)
     except redis.RedisError:
         TALLY.put_back(taken)
         raise
+    refused = {name for name, answer in zip(taken, answers, strict=False) if isinstance(answer, redis.ResponseError)}
+    TALLY.put_back({name: taken[name] for name in refused})
+    # After the totals, and only what they took: what is put back comes again, and would stand in the history twice.
+    added = {name: amount for name, amount in taken.items() if name not in refused and is_in_history(name)}
+    if added:
+        answers += add_to_history(client, added, now)
+    for answer in answers:
+        if isinstance(answer, redis.ResponseError):
+            raise answer
+
+
+def add_to_history(client: redis.Redis, added: Mapping[str, float], now: int) -> list[Any]:
+    span = f"{HISTORY}:{now // BUCKET_SECONDS * BUCKET_SECONDS}"
+    pipeline = client.pipeline(transaction=True)
+    for name, amount in added.items():
+        pipeline.hincrbyfloat(span, name, amount)
+    pipeline.expire(span, HISTORY_SECONDS + 60)
+    return pipeline.execute(raise_on_error=False)
+
+
+def is_in_history(name: str) -> bool:
+    return BY_NAME[name.partition(SEPARATOR)[0]].history
 
 
 def read(client: redis.Redis) -> Kept:

@@ -19,9 +19,11 @@ from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.app import create_app
+from redis_keys import HISTORY, PROCESSES, TOTALS
 from settings import ROOT, Settings
 from stack.part import environment
 from telemetry import numbers, numbers_store
+from telemetry.numbers_store import BUCKET_SECONDS
 from tests.parts import eventually
 from tests.pipeline import Pipeline
 
@@ -255,6 +257,56 @@ def test_processes_add_up_and_an_outage_loses_nothing(
     broker.flushdb()
     numbers_store.deliver(client, "bridge\thost\t1")
     assert numbers_store.read(client).totals == {}
+    client.close()
+
+
+def deliver_in_vain(client: redis.Redis, tally: numbers.Tally) -> None:
+    """Three times, each with one more of two numbers."""
+    for _ in range(3):
+        tally.add(numbers.CONSUMED, 1)
+        tally.add(numbers.EMBEDDED, 1)
+        with pytest.raises(redis.ResponseError):
+            numbers_store.deliver(client, "bridge\thost\t1")
+
+
+def brought(client: redis.Redis) -> list[tuple[float, float]]:
+    """Of the two numbers the total, and the sum of their history."""
+    kept = numbers_store.read(client)
+    names = ("bridge_records_consumed", "embedded_messages")
+    return [(kept.totals[name], sum(span.get(name, 0) for _, span in kept.history)) for name in names]
+
+
+@pytest.mark.parametrize("key", [TOTALS, PROCESSES])
+def test_what_redis_refuses_comes_later_and_nothing_comes_twice(
+    settings: Settings, broker: redis.Redis, tally: numbers.Tally, key: str
+) -> None:
+    client = numbers_store.connect(settings.redis_address)
+    broker.set(key, "somebody else's")
+    deliver_in_vain(client, tally)
+    broker.delete(key)
+    numbers_store.deliver(client, "bridge\thost\t1")
+    assert brought(client) == [(3, 3), (3, 3)]
+    client.close()
+
+
+def test_nor_where_one_number_alone_is_refused(settings: Settings, broker: redis.Redis, tally: numbers.Tally) -> None:
+    client = numbers_store.connect(settings.redis_address)
+    broker.hset(TOTALS, "bridge_records_consumed", "many")
+    deliver_in_vain(client, tally)
+    broker.hdel(TOTALS, "bridge_records_consumed")
+    numbers_store.deliver(client)
+    assert brought(client) == [(3, 3), (3, 3)]
+    client.close()
+
+
+def test_nor_where_the_history_is(settings: Settings, broker: redis.Redis, tally: numbers.Tally) -> None:
+    client = numbers_store.connect(settings.redis_address)
+    begins = broker.time()[0] // BUCKET_SECONDS * BUCKET_SECONDS
+    spans = [f"{HISTORY}:{begins + later}" for later in range(0, 60, BUCKET_SECONDS)]
+    broker.mset(dict.fromkeys(spans, "somebody else's"))
+    deliver_in_vain(client, tally)
+    broker.delete(*spans)
+    assert brought(client) == [(3, 0), (3, 0)]
     client.close()
 
 
