@@ -111,6 +111,21 @@ def release_jobs(connection: Connection, jobs: Sequence[int], lease: str, *, sec
     )
 
 
+def release_failed_jobs(connection: Connection, jobs: Sequence[int], lease: str, *, seconds: float) -> None:
+    """Gives jobs back whose task has ended with an error. The attempt counts for those of several messages, which are
+    split if it goes on, so that the others pass. A message alone is tried as often as it takes, in a task of its own.
+    """
+    connection.execute(
+        text("""
+            UPDATE embedding_jobs SET lease = NULL,
+                attempts = greatest(attempts - (cardinality(message_ids) = 1)::int, 1),
+                available_at = clock_timestamp() + make_interval(secs => :seconds)
+            WHERE id = ANY (:jobs ::bigint[]) AND lease = :lease ::uuid
+        """),
+        {"jobs": array(jobs), "lease": lease, "seconds": seconds},
+    )
+
+
 def give_back(connection: Connection, job: Job, lease: str, left: Left) -> bool:
     """As `release_jobs`, of one job with those of its messages that are left. Returns whether it was still ours."""
     return bool(

@@ -43,6 +43,8 @@ OVERTAKEN = (embeddings.ModelSwitched, outbox.LeaseLost)
 NICE = 10
 
 MODEL_ERROR_SECONDS = 10.0
+# Hundreds of texts of which each fails at every try leave the sweep room for others (EMBED_QUEUE_MAX a second).
+FAILED_SECONDS = 30.0
 SWITCHED_SECONDS = 0.5
 
 
@@ -67,10 +69,12 @@ def embed_text(
     lease = lease or held or str(uuid.uuid4())
     fresh = held and texts and not again and is_fresh(getattr(self.request, SENT, None))
     claimed = [Job(jobs[0], list(texts or {}), deleted=False, attempts=1)] if fresh else None
+    in_hand = (jobs, lease)
     try:
         following = carry_out(jobs, texts or {}, lease, counts=not again, model=model, claimed=claimed)
         if following is not None:
-            carry_out(following.jobs, {}, str(uuid.uuid4()), counts=True, model=following.model)
+            in_hand = (following.jobs, str(uuid.uuid4()))
+            carry_out(in_hand[0], {}, in_hand[1], counts=True, model=following.model)
     except (ModelError, InvalidSetting, EmbedderUnavailable) as error:
         # Nothing is lost: the jobs stay in their table, and the sweep brings them back when the model is right again.
         log.error("cannot embed: %s", error)
@@ -80,8 +84,12 @@ def embed_text(
         log.error("a try was cut short, another one follows when its lease has run out: %r", error)
     except (SQLAlchemyError, psycopg2.Error) as error:
         if not session.is_outage(error):
+            release_failed(*in_hand)
             raise
         raise retry(self, Outage(reason(error)), lease=lease, model=model) from error
+    except Exception:
+        release_failed(*in_hand)
+        raise
 
 
 def is_fresh(sent: float | None) -> bool:
@@ -193,6 +201,12 @@ def hand_on(untried: Sequence[Job], later: Mapping[str, int], lease: str, model:
 def release(claimed: Sequence[Job], lease: str, seconds: float) -> None:
     with resources.engine().begin() as connection:
         outbox.release_jobs(connection, [job.id for job in claimed], lease, seconds=seconds)
+
+
+def release_failed(jobs: Sequence[int], lease: str) -> None:
+    """Gives the jobs back that a task has in hand as it ends with an error: no worker has died over them."""
+    with contextlib.suppress(SQLAlchemyError, psycopg2.Error), resources.engine().begin() as connection:
+        outbox.release_failed_jobs(connection, jobs, lease, seconds=FAILED_SECONDS)
 
 
 def finish(

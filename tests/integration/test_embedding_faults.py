@@ -3,10 +3,11 @@ and what was not tried costs no attempt."""
 
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import psycopg2
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from numpy.typing import NDArray
@@ -249,6 +250,63 @@ def test_a_text_that_was_given_up_is_counted_with_those_that_failed(database: En
     embed.embed_text(job_ids(database))
     assert len(ask(database, FAILED)) == 1
     assert TALLY.take()[EMBEDDING_FAILURES.name] == 1
+
+
+REFUSE = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF NEW.message_id = '{}' THEN RAISE 'not this one'; END IF; RETURN NEW;
+    END $$;
+    CREATE TRIGGER refuse BEFORE INSERT ON message_embeddings FOR EACH ROW EXECUTE FUNCTION refuse()
+"""
+
+
+def every_job(database: Engine) -> None:
+    run(database, "UPDATE embedding_jobs SET available_at = clock_timestamp()")
+    for job in job_ids(database):
+        with contextlib.suppress(psycopg2.errors.RaiseException):
+            embed.embed_text([job])
+
+
+def test_a_text_whose_task_ends_with_an_error_is_tried_until_that_is_mended_and_the_others_pass(
+    database: Engine, fickle: Fickle
+) -> None:
+    refused = a_record("refused")
+    records = [a_record("one"), refused, a_record("three")]
+    persist(database, *records)
+    run(database, REFUSE.format(refused.id))
+    with pytest.raises(psycopg2.errors.RaiseException):
+        embed.embed_text(job_ids(database))
+    assert ask(database, JOBS) == [{"messages": 3, "attempts": 1, "leased": False}]
+    assert ask(database, "SELECT available_at > clock_timestamp() + INTERVAL '20 s' AS waits FROM embedding_jobs") == [
+        {"waits": True}
+    ]
+    for _ in range(12):
+        every_job(database)
+    assert embedded(database) == {record.id for record in records} - {refused.id}
+    assert ask(database, FAILED) == []
+    assert ask(database, JOBS) == [{"messages": 1, "attempts": 1, "leased": False}]
+    run(database, "DROP TRIGGER refuse ON message_embeddings")
+    every_job(database)
+    assert embedded(database) == {record.id for record in records}
+
+
+def test_an_error_of_a_task_is_told_even_where_its_jobs_cannot_be_given_back(
+    database: Engine, fickle: Fickle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(error: Exception) -> Callable[..., None]:
+        def fail(*_: object, **__: object) -> None:
+            raise error
+
+        return fail
+
+    persist(database, a_record("one"))
+    monkeypatch.setattr(embed, "finish", failing(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        embed.embed_text(job_ids(database))
+    assert ask(database, JOBS) == [{"messages": 1, "attempts": 1, "leased": False}]
+    monkeypatch.setattr(outbox, "release_failed_jobs", failing(psycopg2.OperationalError()))
+    with pytest.raises(RuntimeError, match="a bug"):
+        embed.embed_text(job_ids(database))
 
 
 def test_a_lease_is_renewed_while_the_model_is_slow(
