@@ -37,11 +37,13 @@ def expression(alert: str) -> str:
 
 def test_no_api_that_is_scraped_goes_down_unseen() -> None:
     jobs = [each["job_name"] for each in yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"]]
-    watched = re.fullmatch(r'up\{job=~"(.+)"\} == 0', expression("ApiDown"))
+    down, *gone = expression("ApiDown").split(" or ")
+    watched = re.fullmatch(r'up\{job=~"(.+)"\} == 0', down)
     assert watched is not None
     assert len(jobs) == 2
     for job in jobs:
         assert re.fullmatch(watched[1], job), job
+    assert gone == [f'absent(up{{job="{job}"}})' for job in jobs]
 
 
 def test_a_queue_counts_as_long_before_beat_stops_filling_it() -> None:
@@ -76,11 +78,14 @@ OF_THE_PIPELINE: list[tuple[str, str, dict[str, str], bool]] = [
     ("QueueLong", "15m", {'celery_queue_length{queue_name="persist"}': "16x20"}, False),
     ("QueueLong", "15m", {'celery_queue_length{queue_name="embed"}': "1000x20"}, False),
 ]
+SEARCH, TEXT = 'up{job="text-pipeline", instance="a"}', 'up{job="text-pipeline-text-api", instance="b"}'
 OF_AN_API: list[tuple[str, str, dict[str, str], bool]] = [
-    ("ApiDown", "3m", {'up{job="text-pipeline", instance="a"}': "0x10"}, True),
-    ("ApiDown", "3m", {'up{job="text-pipeline-text-api", instance="b"}': "0x10"}, True),
-    ("ApiDown", "3m", {'up{job="text-pipeline-text-api", instance="b"}': "1x10"}, False),
-    ("ApiDown", "3m", {'up{job="somebody-else", instance="c"}': "0x10"}, False),
+    ("ApiDown", "3m", {SEARCH: "0x10", TEXT: "1x10"}, True),
+    ("ApiDown", "3m", {SEARCH: "1x10", TEXT: "0x10"}, True),
+    ("ApiDown", "3m", {SEARCH: "1x10", TEXT: "1x10"}, False),
+    ("ApiDown", "3m", {SEARCH: "1x10", TEXT: "1x10", 'up{job="somebody-else", instance="c"}': "0x10"}, False),
+    ("ApiDown", "8m", {SEARCH: "1x10", TEXT: "1x2 stale"}, True),
+    ("ApiDown", "8m", {SEARCH: "1x2 stale", TEXT: "1x10"}, True),
 ]
 
 
