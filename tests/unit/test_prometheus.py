@@ -54,6 +54,20 @@ def test_a_queue_counts_as_long_before_beat_stops_filling_it() -> None:
 
 LAG = 'kafka_consumergroup_lag{consumergroup="text-bridge", topic="text-messages", partition="0"}'
 
+# In a minute of time: a burst of three minutes that ends after the fifth, and what does not end.
+BURST, ALWAYS = "0x2 100 200 300x30", "0+100x30"
+
+
+def slow_ones(histogram: str, values: str, labels: str = "") -> dict[str, str]:
+    """Beside as many quick ones, `values` that took between 30 and 60 seconds."""
+    slower = {BURST: "0+100x2 400 600 800+100x28", ALWAYS: "0+200x30"}[values]
+    return {
+        f'{histogram}_bucket{{{labels}le="0.1"}}': "0+100x30",
+        f'{histogram}_bucket{{{labels}le="30"}}': "0+100x30",
+        f'{histogram}_bucket{{{labels}le="60"}}': slower,
+        f'{histogram}_bucket{{{labels}le="+Inf"}}': slower,
+    }
+
 
 OF_THE_PIPELINE: list[tuple[str, str, dict[str, str], bool]] = [
     ("IntakeStands", "11m", {LAG: "5+0x20", "bridge_records_consumed_total": "7+0x20"}, True),
@@ -73,12 +87,15 @@ OF_THE_PIPELINE: list[tuple[str, str, dict[str, str], bool]] = [
     ("TasksFail", "5m", {'celery_tasks_total{task="sweep", state="failure"}': "0x3 1x10"}, True),
     ("TasksFail", "5m", {'celery_tasks_total{task="sweep", state="success"}': "0x3 1x10"}, False),
     ("EmbeddingsFail", "5m", {"embedding_failures_total": "0x3 1x10"}, True),
+    ("SearchIsStale", "16m", slow_ones("embedding_freshness_seconds", ALWAYS), True),
+    ("SearchIsStale", "13m", slow_ones("embedding_freshness_seconds", BURST), False),
     ("QueueLong", "15m", {'celery_queue_length{queue_name="persist"}': f"{QUEUE_LIMIT}x20"}, True),
     ("QueueLong", "15m", {'celery_queue_length{queue_name="persist"}': "199 197 200 198" + " 199 200" * 8}, True),
     ("QueueLong", "15m", {'celery_queue_length{queue_name="persist"}': "16x20"}, False),
     ("QueueLong", "15m", {'celery_queue_length{queue_name="embed"}': "1000x20"}, False),
 ]
 SEARCH, TEXT = 'up{job="text-pipeline", instance="a"}', 'up{job="text-pipeline-text-api", instance="b"}'
+ERRORS, GOOD = (f'http_requests_total{{route="/search", status="{status}"}}' for status in (503, 200))
 OF_AN_API: list[tuple[str, str, dict[str, str], bool]] = [
     ("ApiDown", "3m", {SEARCH: "0x10", TEXT: "1x10"}, True),
     ("ApiDown", "3m", {SEARCH: "1x10", TEXT: "0x10"}, True),
@@ -86,6 +103,10 @@ OF_AN_API: list[tuple[str, str, dict[str, str], bool]] = [
     ("ApiDown", "3m", {SEARCH: "1x10", TEXT: "1x10", 'up{job="somebody-else", instance="c"}': "0x10"}, False),
     ("ApiDown", "8m", {SEARCH: "1x10", TEXT: "1x2 stale"}, True),
     ("ApiDown", "8m", {SEARCH: "1x2 stale", TEXT: "1x10"}, True),
+    ("SearchSlow", "16m", slow_ones("search_duration_seconds", ALWAYS, 'mode="hybrid",'), True),
+    ("SearchSlow", "13m", slow_ones("search_duration_seconds", BURST, 'mode="hybrid",'), False),
+    ("ApiErrors", "8m", {ERRORS: ALWAYS, GOOD: ALWAYS}, True),
+    ("ApiErrors", "8m", {ERRORS: BURST, GOOD: ALWAYS}, False),
 ]
 
 
