@@ -74,6 +74,7 @@ def start_tracer(settings: Settings, part: str) -> Tracer:
         span_limits=SpanLimits(max_links=LINKS_MOST),
         shutdown_on_exit=False,  # it would wait for a collector that is away
     )
+    logging.getLogger(trace.__name__).setLevel(logging.ERROR)  # it warns of anybody's headers, and quotes them
     address = f"{settings.otel_exporter_otlp_endpoint.rstrip('/')}/v1/traces"
     provider.add_span_processor(BatchSpanProcessor(Exporter(endpoint=address, timeout=EXPORT_SECONDS)))
 

@@ -137,24 +137,25 @@ def log_of(settings: Settings) -> list[Any]:
         consumer.close()
 
 
-def test_a_batch_has_a_link_to_each_of_its_senders(
+def test_a_batch_has_a_link_to_each_of_its_senders_and_says_nothing_of_wrong_headers(
     settings: Settings, database: Engine, collector: Collector, traced: Callable[..., list[Running]]
 ) -> None:
     senders = [parent() for _ in range(200)]  # more than the library keeps by itself
     with KafkaProducer(**settings.kafka_client(), linger_ms=50) as producer:
         for number, (_, _, traceparent) in enumerate(senders):
             value = json.dumps({"text": f"{SECRET} {number}"}).encode()
-            producer.send(settings.kafka_topic, value, headers=[("traceparent", traceparent.encode())], partition=0)
-        for odd in (b"", b"\xff", b"00-0-0-00", None):
+            headers = [("traceparent", traceparent.encode()), ("tracestate", SECRET.encode())]
+            producer.send(settings.kafka_topic, value, headers=headers, partition=0)
+        for odd in (b"", b"\xff", b"00-0-0-00", b"0" * 600, None):
             headers = [("traceparent", odd or b"")]
             producer.send(settings.kafka_topic, json.dumps({"text": SECRET}).encode(), headers=headers, partition=0)
-    traced("bridge", "persist-worker")
+    parts = traced("bridge", "persist-worker")
 
     def linked() -> bool:
         handed = [span for span in collector.spans if span["name"].endswith("hand over")]
         links = {link for span in handed for link in span["links"]}
         alone = {(span["trace"], span["parent"]) for span in handed}
-        assert sum(span["messaging.batch.message_count"] for span in handed) == 204
+        assert sum(span["messaging.batch.message_count"] for span in handed) == 205
         return links | alone >= {(trace, span) for trace, span, _ in senders}
 
     eventually(linked, 20)
@@ -162,6 +163,9 @@ def test_a_batch_has_a_link_to_each_of_its_senders(
     stored = eventually(lambda: [span for span in collector.spans if span["name"] == "persist_text"], 20)
     handed = {span["id"]: span["trace"] for span in collector.spans if span["name"].endswith("hand over")}
     assert all(handed[span["parent"]] == span["trace"] for span in stored)
+    for part in parts:
+        assert SECRET not in (said := part.log.read_text()), said
+        assert "traceparent" not in said, said
 
 
 def test_a_collector_that_is_away_holds_nobody_up(
