@@ -8,6 +8,7 @@ import contextlib
 import io
 import os
 import sys
+from typing import Any
 
 FAILED = 1
 WRONG_USAGE = 2  # as argparse has it; also for a setting that cannot be used
@@ -32,6 +33,32 @@ def prepare() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # PYTHONUNBUFFERED asks for it, but then argparse writes its help itself, and passes over what goes wrong.
         sys.stdout.reconfigure(write_through=False)
+
+
+def lose_what_cannot_be_written() -> None:
+    """For what goes on whether anybody reads it or not, such as a worker: after this there is a standard input, output
+    and error, they take every character, and what cannot be written is lost without an error. Else one would come
+    whenever a child is started, which flushes both."""
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        try:
+            number = os.open(os.devnull, os.O_WRONLY) if stream is None else stream.fileno()
+        except io.UnsupportedOperation:  # no file, but what somebody has put into its place
+            continue
+        file = io.BufferedWriter(_LosingFile(number, "w", closefd=False))
+        losing = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        setattr(sys, name, losing)
+        setattr(sys, f"__{name}__", losing)  # on which Celery prints
+
+
+class _LosingFile(io.FileIO):
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or len(data)
+        except OSError:
+            return len(data)
 
 
 def write(text: str) -> str | None:

@@ -16,6 +16,7 @@ from celery.signals import setup_logging
 from celery.utils.log import get_multiprocessing_logger
 
 import settings
+import streams
 from telemetry import logs
 
 # They write two lines for each task, and the sweep alone is a task a second, so these lines come at LOG_LEVEL=DEBUG
@@ -62,6 +63,7 @@ def begin(worker: Any) -> None:
     """Sets up the logging of a worker that starts: it warns and prints before Celery asks for that."""
     from celery.worker.consumer import consumer  # a worker's alone
 
+    streams.lose_what_cannot_be_written()
     consumer.dump_body = size_only
     logs.name_process(worker.hostname)
     logs.set_up(settings.load())

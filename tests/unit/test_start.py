@@ -79,3 +79,26 @@ def test_it_logs_at_the_level_of_the_settings_unless_told_otherwise(
         text=True,
     )
     assert ran.stderr.splitlines()[-1] == f"level {level}"
+
+
+# As a worker does: it is set up, prints its banner and forks.
+FORKS = """
+import sys
+from types import SimpleNamespace
+from billiard import Process
+from tasks.app import name_by_queue
+
+name_by_queue(SimpleNamespace(hostname="celery@here"))
+print("banner", file=sys.__stdout__, flush=True)
+child = Process(target=print, args=["child"])
+child.start()
+child.join()
+sys.exit(child.exitcode)
+"""
+
+
+@pytest.mark.parametrize("where", [">&- 2>&-", "<&- >&-", ">/dev/full 2>&1"])
+def test_a_worker_starts_where_nothing_can_be_written(where: str) -> None:
+    command = ["bash", "-c", f'"$@" {where}', "bash", sys.executable, "-c", FORKS]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
