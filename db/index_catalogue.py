@@ -159,6 +159,27 @@ def is_building(connection: Connection) -> bool:
     )
 
 
+def others_build(connection: Connection) -> bool:
+    """Whether somebody else, such as a REINDEX CONCURRENTLY typed by hand, works at an index of these tables.
+
+    He waits for all who are older than the end of his work, so who waits for his table meanwhile is waited for in turn,
+    and PostgreSQL ends one of the two. It is told by the lock, which anybody may see; autovacuum, which has no user,
+    gives way by itself.
+    """
+    return bool(
+        connection.execute(
+            text("""
+                SELECT EXISTS (
+                    SELECT FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+                    WHERE l.locktype = 'relation' AND l.mode = 'ShareUpdateExclusiveLock'
+                        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                        AND l.relation IN ('text_messages'::regclass, 'message_embeddings'::regclass)
+                        AND l.pid <> pg_backend_pid() AND a.usesysid IS NOT NULL)
+            """)
+        ).scalar_one()
+    )
+
+
 def under_way(connection: Connection) -> tuple[Model, Range, float] | None:
     """The build that the catalogue shows: its model, range, and seconds since it began."""
     row = connection.execute(

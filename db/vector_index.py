@@ -27,6 +27,7 @@ from db.index_catalogue import (
     disorder,
     has_parts,
     models,
+    others_build,
     situation,
     under_way,
 )
@@ -77,10 +78,10 @@ def give_way(connection: Connection, settings: Settings, rate: float) -> bool:
 def tend(settings: Settings, rate: float, quiet_seconds: float) -> int | None:
     """Does one piece of the work that is due, in a session of its own; returns the id of a part that it has built.
 
-    Returns None where nothing was built, and where another builder is at work.
+    Returns None where nothing was built, and where another builder is at work, or somebody else at an index.
     """
     with builder(settings) as connection:
-        if connection is None:
+        if connection is None or others_build(connection):
             return None
         put_in_order(connection, settings)
         for model in models(connection, settings):

@@ -40,6 +40,32 @@ def test_two_builders_do_not_work_at_once(stored: Stored, chosen: Settings) -> N
     assert seal(chosen) is not None
 
 
+@pytest.mark.parametrize("table", ["text_messages", "message_embeddings"])
+def test_an_index_that_somebody_makes_anew_beside_the_writers_is_left_alone(
+    stored: Stored, chosen: Settings, table: str
+) -> None:
+    stored.add(300)
+    rest(chosen, stored.engine)
+    (index,) = indexes(stored.engine) if table == "message_embeddings" else ["text_messages_words"]
+
+    def reindex() -> None:
+        with stored.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql(f"REINDEX INDEX CONCURRENTLY {index}")
+
+    def half_made() -> list[dict[str, object]]:
+        return ask(stored.engine, "SELECT FROM pg_class WHERE relname = :name", name=f"{index}_ccnew")
+
+    with stored.engine.connect() as writer:
+        writer.exec_driver_sql(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE")
+        with meanwhile(reindex):
+            eventually(half_made)
+            assert seal(chosen) is None
+            assert half_made()
+            writer.rollback()
+    assert not half_made()
+    assert ranges(stored.engine) == [(1, 301)]
+
+
 def held_build(stored: Stored, chosen: Settings) -> tuple[threading.Thread, list[BaseException]]:
     """A build that PostgreSQL cannot finish, because somebody's transaction is older; returned once it waits."""
     errors: list[BaseException] = []
