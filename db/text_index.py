@@ -47,13 +47,17 @@ def wanted(settings: Settings) -> dict[str, str]:
 
 def present(connection: Connection) -> dict[str, bool]:
     """The indexes of this kind that exist, and whether each is valid: a build that died leaves one that is not, and one
-    from before migration 0016 holds what no query asks for."""
+    from before migration 0016 holds what no query asks for. A REINDEX CONCURRENTLY that died leaves another one, with
+    an ending to its name. Any other index is somebody's own, though its name may begin in the same way."""
     rows = connection.execute(
         text("""
             SELECT c.relname, i.indisvalid
                 AND (c.relname = :metadata OR pg_get_indexdef(c.oid) ~ '(parsable_text|message_words)\\(')
-            FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-            WHERE i.indrelid = 'text_messages'::regclass AND (starts_with(c.relname, :words) OR c.relname = :metadata)
+            FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
+                CROSS JOIN regexp_replace(c.relname, '_cc(new|old)[0-9]*$', '') AS name
+            WHERE i.indrelid = 'text_messages'::regclass AND (name = :metadata
+                OR a.amname = 'gin' AND pg_get_indexdef(c.oid) ~ '(to_tsvector|message_words)\\('
+                    AND (name = :words OR name IN (SELECT :words || '_' || cfgname FROM pg_ts_config)))
         """),
         {"words": WORDS, "metadata": METADATA},
     )

@@ -146,7 +146,8 @@ def drop_strays(connection: Connection) -> None:
     """Drops the indexes that are named like those of parts, and are of none."""
     for name in connection.execute(
         text("""
-            SELECT c.relname FROM pg_class c WHERE c.relkind = 'i' AND starts_with(c.relname, :name)
+            SELECT c.relname FROM pg_class c JOIN pg_index i ON i.indexrelid = c.oid
+            WHERE i.indrelid = 'message_embeddings'::regclass AND starts_with(c.relname, :name)
                 AND NOT EXISTS (SELECT FROM vector_index_parts p WHERE c.relname = :name || p.id)
         """),
         {"name": NAME},

@@ -71,6 +71,26 @@ def test_a_half_built_index_is_built_again(database: Engine, settings: Settings)
     assert found["indisvalid"]
 
 
+def test_an_index_of_somebody_with_such_a_name_is_left_alone(database: Engine, settings: Settings) -> None:
+    run(database, "ALTER TABLE text_messages ADD words_count INTEGER, ADD UNIQUE (words_count)")
+    run(database, "ALTER INDEX text_messages_words_count_key RENAME TO text_messages_words_simple")
+    run(database, "CREATE INDEX ON text_messages (words_count)")
+    run(database, "CREATE TABLE message_embeddings_part_of (id INTEGER PRIMARY KEY)")
+    tend(settings, database)
+    names = ["text_messages_words_simple", "text_messages_words_count_idx", "message_embeddings_part_of_pkey"]
+    assert len(ask(database, "SELECT FROM pg_class WHERE relname = ANY (CAST(:names AS text[]))", names=names)) == 3
+
+
+@pytest.mark.parametrize("name", ["text_messages_words", "text_messages_words_german", "text_messages_metadata"])
+def test_what_is_left_of_an_index_that_somebody_made_anew_is_dropped(
+    database: Engine, settings: Settings, name: str
+) -> None:
+    run(database, f"CREATE INDEX {name}_ccnew1 ON text_messages USING gin (to_tsvector('german', message))")
+    run(database, f"UPDATE pg_index SET indisvalid = FALSE WHERE indexrelid = '{name}_ccnew1'::regclass")
+    tend(settings, database)
+    assert ask(database, "SELECT FROM pg_class WHERE relname = :name", name=f"{name}_ccnew1") == []
+
+
 def test_what_waits_beside_the_indexes_is_taken_in(database: Engine, settings: Settings) -> None:
     def waiting() -> list[int]:
         lists = "SELECT gin_clean_pending_list(c::regclass) AS pages FROM unnest(CAST(:names AS text[])) AS c"
