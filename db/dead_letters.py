@@ -10,10 +10,14 @@ from sqlalchemy import Connection, text
 
 from records import DeadLetter
 
+# How long `note` waits for a lock. Somebody's VACUUM FULL holds the table for minutes, and a hundred hand-overs may
+# come again every two seconds then, in a worker that texts wait for.
+LOCK_MS = 10
+
 
 def note(connection: Connection, letters: Sequence[DeadLetter]) -> None:
     """Notes dead letters, each once for its coordinates; one whose replay has failed is open again, and noted anew.
-    Idempotent.
+    Idempotent. Waits for nobody's lock for more than a moment.
 
     Another timestamp at the same coordinates is another record: the topic was made again.
     """
@@ -28,6 +32,7 @@ def note(connection: Connection, letters: Sequence[DeadLetter]) -> None:
             created_at = clock_timestamp(), state_changed_at = clock_timestamp()
         WHERE (:again AND t.state = 'replayed') OR excluded.timestamp <> t.timestamp
     """)
+    connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_MS}"))
     for letter in sorted(letters, key=lambda letter: letter[:3]):
         connection.execute(statement, letter._asdict() | {"headers": json.dumps(letter.headers)})
 

@@ -1,9 +1,12 @@
 """The table of dead letters: each once for its coordinates, and its state."""
 
-from sqlalchemy import Engine
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
 
-from db import dead_letter_queries, dead_letters, queries
+from db import dead_letter_queries, dead_letters, queries, session
 from records import DeadLetter
+from settings import Settings
 from tests.samples import a_dead_letter, a_record, ask, persist, run
 
 
@@ -30,6 +33,19 @@ def test_a_letter_is_noted_once_however_often_it_comes(database: Engine) -> None
     found = ask(database, 'SELECT "offset", reason FROM dead_letters ORDER BY "offset"')
     assert found == [{"offset": 1, "reason": "invalid-json"}, {"offset": 2, "reason": "invalid-json"}]
     assert open_letters(database) == 2
+
+
+def test_nobody_waits_for_long_while_somebody_holds_the_table(settings: Settings, database: Engine) -> None:
+    """The workers that note dead letters are those that store texts."""
+    engine = session.connect_engine(settings.database_url(), "worker", timeout_ms=1_000)
+    with database.connect() as somebody:
+        somebody.execute(text("LOCK TABLE dead_letters IN SHARE MODE"))
+        with pytest.raises(OperationalError, match="lock timeout") as raised:
+            note(engine, a_dead_letter(1))
+    assert session.is_outage(raised.value), "it is tried again"
+    note(engine, a_dead_letter(1))
+    engine.dispose()
+    assert states(database) == {1: "open"}
 
 
 def test_its_bytes_and_headers_are_kept(database: Engine) -> None:
