@@ -59,7 +59,8 @@ def check_known(connection: Connection) -> None:
 
 
 def check(connection: Connection) -> None:
-    """Raises UnusableDatabase unless the database is UTF-8 and has pgvector 0.8 or later to offer."""
+    """Raises UnusableDatabase unless the database is UTF-8 and has pgvector 0.8 or later to offer, or where its role
+    finds it."""
     encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
     if encoding != "UTF8":
         raise UnusableDatabase(f"the database has the encoding {encoding}: create it with ENCODING 'UTF8'")
@@ -75,6 +76,15 @@ def check(connection: Connection) -> None:
         if offered is None or parse(offered) < PGVECTOR:
             raise UnusableDatabase(f"pgvector {installed or offered} is too old: install 0.8 or later on the server")
         connection.execute(text("ALTER EXTENSION vector UPDATE"))
+    hidden = text("""
+        SELECT extnamespace::regnamespace, current_user, quote_ident(current_database()), current_setting('search_path')
+        FROM pg_extension WHERE extname = 'vector' AND to_regtype('halfvec') IS NULL
+    """)
+    for place, role, database, path in connection.execute(hidden):
+        raise UnusableDatabase(
+            f"pgvector is in the schema {place}, where the role {role} does not look or may not: "
+            f"ALTER DATABASE {database} SET search_path = {path}, {place}"
+        )
 
 
 def check_adoptable(connection: Connection) -> None:
@@ -140,6 +150,7 @@ def migrate(settings: Settings, revision: str, direction: object) -> str:
                 let_all_wait_for_the_disk(connection)
                 grant_reader(connection, settings)
                 connection.commit()
+                check_reader(connection, settings)
                 return str(MigrationContext.configure(connection).get_current_revision() or "base")
             except CommandError as error:
                 raise UnusableDatabase(f"{error} (revisions are in db/migrations/versions)") from error
@@ -240,6 +251,18 @@ def grant_reader(connection: Connection, settings: Settings) -> None:
     known = connection.execute(
         text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": settings.database_reader_user}
     ).one_or_none()
+    # Where the migrations have made the tables; and pgvector's may be another one, and not the owner's to grant.
+    home = "SELECT relnamespace FROM pg_class WHERE oid = to_regclass('text_messages')"
+    values["home"] = sql.Identifier(
+        connection.execute(text(f"SELECT nspname FROM pg_namespace WHERE oid = ({home})")).scalar() or "public"
+    )
+    vectors = connection.execute(
+        text("""
+            SELECT nspname FROM pg_namespace n JOIN pg_extension ON extnamespace = n.oid
+            WHERE extname = 'vector' AND has_schema_privilege(n.oid, 'USAGE WITH GRANT OPTION')
+        """)
+    ).scalar()
+    values["vectors"] = sql.Identifier(vectors) if vectors else values["home"]
     cursor = connection.connection.cursor()
     if known is None:
         cursor.execute(sql.SQL("CREATE ROLE {role} LOGIN PASSWORD {password}").format(**values))
@@ -247,8 +270,33 @@ def grant_reader(connection: Connection, settings: Settings) -> None:
         "ALTER ROLE {role} LOGIN PASSWORD {password}",
         "ALTER ROLE {role} SET default_transaction_read_only = on",
         "GRANT CONNECT ON DATABASE {database} TO {role}",
-        "GRANT USAGE ON SCHEMA public TO {role}",
-        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
-        "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO {role}",
+        "GRANT USAGE ON SCHEMA {home}, {vectors} TO {role}",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA {home} TO {role}",
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA {home} GRANT SELECT ON TABLES TO {role}",
     ):
         cursor.execute(sql.SQL(grant).format(**values))
+
+
+def check_reader(connection: Connection, settings: Settings) -> None:
+    """Raises UnusableDatabase where the role of the APIs does not find the tables, or pgvector, and this one does: a
+    search_path may be set for one of the two alone."""
+    asked = text("""
+        SELECT to_regclass('text_messages') IS NOT NULL, to_regtype('halfvec') IS NOT NULL,
+            quote_ident(current_database()), current_setting('search_path')
+    """)
+    table, vectors, database, path = connection.execute(asked).one()
+    engine = session.connect_engine(settings.database_url(reader=True), "migrate")
+    try:
+        with engine.connect() as reader:
+            found = reader.execute(asked).one()
+    except OperationalError as error:  # it may have to come from elsewhere
+        log.warning("the role %s could not be tried: %s", settings.database_reader_user, session.first_line(error))
+        return
+    finally:
+        engine.dispose()
+    if (table and not found[0]) or (vectors and not found[1]):
+        what = "the type halfvec of pgvector" if found[0] or not table else "the table text_messages"
+        raise UnusableDatabase(
+            f"the role {settings.database_reader_user} does not find {what}, or may not use its schema: "
+            f"ALTER DATABASE {database} SET search_path = {path}"
+        )

@@ -280,6 +280,45 @@ def test_tables_of_later_migrations_can_be_read_too(settings: Settings, database
         assert connection.execute(text("SELECT count(*) FROM later")).scalar_one() == 0
 
 
+def count_as_reader(settings: Settings) -> int:
+    engine = session.connect_engine(settings.database_url(reader=True), "test")
+    with engine.connect() as connection:
+        found = connection.execute(
+            text("SELECT count(*) FROM text_messages, (SELECT '[1]'::halfvec) AS v")
+        ).scalar_one()
+    engine.dispose()
+    return int(found)
+
+
+def set_path(settings: Settings, of: str, path: str) -> None:
+    with connected(settings) as connection:
+        connection.execute(text(f"ALTER {of.format(settings.database_name)} SET search_path = {path}"))
+
+
+def test_the_reader_reads_where_the_tables_are_not_in_public(empty_database: Settings) -> None:
+    with connected(empty_database) as connection:
+        connection.execute(text('CREATE SCHEMA "an app"'))
+    set_path(empty_database, "DATABASE {}", '"an app", public')
+    schema.upgrade(empty_database)
+    assert count_as_reader(empty_database) == 0
+
+
+def test_a_pgvector_in_a_schema_where_nobody_looks_is_told_with_what_to_type(empty_database: Settings) -> None:
+    with connected(empty_database) as connection:
+        connection.execute(text("CREATE SCHEMA extensions"))
+        connection.execute(text("CREATE EXTENSION vector SCHEMA extensions"))
+    set_path(empty_database, "DATABASE {}", "public")
+    wanted = f"ALTER DATABASE {empty_database.database_name} SET search_path = public, extensions"
+    with pytest.raises(schema.UnusableDatabase, match=f"schema extensions, where the role postgres .*: {wanted}$"):
+        schema.upgrade(empty_database)
+    set_path(empty_database, "ROLE postgres IN DATABASE {}", "public, extensions")
+    with pytest.raises(schema.UnusableDatabase, match=f"role text_reader does not find the type halfvec .*: {wanted}$"):
+        schema.upgrade(empty_database)
+    set_path(empty_database, "DATABASE {}", "public, extensions")
+    schema.upgrade(empty_database)
+    assert count_as_reader(empty_database) == 0
+
+
 def test_a_server_without_pgvector_is_refused(empty_database: Settings) -> None:
     with connected(empty_database) as connection:
         hide_extensions(connection, "WHERE name <> 'vector'")
