@@ -46,12 +46,20 @@ SAID_CHARS = 200
 
 
 class Refused(Exception):
-    """The endpoint has no vector for this input; the message is what it said."""
+    """The endpoint has no vector for this input. `said` is as that of EmbedderUnavailable."""
+
+    def __init__(self, reason: str, said: str = "") -> None:
+        super().__init__(reason)
+        self.said = said
 
 
 class Broken(EmbedderUnavailable):
     """The endpoint answers 500: an outage, or an input that it fails over, as llama.cpp does over one that is too long
     and Ollama over one whose vector is NaN. Only asking for something else tells."""
+
+
+def in_full(error: Refused | EmbedderUnavailable) -> str:
+    return f"{error}: {error.said}" if error.said else str(error)
 
 
 class Endpoint:
@@ -90,11 +98,12 @@ class Endpoint:
         if status == 200:
             return answer
         if status in REFUSED_INPUT:
-            raise Refused(f"HTTP {status}: {self.reason(answer)}")
-        # What is said of a key may hold parts of it.
-        said = WHAT_TO_DO.get(status) or self.reason(answer)
+            raise Refused(f"HTTP {status}", self.reason(answer))
         kind = Broken if status == 500 else EmbedderUnavailable
-        raise kind(f"{self} answers HTTP {status}: {said}", seconds(retry_after))
+        reason = f"{self} answers HTTP {status}"
+        if status in WHAT_TO_DO:  # what is said of a key may hold parts of it
+            raise kind(f"{reason}: {WHAT_TO_DO[status]}", seconds(retry_after))
+        raise kind(reason, seconds(retry_after), self.reason(answer))
 
     def _exchange(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, str | None, bytes]:
         try:
@@ -111,7 +120,10 @@ class Endpoint:
             connection.close()
             if kept and isinstance(error, CLOSED):  # by the server while it was not used
                 return self._exchange(body, headers)
-            said = self.shown(str(error) or type(error).__name__)  # http.client quotes a first line that is none
+            said = self.shown(str(error) or type(error).__name__)
+            if not isinstance(error, OSError) and isinstance(error, http.client.BadStatusLine | ValueError):
+                # It quotes what came, such as a first line that is none.
+                raise EmbedderUnavailable(f"{self} cannot be reached: {type(error).__name__}", said=said) from None
             raise EmbedderUnavailable(f"{self} cannot be reached: {said}") from None
         if response.will_close:
             connection.close()
@@ -140,7 +152,7 @@ class Endpoint:
         return self.shown(text)
 
     def shown(self, text: str) -> str:
-        """What the endpoint has said, or what quotes it, as logs may have it: one short line, without the key."""
+        """What the endpoint has said, or what quotes it: one short line, without the key."""
         text = " ".join(text.split())
         if self._key:
             text = text.replace(self._key, "***")

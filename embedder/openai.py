@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedder.http_endpoint import Broken, Endpoint, Refused
+from embedder.http_endpoint import Broken, Endpoint, Refused, in_full
 from embedder.passages import split_characters
 from embedder.protocol import EmbedderUnavailable, ModelError, UnembeddableText, encode_all
 from settings import InvalidSetting, Settings
@@ -67,10 +67,18 @@ class OpenAIEmbedder:
 
     def _first_request(self) -> Vectors:
         try:
-            return self._request([PROBE])
+            return self._probe(PROBE)
         except Refused:  # as by LiteLLM before Ollama, Vertex and Bedrock, which have numbers only
             self.as_base64 = False
-            return self._request([PROBE])
+            return self._probe(PROBE)
+
+    def _probe(self, text: str) -> Vectors:
+        """The vector of a text of ours: what is said of it quotes nobody's, so logs may have it."""
+        try:
+            return self._request([text])
+        except (Refused, EmbedderUnavailable) as error:
+            error.args, error.said = (in_full(error),), ""
+            raise
 
     def passages(self, text: str) -> list[Span]:
         return split_characters(text, self.window, self.window // 8)
@@ -90,7 +98,7 @@ class OpenAIEmbedder:
             return self._request([text if text.strip() else BLANK for text in texts])
         except (Refused, Broken) as error:
             if isinstance(error, Broken) or len(texts) == 1:
-                self._check_that_it_takes_others(error)
+                self._check_that_it_takes_others()
             if len(texts) == 1:
                 return self._embed_again(texts[0], first, error)
         middle = len(texts) // 2
@@ -106,15 +114,15 @@ class OpenAIEmbedder:
                     return self._request([text if text.strip() else BLANK])
                 except (Refused, Broken) as again:
                     error = again
-            self._check_that_it_takes_others(error)
-        raise UnembeddableText(f"{self.endpoint} has no vector for the text: {error}", place) from None
+            self._check_that_it_takes_others()
+        raise UnembeddableText(f"{self.endpoint} has no vector for the text: {in_full(error)}", place) from None
 
-    def _check_that_it_takes_others(self, error: Refused | Broken) -> None:
+    def _check_that_it_takes_others(self) -> None:
         """An endpoint that has a vector for no text has another trouble, which is no text's fault. It is asked for one
         that no cache in front of it has."""
         try:
-            self._request([f"{PROBE} {secrets.token_hex(4)}"])
-        except Refused:
+            self._probe(f"{PROBE} {secrets.token_hex(4)}")
+        except Refused as error:
             raise EmbedderUnavailable(f"{self.endpoint} has no vector for any text: {error}") from None
 
     def _request(self, texts: list[str]) -> Vectors:
@@ -165,4 +173,5 @@ def read_vectors(answer: bytes, count: int, endpoint: Endpoint) -> Vectors:
         return np.stack(rows)
     except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
         wrong = endpoint.shown(f"{type(error).__name__}: {error}")  # which may quote what is no number
-        raise EmbedderUnavailable(f"{endpoint} gives no embeddings ({wrong}) but: {endpoint.reason(answer)}") from None
+        said = f"{wrong}, in: {endpoint.reason(answer)}"
+        raise EmbedderUnavailable(f"{endpoint} answers HTTP 200, but gives no embeddings", said=said) from None

@@ -33,12 +33,14 @@ class UnembeddableText(Exception):
 class EmbedderUnavailable(Exception):
     """The provider cannot be used now, whatever the text: try the same again.
 
-    `retry_after` is how many seconds the provider asked to be left alone, or None where it did not say.
+    `retry_after` is how many seconds the provider asked to be left alone, or None where it did not say. `said` are its
+    own words about the texts: they may quote one, so they are no part of the reason, which logs have.
     """
 
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+    def __init__(self, reason: str, retry_after: float | None = None, said: str = "") -> None:
         super().__init__(reason)
         self.retry_after = retry_after
+        self.said = said
 
 
 class ModelError(Exception):

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import logging
 import socket
 import ssl
@@ -423,10 +424,36 @@ def test_the_key_appears_nowhere(server: EmbeddingServer, status: int, caplog: p
 def test_an_answer_that_is_none_is_quoted_in_short_and_without_the_key(server: EmbeddingServer, body: str) -> None:
     embedder = load_provider(server.settings())
     server.answers = [Answer(200, {}, body)]
-    with pytest.raises(EmbedderUnavailable, match=r"Bearer \*\*\* is not liked") as caught:
+    with pytest.raises(EmbedderUnavailable) as caught:
         embedder.embed(["hello"])
-    assert KEY not in str(caught.value)
-    assert len(str(caught.value)) < 600
+    assert "Bearer *** is not liked" in caught.value.said
+    assert KEY not in f"{caught.value} {caught.value.said}"
+    assert len(caught.value.said) < 600
+
+
+TEXT = "a text of which no log may know"
+
+
+@pytest.mark.parametrize("status", [200, 400, 413, 422, 429, 500, 503])
+def test_a_provider_that_quotes_a_text_does_not_bring_it_into_a_log(server: EmbeddingServer, status: int) -> None:
+    embedder = load_provider(server.settings())
+    quoting = Answer(status, {}, json.dumps({"error": {"message": f"wrong input: {TEXT}"}}))
+    refusing = Answer(status, {}, json.dumps({"error": {"message": "this account may nothing"}}))
+    server.answers = [quoting, refusing]
+    with pytest.raises(EmbedderUnavailable) as caught:
+        embedder.embed([TEXT])
+    assert TEXT not in str(caught.value)
+    assert str(status) in str(caught.value)
+    ends_at_once = status in (200, 429, 503)
+    assert (TEXT in caught.value.said) == ends_at_once
+    assert ("this account may nothing" in str(caught.value)) != ends_at_once, "what is said of a text of ours is told"
+
+
+def test_what_a_provider_says_of_a_text_that_fails_is_its_reason(server: EmbeddingServer) -> None:
+    embedder = load_provider(server.settings())
+    server.answers = [Answer(422, {}, json.dumps({"error": {"message": f"wrong input: {TEXT}"}}))]
+    with pytest.raises(UnembeddableText, match=f"HTTP 422: wrong input: {TEXT}"):
+        embedder.embed([TEXT])
 
 
 def test_a_first_line_that_is_none_is_quoted_without_the_key(server: EmbeddingServer) -> None:
