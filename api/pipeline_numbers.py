@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from api.observed import Broker, Contents, Observed, Seen, database
+from records import REASONS
 from telemetry.numbers import ALL, SEPARATOR, SUM, Number
 from telemetry.numbers_store import count_by_part
 
@@ -86,8 +87,10 @@ def of_broker(broker: Broker) -> Iterator[Metric]:
 
 def open_letters(contents: Contents) -> Metric:
     family = GaugeMetricFamily("dead_letters_open", "Dead letters neither replayed nor dropped", labels=["reason"])
-    for row in contents.letter_counts:
-        family.add_metric([row["reason"]], row["count"])
+    # 0 where there are none, as the counters have it, so that a graph shows that and no gap.
+    shown = dict.fromkeys(sorted(REASONS), 0) | {row["reason"]: row["count"] for row in contents.letter_counts}
+    for reason, count in shown.items():
+        family.add_metric([reason], count)
     return family
 
 

@@ -3,7 +3,8 @@
 import pytest
 
 import celeryconfig
-from api.pipeline_numbers import counter
+from api.observed import Contents
+from api.pipeline_numbers import counter, open_letters
 from records import REASONS
 from telemetry.numbers import ALL, CONSUMED, DEAD_LETTERS, PERSISTED, TASKS, Number, field
 
@@ -34,3 +35,10 @@ def test_every_counter_names_the_values_of_its_labels(number: Number) -> None:
 def test_what_was_counted_takes_the_place_of_its_0_also_under_a_name_that_nobody_knew() -> None:
     found = samples(DEAD_LETTERS, {field(DEAD_LETTERS, ["invalid-json"]): 7.0, field(DEAD_LETTERS, ["of old"]): 2.0})
     assert found == {**dict.fromkeys([(reason,) for reason in REASONS], 0), ("invalid-json",): 7, ("of old",): 2}
+
+
+@pytest.mark.parametrize("counted", [{}, {"invalid-json": 7}, {"of old": 2}], ids=str)
+def test_of_each_reason_there_are_0_open_dead_letters_where_there_are_none(counted: dict[str, int]) -> None:
+    rows = [{"reason": reason, "count": count} for reason, count in counted.items()]
+    found = open_letters(Contents(newest=[], letter_counts=rows, letters={}, failures={})).samples
+    assert {sample.labels["reason"]: sample.value for sample in found} == dict.fromkeys(REASONS, 0) | counted
