@@ -33,7 +33,7 @@ FIELDS = ("traceparent", "tracestate")
 
 EXPORT_SECONDS = 3.0
 FLUSH_SECONDS = 3.0  # a part that ends waits no longer for a collector
-LINKS_MOST = 2_000  # as many as BRIDGE_BATCH_MAX; the library's own limit would be 128
+LINKS_MOST = 2_000  # or BRIDGE_BATCH_MAX, where that is more; the library's own limit would be 128
 
 # Beat's, one a second each, would be all that a trace viewer shows.
 UNTRACED = frozenset({task_names.SWEEP, task_names.TEND_INDEX})
@@ -71,7 +71,7 @@ def start_tracer(settings: Settings, part: str) -> Tracer:
     """A tracer that sends in the background; what it cannot send is dropped, and holds nobody up."""
     provider = TracerProvider(
         resource=Resource.create({"service.namespace": "text-pipeline", "service.name": part}),
-        span_limits=SpanLimits(max_links=LINKS_MOST),
+        span_limits=limits(settings),
         shutdown_on_exit=False,  # it would wait for a collector that is away
     )
     logging.getLogger(trace.__name__).setLevel(logging.ERROR)  # it warns of anybody's headers, and quotes them
@@ -87,6 +87,10 @@ def start_tracer(settings: Settings, part: str) -> Tracer:
     signals.worker_process_shutdown.connect(flush, weak=False)  # a pool's child ends without atexit
     signals.before_task_publish.connect(pass_on, weak=False)
     return provider.get_tracer("text-pipeline")
+
+
+def limits(settings: Settings) -> SpanLimits:
+    return SpanLimits(max_links=max(LINKS_MOST, settings.bridge_batch_max))
 
 
 def pass_on(headers: MutableMapping[str, Any] | None = None, **_: object) -> None:

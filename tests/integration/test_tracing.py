@@ -168,6 +168,11 @@ def test_a_batch_has_a_link_to_each_of_its_senders_and_says_nothing_of_wrong_hea
         assert "traceparent" not in said, said
 
 
+@pytest.mark.parametrize(("batch", "links"), [(50, 2_000), (5_000, 5_000)])
+def test_a_span_takes_as_many_links_as_a_hand_over_has_records(batch: int, links: int) -> None:
+    assert spans.limits(Settings(bridge_batch_max=batch)).max_links == links
+
+
 def test_a_collector_that_is_away_holds_nobody_up(
     settings: Settings, database: Engine, start: Callable[..., Running]
 ) -> None:
