@@ -35,6 +35,9 @@ EXPORT_SECONDS = 3.0
 FLUSH_SECONDS = 3.0  # a part that ends waits no longer for a collector
 LINKS_MOST = 2_000  # or BRIDGE_BATCH_MAX, where that is more; the library's own limit would be 128
 
+# Who writes a line at each export that fails, or whose answer has odd headers.
+LIBRARY, BELOW_IT = OTLPSpanExporter.__module__, ("urllib3.connection", "urllib3.connectionpool")
+
 # Beat's, one a second each, would be all that a trace viewer shows.
 UNTRACED = frozenset({task_names.SWEEP, task_names.TEND_INDEX})
 
@@ -49,15 +52,17 @@ class Exporter(OTLPSpanExporter):
         said: list[str] = []
 
         def heard(record: logging.LogRecord) -> bool:
-            said.append(record.getMessage())
+            if record.name == LIBRARY:
+                said.append(record.getMessage())
             return log.isEnabledFor(logging.DEBUG)
 
-        library = logging.getLogger(OTLPSpanExporter.__module__)
-        library.addFilter(heard)
+        for name in (LIBRARY, *BELOW_IT):
+            logging.getLogger(name).addFilter(heard)
         try:
             result = super().export(spans)
         finally:
-            library.removeFilter(heard)
+            for name in (LIBRARY, *BELOW_IT):
+                logging.getLogger(name).removeFilter(heard)
         away = result is not SpanExportResult.SUCCESS
         if away and not self.away:
             log.warning("traces are dropped, the collector does not take them: %s", short_line("\n".join(said)))

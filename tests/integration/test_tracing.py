@@ -37,6 +37,7 @@ class Collector:
         self.spans: list[dict[str, Any]] = []
         self.bodies: list[bytes] = []
         self.status = 200
+        self.odd_line = b""
         collector = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -45,6 +46,8 @@ class Collector:
                 assert self.path == "/v1/traces"
                 collector.take(body)
                 self.send_response(collector.status)
+                self.flush_headers()
+                self.wfile.write(collector.odd_line)
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
@@ -288,6 +291,17 @@ def test_a_collector_that_is_away_is_said_once_and_when_it_is_back(
     assert away.getMessage().startswith("traces are dropped, the collector does not take them: ")
     assert "404" in away.getMessage()
     assert back.getMessage() == "the collector takes traces again"
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_nor_does_one_whose_headers_are_none_make_lines(
+    status: int, collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector.status, collector.odd_line = status, b"no header at all\r\n"
+    exporter = spans.Exporter(endpoint=f"{collector.url}/v1/traces")
+    for _ in range(2):
+        exporter.export([])
+    assert ["404" in record.getMessage() for record in caplog.records] == [True] * (status == 404)
 
 
 def test_nor_does_one_that_does_not_listen_make_lines(caplog: pytest.LogCaptureFixture) -> None:
