@@ -65,6 +65,7 @@ def embed_text(
     texts was created: while that is fresh the job need not be claimed, and later it is claimed like any other. A worker
     that has lost a lease learns so when it stores, at the latest.
     """
+    strings_or_none(lease=lease, model=model, held=held)
     again = lease is not None
     lease = lease or held or str(uuid.uuid4())
     fresh = held and texts and not again and is_fresh(getattr(self.request, SENT, None))
@@ -90,6 +91,14 @@ def embed_text(
     except Exception:
         release_failed(*in_hand)
         raise
+
+
+def strings_or_none(**given: object) -> None:
+    """Raises TypeError for anything else, such as a number in a call by hand: PostgreSQL says of it what it says before
+    it is set up, and the task would come again for ever."""
+    for name, value in given.items():
+        if not isinstance(value, str | None):
+            raise TypeError(f"embed_text() takes a string as {name}, not {type(value).__name__}")
 
 
 def is_fresh(sent: float | None) -> bool:

@@ -411,3 +411,10 @@ def test_of_a_typed_text_that_no_record_may_have_the_beginning_is_embedded(
     most = "SELECT max(passage_end) AS most FROM message_embeddings"
     assert ask(database, most) == [{"most": settings.max_text_chars}]
     assert job_ids(database) == []
+
+
+@pytest.mark.usefixtures("fickle")
+@pytest.mark.parametrize("name", ["lease", "model", "held"])
+def test_a_number_for_a_string_is_a_mistake_and_no_outage(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"embed_text\(\) takes a string as {name}, not int"):
+        embed.embed_text([1], {}, **{name: 5})
