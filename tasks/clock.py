@@ -12,6 +12,7 @@ from celery import signals
 from celery.apps import beat
 from celery.beat import ScheduleEntry, Scheduler, SchedulingError
 
+import streams
 from tasks.broker import BROKER_ERRORS, RECONNECTING, length_at_priority, said_of
 from telemetry import heartbeat, numbers_store
 
@@ -31,6 +32,10 @@ class Beat(beat.Beat):  # type: ignore[misc]
 
     def init_loader(self) -> None:
         self.app.finalize()
+
+    def run(self) -> None:
+        streams.lose_what_cannot_be_written()
+        super().run()
 
 
 class Clock(Scheduler):  # type: ignore[misc]

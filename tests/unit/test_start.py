@@ -96,9 +96,21 @@ child.join()
 sys.exit(child.exitcode)
 """
 
+TICKS = """
+from celery.apps import beat
+from tasks.app import app
 
-@pytest.mark.parametrize("where", [">&- 2>&-", "<&- >&-", ">/dev/full 2>&1"])
-def test_a_worker_starts_where_nothing_can_be_written(where: str) -> None:
-    command = ["bash", "-c", f'"$@" {where}', "bash", sys.executable, "-c", FORKS]
+beat.Beat.start_scheduler = lambda self: None
+app.Beat(loglevel="INFO").run()
+"""
+
+
+@pytest.mark.parametrize(
+    ("begins", "where"),
+    [(FORKS, ">&- 2>&-"), (FORKS, "<&- >&-"), (FORKS, ">/dev/full 2>&1"), (TICKS, ">/dev/full 2>&1")],
+    ids=["nothing", "errors", "a full disk", "beat on a full disk"],
+)
+def test_it_starts_where_nothing_can_be_written(begins: str, where: str) -> None:
+    command = ["bash", "-c", f'"$@" {where}', "bash", sys.executable, "-c", begins]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
