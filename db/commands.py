@@ -6,7 +6,8 @@ text of queue_embedding is in 0007, of forget_embeddings in 0008, of text_messag
 0001; 0012 adds planner settings to forget_embeddings and text_messages_updated, and 0014 says as whom they run.
 """
 
-from collections.abc import Collection, Sequence, Set
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 import psycopg2
@@ -42,14 +43,15 @@ class NotNew(Exception):
 
 class Stored(NamedTuple):
     """What `persist` did: the jobs that it queued, the texts of the rows that it wrote, by id, whether all messages
-    were new, whether the one job is held by the given lease, and which texts were the same before, so that they have no
-    job."""
+    were new, whether the one job is held by the given lease, which texts were the same before, so that they have no
+    job, and of which a trigger of somebody's has stored another text."""
 
     jobs: list[int]
     texts: dict[str, str]
     all_new: bool
     held: bool = False
     unchanged: frozenset[str] = frozenset()
+    rewritten: frozenset[str] = frozenset()
 
     @property
     def queued(self) -> list[str]:
@@ -86,6 +88,12 @@ UPSERT = f"""
     RETURNING id::text, xmax = 0 AS new, coalesce(processed_at = CURRENT_TIMESTAMP, FALSE) AS changed
 """
 
+# Whether somebody has hung triggers of his own on the table. For a batch that costs less than to be told all hashes.
+OTHERS_TRIGGERS = """EXISTS (
+    SELECT FROM pg_trigger WHERE tgrelid = 'text_messages'::regclass AND NOT tgisinternal
+        AND tgname NOT IN ('text_messages_inserted', 'text_messages_updated', 'text_messages_deleted',
+            'text_messages_truncated', 'text_messages_typed'))"""
+
 # By how much a deletion is remembered longer than the log can hold a record: Kafka looks for what is too old every few
 # minutes, and by a clock of its own.
 MARGIN = "INTERVAL '1 day'"
@@ -117,15 +125,16 @@ TELL = """set_config('synchronous_commit', 'off', true), set_config('text_pipeli
 PERSIST_FEW = session.for_driver(f"""
     SET LOCAL lock_timeout = '100ms';
     SELECT pg_advisory_xact_lock_shared(:key), {TELL};
-    WITH written AS ({UPSERT})
+    WITH written AS ({UPSERT}, content_hash AS hash)
     SELECT set_config('text_pipeline.written', coalesce(array_agg(id), '{{}}')::text, true),
         set_config('text_pipeline.unchanged', coalesce(array_agg(id) FILTER (WHERE NOT changed), '{{}}')::text, true),
+        set_config('text_pipeline.hashes', string_agg(hash::text, ','), true),
         set_config('text_pipeline.all_new', (count(*) FILTER (WHERE new) = :count)::text, true) FROM written;
     WITH undone AS ({UNDO_DELETED.format(written="current_setting('text_pipeline.written')")})
     SELECT set_config('text_pipeline.undone', coalesce(array_agg(id), '{{}}')::text, true) FROM undone;
     SELECT current_setting('text_pipeline.jobs'), current_setting('text_pipeline.written')::text[],
         current_setting('text_pipeline.undone')::text[], current_setting('text_pipeline.unchanged')::text[],
-        current_setting('text_pipeline.all_new')::boolean
+        current_setting('text_pipeline.all_new')::boolean, current_setting('text_pipeline.hashes')
 """)
 
 REMEMBER_DELETIONS = text(f"""
@@ -249,16 +258,35 @@ def write(
     if replayed:
         dead_letters.set_state(connection, replayed, "replayed")
     jobs: list[int] = []
+    may_differ = False
     if written:
-        collected, any_deleted = connection.execute(
-            text(f"SELECT current_setting('text_pipeline.jobs'), {ANY_DELETED}")
+        collected, any_deleted, may_differ = connection.execute(
+            text(f"SELECT current_setting('text_pipeline.jobs'), {ANY_DELETED}, {OTHERS_TRIGGERS}")
         ).one()
         jobs = [int(job) for job in collected.split(",")[1:]]
         if any_deleted and some_deleted(connection, texts):
             undone = connection.execute(text(UNDO_DELETED.format(written=":ids")), {"ids": array(written)})
             written = written - set(undone.scalars())
     stored = {record.id: str(record.message) for record, _ in texts if record.id in written}
-    return Stored(jobs, stored, all_new, told["lease"] is not None and len(jobs) == 1, unchanged)
+    differ = rewritten(stored, stored_hashes(connection, stored)) if may_differ else frozenset()
+    return Stored(jobs, stored, all_new, told["lease"] is not None and len(jobs) == 1, unchanged, differ)
+
+
+def stored_hashes(connection: Connection, ids: Iterable[str]) -> dict[str, str]:
+    """The content hash of each message that is there, by id."""
+    rows = connection.execute(
+        text(f"SELECT m.id::text, m.content_hash::text FROM {each_message('id, content_hash')}"), {"ids": array(ids)}
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def rewritten(texts: Mapping[str, str], hashes: Mapping[str, str]) -> frozenset[str]:
+    """Those of the messages, by id, whose content hash as stored is not that of the given text."""
+    return frozenset(
+        message_id
+        for message_id, given in texts.items()
+        if hashes.get(message_id, "").replace("-", "") != hashlib.md5(given.encode(), usedforsecurity=False).hexdigest()
+    )
 
 
 def make_durable(connection: Connection) -> None:
@@ -304,7 +332,9 @@ def persist_few(
     created = within_dates(texts)
     values = upsert_values(created) | settings_of(reserved_seconds, job_messages, lease) | {"count": len(texts)}
     try:
-        ((collected, written, undone, unchanged, all_new),) = session.ask_driver(connection, PERSIST_FEW, values)
+        ((collected, written, undone, unchanged, all_new, hashes),) = session.ask_driver(
+            connection, PERSIST_FEW, values
+        )
     except (psycopg2.Error, ValueError) as error:
         if session.is_outage(error) and getattr(error, "pgcode", None) != errorcodes.LOCK_NOT_AVAILABLE:
             raise
@@ -312,7 +342,8 @@ def persist_few(
     kept = set(written).difference(undone)
     jobs = [int(job) for job in collected.split(",")[1:]]
     stored = {record.id: str(record.message) for record, _ in texts if record.id in kept}
-    return Stored(jobs, stored, all_new, held=lease is not None, unchanged=frozenset(unchanged))
+    differ = rewritten(stored, dict(zip(written, hashes.split(","), strict=False)))
+    return Stored(jobs, stored, all_new, lease is not None, frozenset(unchanged), differ)
 
 
 def settings_of(reserved_seconds: float | None, job_messages: int, lease: str | None) -> dict[str, object]:

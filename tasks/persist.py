@@ -4,7 +4,8 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +41,7 @@ class Outcome:
     jobs: dict[int, list[str]] = field(default_factory=dict)  # each with the ids of its messages
     held: dict[int, str] = field(default_factory=dict)  # jobs that need not be claimed, each with its lease
     texts: dict[str, str] = field(default_factory=dict)  # of the messages that were written, by their ids
+    to_read: set[str] = field(default_factory=set)  # those of them whose texts are not handed on: others are stored
     done: set[int] = field(default_factory=set)
     sessions: list[object] = field(default_factory=list)  # of the server, in which they were stored, or found to be
     rejected: list[Rejected] = field(default_factory=list)
@@ -85,7 +87,7 @@ def persist_text(
         outage = error
     finally:  # also for a batch that was stored in part
         if outcome.jobs:
-            chain_embedding(outcome.jobs, outcome.texts, outcome.held, began)
+            chain_embedding(outcome.jobs, texts_to_hand_on(outcome), outcome.held, began)
         logs.each(log, "stored", batch.values(), settings.load().kafka_topic, only=outcome.texts)
     try:
         if outcome.done:
@@ -101,6 +103,18 @@ def persist_text(
         kwargs = {"waiting": left, "rejected": outcome.rejected} if is_less else {}
         raise retry(self, outage, **kwargs) from outage
     return {"stored": stored, "rejected": outcome.rejected}
+
+
+def texts_to_hand_on(outcome: Outcome) -> dict[str, str]:
+    if not outcome.to_read:
+        return outcome.texts
+    return {message_id: text for message_id, text in outcome.texts.items() if message_id not in outcome.to_read}
+
+
+def queued_twice(jobs: Iterable[Sequence[str]]) -> set[str]:
+    """The messages that several of the jobs have."""
+    times = Counter(message_id for messages in jobs for message_id in messages)
+    return {message_id for message_id, count in times.items() if count > 1}
 
 
 def make_durable(sessions: Sequence[object]) -> None:
@@ -172,12 +186,16 @@ def store_all_or_none(batch: Mapping[int, Record], outcome: Outcome, reserved: f
     if len(stored.jobs) > 1:
         with resources.engine().begin() as connection:
             several = outbox.messages_of(connection, stored.jobs, lease)
+    # What a trigger of somebody's has changed after it was written is in a second job, or was not to have one.
+    rewritten = stored.rewritten | stored.unchanged | queued_twice(messages for messages, _ in several.values())
     outcome.sessions.append(driver)
     expecting.new = stored.all_new
     for job in stored.jobs:
         outcome.jobs[job], is_held = several.get(job, (stored.queued, stored.held))
         if is_held:
             outcome.held[job] = str(lease)
+        if rewritten and not rewritten.isdisjoint(outcome.jobs[job]):
+            outcome.to_read.update(outcome.jobs[job])  # all, for a held job comes with all of its texts or none
     outcome.texts |= stored.texts
     outcome.done.update(batch)
 
