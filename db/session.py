@@ -92,7 +92,9 @@ def connect_engine(
             "connect_timeout": CONNECT_SECONDS,
             # Not as somebody has set it for the database, its role or the environment: COPY is given UTF-8.
             "client_encoding": "utf8",
-            "options": f"{options} -c lock_timeout={LOCK_MS} -c timezone=UTC",
+            # With a snapshot of its beginning, who has waited for a deletion would not see it, and bring the text back.
+            "options": f"{options} -c lock_timeout={LOCK_MS} -c timezone=UTC "
+            "-c default_transaction_isolation=read\\ committed",
             "keepalives_idle": 5,
             "keepalives_interval": 2,
             "keepalives_count": 3,

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import Engine
 
-from db import session
+from db import commands, session
 from settings import Settings
-from tests.samples import a_record, ask, persist, run
+from tests.integration.test_few_messages import at, few
+from tests.samples import a_record, ask, meanwhile, persist, run, wait_until_blocked
 
 Set = Callable[[str, str], Engine]
 
@@ -37,3 +38,18 @@ def test_texts_are_stored_as_they_are_under_any_client_encoding(
     wanted = {record.message for record in records}
     assert {found["message"] for found in ask(engine, "SELECT message FROM text_messages")} == wanted
     assert {found["message"] for found in ask(database, "SELECT message FROM text_messages")} == wanted
+
+
+@pytest.mark.parametrize("count", [1, 20], ids=["few", "many"])
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_a_text_that_has_waited_for_its_tombstone_stays_away_under_any_isolation(
+    with_setting: Set, database: Engine, level: str, count: int
+) -> None:
+    engine = with_setting("default_transaction_isolation", level)
+    records = [a_record(f"text {number}", at(1, number)) for number in range(count)]
+    with engine.connect() as connection:
+        commands.persist(connection, [a_record(None, at(2), id=record.id) for record in records])
+        with meanwhile(lambda: few(engine, *records) or persist(engine, *records)):
+            wait_until_blocked(database)
+            connection.commit()
+    assert ask(database, "SELECT message FROM text_messages") == []
