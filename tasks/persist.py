@@ -31,6 +31,8 @@ Rejected = tuple[int, str]  # place in the batch, what the database said
 ROW_LOCK_AGAIN_MS = 100
 # How often a task waits for a lock; what is left then is for its next try, so that the worker gets to other tasks.
 LOCK_WAITS = 20
+# How many records a task finds to be refused, each by half a dozen transactions or more: a second or a few.
+REFUSALS = 50
 
 
 @dataclass
@@ -47,6 +49,8 @@ class Outcome:
     rejected: list[Rejected] = field(default_factory=list)
     locked: list[int] = field(default_factory=list)
     lock_waits: int = 0
+    refusals: int = 0  # of this try
+    put_off: int = 0  # records that are for the next try, after so many refusals
 
 
 class Expecting(threading.local):
@@ -83,6 +87,8 @@ def persist_text(
             store_unlocked(batch, outcome, reserved)
         if outcome.locked:
             raise Outage(f"{len(outcome.locked)} rows are locked by somebody's transaction")
+        if outcome.put_off:
+            raise Outage(f"{outcome.refusals} records were refused, and {outcome.put_off} are looked at later")
     except Outage as error:
         outage = error
     finally:  # also for a batch that was stored in part
@@ -204,6 +210,9 @@ def store_halves(batch: Mapping[int, Record], outcome: Outcome, reserved: float 
     places = sorted(batch)
     middle = len(places) // 2
     for half in (places[:middle], places[middle:]):
+        if outcome.refusals >= REFUSALS:
+            outcome.put_off += len(half)
+            continue
         store_or_halve({place: batch[place] for place in half}, outcome, reserved, row_lock_ms)
 
 
@@ -213,6 +222,7 @@ def reject(batch: Mapping[int, Record], outcome: Outcome, error: Exception) -> N
     at = {"partition": record.partition, "offset": record.offset, "id": record.id}
     log.warning("rejected by the database: partition %(partition)d offset %(offset)d", at, extra=at)
     outcome.rejected.append((place, reason(error)))
+    outcome.refusals += 1
     outcome.done.add(place)
 
 

@@ -180,6 +180,30 @@ def test_after_an_outage_only_what_is_left_of_a_batch_is_tried_again(
     assert counted == {field(PERSISTED, [outcome]): count for outcome, count in outcomes.items()}
 
 
+def test_of_many_that_the_database_refuses_a_task_finds_some_and_the_next_the_others(
+    database: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(storing, "REFUSALS", 4)
+    monkeypatch.setattr(storing, "retry", lambda _task, _outage, **kwargs: Again(kwargs))
+    run(database, "ALTER TABLE text_messages ADD CONSTRAINT mine CHECK (message NOT LIKE '%bad')")
+    records = [a_record(f"{number} {'bad' if number % 2 else 'good'}", at(1, number)) for number in range(20)]
+    given = [list(record) for record in records]
+    TALLY.take()
+    kwargs: dict[str, Any] = {}
+    for rejected in (4, 8):
+        with pytest.raises(Again) as again:
+            storing.persist_text(given, **kwargs)
+        kwargs = again.value.args[0]
+        assert len(kwargs["rejected"]) == rejected
+        assert len(ask(database, "SELECT FROM text_messages")) >= rejected - 1, "the good ones beside them are stored"
+    found = storing.persist_text(given, **kwargs)
+    assert sorted(place for place, _ in found["rejected"]) == list(range(1, 20, 2))
+    assert len(ask(database, "SELECT FROM text_messages WHERE message LIKE '%good'")) == 10
+    counted = {name: int(count) for name, count in TALLY.take().items() if name.startswith("persisted_records")}
+    assert counted == {field(PERSISTED, [outcome]): 10 for outcome in ("stored", "rejected")}
+
+
 def test_a_batch_that_takes_too_long_is_stored_half_by_half(database: Engine, engine_of_a_second: None) -> None:
     slow_inserts(database, 0.05)
     records = [a_record(f"text {number}", at(1, number)) for number in range(32)]
