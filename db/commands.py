@@ -2,8 +2,9 @@
 
 Each function runs in the caller's transaction and never commits. Triggers do the rest: whoever changes a message, its
 vectors go and a job is queued, in that same transaction. Migration 0001 makes them. Of their functions, the present
-text of queue_embedding is in 0007, of forget_embeddings in 0008, of text_messages_updated in 0010, and of all others in
-0001; 0012 adds planner settings to forget_embeddings and text_messages_updated, and 0014 says as whom they run.
+text of queue_embedding is in 0007, of forget_embeddings in 0008, of text_messages_updated in 0010, of
+text_messages_truncated in 0017, and of all others in 0001; 0012 adds planner settings to forget_embeddings and
+text_messages_updated, and 0014 says as whom they run.
 """
 
 import hashlib

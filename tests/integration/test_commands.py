@@ -198,6 +198,18 @@ class TestDeletions:
         assert persist(database, *records).texts == {}
         assert ask(database, "SELECT id FROM text_messages") == []
 
+    def test_a_truncate_goes_on_to_what_refers_to_the_rows(self, database: Engine) -> None:
+        record = a_record("one", SECOND)
+        persist(database, record)
+        run(database, "CREATE TABLE notes (of UUID REFERENCES text_messages)")
+        run(database, "INSERT INTO notes SELECT id FROM text_messages")
+        run(database, "TRUNCATE text_messages CASCADE")
+        assert deletion(database, record.id) == SECOND
+        assert ask(database, "SELECT id FROM text_messages UNION SELECT * FROM notes") == []
+        (job,) = ask(database, "SELECT message_ids::text[] FROM embedding_jobs WHERE deleted")
+        assert job["message_ids"] == [record.id]
+        run(database, "TRUNCATE text_messages CASCADE")
+
     def test_a_row_typed_for_a_deleted_id_outlives_a_replay(self, database: Engine) -> None:
         record = a_record("one", FIRST)
         tombstone = a_record(None, SECOND, id=record.id)
