@@ -29,6 +29,7 @@ from settings import Settings
 # While a stream is sent, a broker may restart; a single record is not waited for so long.
 STREAM_PATIENCE_MS = 30_000
 PAUSED = "the intake is paused: `python kafka_cli.py resume` takes it up again"
+PAUSES = "intake pauses within a second; `python kafka_cli.py drain` waits for it, and until all that was read is done"
 SHOW_EVERY = 1_000  # records between two moves of the bar
 
 
@@ -214,7 +215,7 @@ def pause(given: argparse.Namespace, settings: Settings) -> int:
     if given.json:
         print(json_form.dump({"paused": given.command == "pause"}))
     else:
-        print("intake pauses" if given.command == "pause" else "intake goes on")
+        print(PAUSES if given.command == "pause" else "intake goes on within a second")
     return 0
 
 

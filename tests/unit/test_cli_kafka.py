@@ -22,6 +22,15 @@ from clients.terminal import CommandFailed, Unreachable, WrongUsage
 from settings import Settings
 
 
+@pytest.mark.parametrize(("command", "said"), [("pause", "intake pauses within"), ("resume", "intake goes on within")])
+def test_what_bridges_see_within_a_second_is_not_told_as_done(
+    command: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("clients.steering.pause", lambda settings, paused: "name")
+    assert kafka_commands.pause(argparse.Namespace(command=command, json=False), Settings()) == 0
+    assert capsys.readouterr().out.startswith(f"{said} a second")
+
+
 @pytest.mark.parametrize(
     ("value", "key"),
     [
