@@ -97,7 +97,8 @@ def open_letters(contents: Contents) -> Metric:
 def of_index(status: Mapping[str, Any]) -> Iterator[Metric]:
     # Without a value, and so left out, where counting takes too long.
     yield GaugeMetricFamily("embedding_searchable_messages", "Messages that have their vector", status["embedded"])
-    yield GaugeMetricFamily("embedding_pending_messages", "Messages that wait for their vector", status["pending"])
+    waiting = "Messages that wait for their vector, one once more for each edit that waits"
+    yield GaugeMetricFamily("embedding_pending_messages", waiting, status["pending"])
     yield GaugeMetricFamily("embedding_failed_messages", "Messages whose embedding failed", status["failed"])
     yield GaugeMetricFamily(
         "embedding_oldest_pending_seconds",

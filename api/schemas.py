@@ -257,10 +257,14 @@ class Minute(Output):
     messages: int
 
 
+# To count each once would cost too much of a large backlog.
+PENDING = "messages that wait for their embedding; one counts once more for each edit that waits"
+
+
 class Stats(Output):
     messages: int | None = Field(description="null where there are so many that counting them takes too long")
     embeddings: int | None = Field(description="messages that have their embedding; null as above")
-    pending: int = Field(description="messages that wait for their embedding")
+    pending: int = Field(description=PENDING)
     failed: int = Field(description="messages whose embedding failed")
     dead_letters: int = Field(description="open ones")
     lag: int | None = Field(description="records that the bridge has yet to commit; null while Kafka is away")
@@ -339,7 +343,7 @@ class Status(Output):
     model: str | None
     dimensions: int | None
     embedded: int | None = Field(description="null also where counting takes too long, as in a very large table")
-    pending: int | None
+    pending: int | None = Field(description=PENDING)
     failed: int | None
     oldest_pending_seconds: float | None
     index: Index | None = Field(description="the index of the active model's vectors; null where `embedded` may be")
