@@ -181,7 +181,9 @@ def test_a_change_there_and_back(live: System, gate: Gate, capsys: pytest.Captur
     # The one embed worker is held by the new model, as it would be by a long text of anybody's.
     with live.database.connect() as builder:  # and so is the builder of the indexes
         builder = builder.execution_options(isolation_level="AUTOCOMMIT")
-        builder.execute(text("SELECT pg_advisory_lock(:key)"), {"key": index_catalogue.BUILDER_LOCK})
+        # Without a wait: a build that has the lock waits for whoever waits for it.
+        take = text("SELECT pg_try_advisory_lock(:key)"), {"key": index_catalogue.BUILDER_LOCK}
+        eventually(lambda: builder.execute(*take).scalar_one())
         gate.open.set()
         eventually(lambda: live.is_whole(OLD))
         live.wait_for("indexing")
