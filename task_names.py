@@ -1,6 +1,6 @@
 """The names of the queues and of the tasks, for the packages that send, do or count them and do not import each other.
 
-Which module does each of them says tasks.MODULES.
+tasks.MODULES maps each task to its module.
 """
 
 # Each has workers of its own (celeryconfig.py).

@@ -48,12 +48,12 @@ def replay_dead_letters(
     done: dict[str, Any] | None = None,
     unread: list[Unread] | None = None,
 ) -> dict[str, Any]:
-    """Sends dead letters to their topic again: these (topic, partition, offset), or all with the reason `why` (None:
-    any) that were noted until then. Unless given that is now, when the task is first tried.
+    """Sends dead letters to their topic again: those of `keys` (topic, partition, offset), or all with the reason `why`
+    (None: any) that were noted up to `until` (None: when the task is first tried).
 
     Returns {"sent", "failed", "problems": [...]}. A letter stays open until its record was stored.
 
-    Where a search for copies takes more than its turn the task comes again for these letters, with what it has not read
+    If a search for copies takes more than its turn, the task comes again for these letters with what it has not read
     yet, before it goes on behind the cursor.
     """
     from tasks import second_try
@@ -108,7 +108,8 @@ def drop_dead_letters(
 def retry_failures(
     self: Task, *, ids: list[str] | None = None, until: str | None = None, queued: int = 0
 ) -> dict[str, Any]:
-    """Queues messages whose embedding failed once more: these, or all that failed until then. Returns {"queued"}."""
+    """Queues failed embeddings again: those of the messages `ids`, or all that failed up to `until`. Returns
+    {"queued"}."""
 
     def one_piece(connection: Connection, until: str) -> int:
         return console_commands.retry_failures(connection, ids, until=until, limit=WRITE_PIECE)
@@ -125,8 +126,8 @@ def in_transaction(work: Callable[..., Found], *given: object) -> Found:
 
 
 def patiently(task: Task, until: str | None, work: Callable[[str], Found]) -> tuple[Found, str]:
-    """The result of the work on what was there until then (None: now), and that moment. During an outage the task comes
-    again, some times, and at last fails with what it said.
+    """The result of the work on what was there at `until` (None: now), and that moment. During an outage the task comes
+    again, up to TRIES times, and then fails with what the outage said.
 
     It comes again with the same moment, or it would reach what was noted meanwhile, which nobody has seen.
     """

@@ -13,12 +13,12 @@ import streams
 from tasks import celery_logs, garbage, transport
 from telemetry import tracing
 
-# `celery -A tasks.app` has the folder that it is called in in its path until this module is found. What is loaded
-# later, such as beat's scheduler, lies there too.
+# `celery -A tasks.app` has the current folder in its path only until this module is found. What is loaded later, such
+# as beat's scheduler, lies there too.
 sys.path.append(str(settings.ROOT))
 transport.install()
-# How long a pool process that ends waits until the main process has read its last result (30 s by default). A main
-# process that is ending itself reads none any more. The task was done, and may be done again.
+# How long an ending pool process waits for the main process to read its last result (30 s by default). A main process
+# that is ending never reads it. The task was done, and may be done again.
 pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 10  # times 0.1 s
 
 app = celery_logs.Application("text-pipeline")

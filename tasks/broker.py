@@ -8,15 +8,15 @@ from tasks.app import app
 
 BROKER_ERRORS = (KombuError, redis.RedisError, OSError)
 
-# For kombu's ensure_connection, in seconds. Its own pauses would grow to half a minute, and a worker or beat be away so
-# much longer than the broker.
+# For kombu's ensure_connection, in seconds. Its own pauses would grow to half a minute, and keep a worker or beat away
+# that much longer than the broker.
 RECONNECTING = {"interval_start": 1, "interval_step": 1, "interval_max": 3}
 
 BULK_PRIORITY = 9  # the last to be served, for work that came in bulk
 
 
 def said_of(queue: str, error: Exception) -> str:
-    """What Redis says of a queue, with the name of its key where the key is none of a list: somebody else's then."""
+    """Redis's error about a queue, with the key's name if the key holds no list: then another program uses it."""
     return f"the key {task_list(queue)!r}: {error}" if "WRONGTYPE" in str(error) else str(error)
 
 

@@ -61,7 +61,7 @@ def size_only(_message: object, body: Any) -> str:
 
 def begin(worker: Any) -> None:
     """Sets up the logging of a worker that starts: it warns and prints before Celery asks for that."""
-    from celery.worker.consumer import consumer  # a worker's alone
+    from celery.worker.consumer import consumer  # only a worker needs it
 
     streams.lose_what_cannot_be_written()
     consumer.dump_body = size_only
@@ -75,7 +75,7 @@ def begin(worker: Any) -> None:
 class Application(Celery):  # type: ignore[misc]
     @property
     def Beat(self) -> Any:  # noqa: N802 - Celery's own name
-        """Beat without the banner that it prints, where every line is to be an object."""
+        """Beat, without the banner that it prints if every line is to be a JSON object."""
         beat = self.subclass_with_self("tasks.clock:Beat")
         return partial(silent, beat) if settings.load().log_format == "json" else beat
 

@@ -26,9 +26,9 @@ def low_water(config: settings.Settings) -> int:
 
 
 def embed_queue_has_room(messages: int) -> bool:
-    """Whether to chain the tasks of so many messages. Where the queue is long their jobs wait in PostgreSQL, and the
-    sweep feeds them in. For what came in bulk the bulk tasks that wait already count too. Workers that look at the same
-    moment may exceed the limit, by one batch each. An empty queue has room for any batch."""
+    """Whether to chain the tasks of so many messages. If the queue is long, their jobs wait in PostgreSQL and the sweep
+    feeds them in. For a bulk batch the bulk tasks that wait already count too. Workers that look at the same moment may
+    exceed the limit, by one batch each. An empty queue has room for any batch."""
     config = settings.load()
     try:
         waiting = queue_length("embed") if messages > SMALL else length_at_priority("embed", 0)
@@ -66,8 +66,8 @@ def chain_embedding(
 
 
 def free_places() -> int:
-    """How many tasks the queue has room for, that one task may send: half of it is the sweep's. None where the broker
-    is away."""
+    """How many tasks a task may send to the queue: as many as fit its half, since the other half is the sweep's. 0
+    while the broker is away."""
     try:
         queued = queue_length("embed")
     except BROKER_ERRORS:
@@ -76,8 +76,8 @@ def free_places() -> int:
 
 
 def send_on(groups: Sequence[Sequence[Job]]) -> None:
-    """Sends a task for each group of jobs that another task has left, and reserved for it: behind what is short. If
-    that fails the sweep finds them when their reservation has run out."""
+    """Sends a task for each group of jobs that another task has left and reserved, with the bulk priority, so that
+    short ones go first. If that fails, the sweep finds the jobs when their reservation has run out."""
     try:
         send_jobs(
             [([job.id for job in jobs], sum(len(job.message_ids) for job in jobs)) for jobs in groups],
@@ -88,7 +88,7 @@ def send_on(groups: Sequence[Sequence[Job]]) -> None:
 
 
 def grouped_by_messages(waiting: Sequence[Waiting], most: int) -> list[tuple[list[int], int]]:
-    """Jobs put together so that a task has up to `most` messages, by their weight: (ids, messages) pairs."""
+    """Groups jobs into tasks of up to `most` messages by their weight; returns (job ids, number of messages) pairs."""
     grouped = [waiting[portion] for portion in portions(((job.weight for job in waiting), most))]
     return [([job.id for job in group], sum(job.messages for job in group)) for group in grouped]
 

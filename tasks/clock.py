@@ -39,8 +39,8 @@ class Beat(beat.Beat):  # type: ignore[misc]
 
 
 class Clock(Scheduler):  # type: ignore[misc]
-    """Sends each entry at its interval by the machine's monotonic clock. Celery's own schedule goes by the wall clock,
-    and stands still for a day when that is set back by one."""
+    """Sends each entry at its interval by the machine's monotonic clock. Celery's own schedule goes by the wall clock:
+    set back by a day, it would stand still for one."""
 
     complained = float("-inf")
 
@@ -70,7 +70,7 @@ class Clock(Scheduler):  # type: ignore[misc]
         return max(0.0, min(self.due.values(), default=now + 1) - time.monotonic())
 
     def _ensure_connected(self) -> Any:
-        """Celery's own beats no heart meanwhile, and its pauses grow to half a minute."""
+        """Celery's own writes no heartbeat meanwhile, and its pauses grow to half a minute."""
         return self.connection.ensure_connection(
             lambda error, _pause: self.complain(f"broker away: {error}"), callback=heartbeat.beat, **RECONNECTING
         )

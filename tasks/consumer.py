@@ -63,8 +63,8 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             raise
 
     def give_nothing_back(self) -> None:
-        """As the channel closes it would put what was in hand into its queue again, where it ends the next worker.
-        Leases bring back what was not to blame."""
+        """When the channel closes, it would put what was in hand back into its queue, where it would end the next
+        worker. Leases bring back what was not to blame."""
         if (tasks := getattr(self, "task_consumer", None)) is not None:
             tasks.channel.do_restore = False
 
@@ -131,7 +131,7 @@ def let_go() -> None:
 
 
 def forget(message: Any) -> None:
-    """It counts neither as taken nor as being worked on."""
+    """Makes the message count neither as taken nor as being worked on."""
     for request in [each for each in state.requests.values() if each.message is message]:
         state.task_ready(request)
     if not message.acknowledged:

@@ -33,19 +33,19 @@ log = logging.getLogger(__name__)
 
 # A job of several messages that has cost this many attempts (a worker died over it) is split.
 SPLIT_AFTER = 2
-# The first attempt may have ended by what was in the same task; from the second on a job has one of its own.
+# The first attempt may have ended because of another job in its task; from the second on a job has a task of its own.
 ATTEMPTS_LEAST = 2
 
-COLLISIONS = 5
+COLLISIONS = 5  # tries to store vectors: the first one guesses, and others may write to the same messages each time
 OVERTAKEN = (embeddings.ModelSwitched, outbox.LeaseLost)
 
 # A model that computes here takes what other processes leave of the cores: a search must not wait for a backlog.
 NICE = 10
 
-MODEL_ERROR_SECONDS = 10.0
+MODEL_ERROR_SECONDS = 10.0  # until the jobs of a model that does not work are tried again: somebody has to mend it
 # Hundreds of texts of which each fails at every try leave the sweep room for others (EMBED_QUEUE_MAX a second).
 FAILED_SECONDS = 30.0
-SWITCHED_SECONDS = 0.5
+SWITCHED_SECONDS = 0.5  # until jobs that were embedded by the old model are due for the new one, at the next sweep
 
 
 @app.task(bind=True, name=task_names.EMBED_TEXT, max_retries=None, ignore_result=True)
@@ -63,7 +63,7 @@ def embed_text(
     is dropped here: the edit has queued a job of its own. `lease` is given only when the task retries itself, `model`
     for jobs of a model that is not the active one (tasks.reembedding). `held` is the lease with which the job of these
     texts was created: while that is fresh the job need not be claimed, and later it is claimed like any other. A worker
-    that has lost a lease learns so when it stores, at the latest.
+    that has lost a lease notices that when it stores, at the latest.
     """
     strings_or_none(lease=lease, model=model, held=held)
     again = lease is not None
@@ -117,13 +117,13 @@ def carry_out(
     claimed: Sequence[Job] | None = None,
 ) -> Following | None:
     """Does the jobs, as far as they are free; returns those that are to follow without delay. Raises what the database
-    says, and what loading the model does."""
+    and loading the model raise."""
     with reembedding.noted_for(model):
         embedder = resources.embedder() if model is None else resources.second_embedder(model)
-    # What this may say: embeddings.finish_with_vectors. A held job's texts were sent by the one who wrote them, and so
-    # queued it (chain_embedding). Where no texts came along, all are read below, after their jobs were queued. Texts
-    # that came for jobs which have to be claimed may be of others. A second model's jobs were queued by no trigger
-    # (outbox.queue_for), and have no number of edits to compare.
+    # embeddings.finish_with_vectors says when this may be true. A held job's texts were sent by whoever wrote them and
+    # so queued it (chain_embedding). If no texts came along, all are read below, after their jobs were queued. Texts
+    # that came for jobs which have to be claimed may belong to other jobs. A second model's jobs were queued by no
+    # trigger (outbox.queue_for), and have no number of edits to compare.
     of_the_jobs = claimed is not None or (model is None and not texts)
     if claimed is None:
         claimed = claim(jobs, lease, embedder.model, counts=counts, is_active_model=model is None)
@@ -159,8 +159,8 @@ def carry_out(
 
 
 def claim(jobs: Sequence[int], lease: str, model: str, *, counts: bool, is_active_model: bool) -> list[Job]:
-    """Claims the jobs that are free, without those that have killed their worker too often: of these, one of several
-    messages is split, and the message of any other is marked as failed."""
+    """Claims the jobs that are free, except those that have killed their worker too often: of these, one of several
+    messages is split, and the message of a job of one is marked as failed."""
     config = settings.load()
     with session.autocommit_connection(resources.engine()) as connection:
         claimed = outbox.claim_jobs(connection, jobs, lease, config.embed_lease_seconds, counts=counts)
@@ -196,8 +196,8 @@ def give_up(connection: Connection, job: Job, lease: str, model: str) -> Embedde
 
 
 def hand_on(untried: Sequence[Job], later: Mapping[str, int], lease: str, model: str | None) -> None:
-    """Gives jobs back that the task does not get to: to tasks of their own at once, as far as the queue has room for
-    these, and else to the sweep."""
+    """Gives back the jobs that the task does not get to: at once to tasks of their own as far as the queue has room for
+    these, the rest to the sweep."""
     groups = grouped_by_bytes(untried, later)
     places = free_places() if model is None else 0  # those of a second model are sent by tasks.reembedding alone
     sent, left = groups[:places], groups[places:]
@@ -221,8 +221,8 @@ def release_failed(jobs: Sequence[int], lease: str) -> None:
 def finish(
     claimed: Sequence[Job], lease: str, model: str, done: Embedded, *, is_active_model: bool, of_the_jobs: bool
 ) -> Following | None:
-    """Stores what was embedded and finishes the jobs; where a vector is there already, or another worker is at the same
-    message, it is done again. `is_active_model` says whether it is told and counted as embedded."""
+    """Stores what was embedded and finishes the jobs; tries again if a vector is there already, or if another worker is
+    at the same message. `is_active_model` says whether the messages are logged and counted as embedded."""
     if of_the_jobs and finish_if_few(claimed, lease, model, done):
         tell(claimed, done, is_active_model=is_active_model)
         return None
@@ -260,7 +260,7 @@ def step_back(error: Exception, claimed: Sequence[Job], lease: str, model: str) 
 
 
 def finish_if_few(claimed: Sequence[Job], lease: str, model: str, done: Embedded) -> bool:
-    """Stores the vectors of a job in one round trip, where that can be done."""
+    """Stores the vectors of a job in one round trip; returns whether that was possible."""
     if len(claimed) != 1 or done.failures or done.left.message_ids:
         return False
     try:

@@ -18,7 +18,7 @@ from tasks.outages import reason
 
 log = logging.getLogger(__name__)
 
-# After a build that failed: whatever stood in the way will not have gone at once.
+# After a failed build: whatever stood in its way will not be gone at once.
 PAUSE_SECONDS = 30.0
 
 
@@ -55,7 +55,7 @@ class Watch:
     def texts_wait(self) -> bool:
         """Whether enough rows came in since the text indexes took some in, as far as this process knows."""
         last_id = self.last_id or 0
-        waiting = last_id - self.taken_in if last_id >= self.taken_in else last_id  # else made anew
+        waiting = last_id - self.taken_in if last_id >= self.taken_in else last_id  # else the table was made anew
         return waiting >= index_plan.WAITING_ROWS and self.rate <= index_plan.BURST_ROWS_PER_SECOND
 
     @property
@@ -68,7 +68,7 @@ watch = Watch()
 
 @app.task(name=task_names.TEND_INDEX, ignore_result=True, send_events=False)
 def tend_index() -> None:
-    """Has a thread look whether something is due; calls that piled up behind a backlog are one."""
+    """Has a thread look whether something is due; calls that piled up behind a backlog count as one."""
     if watch.looking is None or not watch.looking.is_alive():
         watch.looking = threading.Thread(target=look, name="index look", daemon=True)
         watch.looking.start()

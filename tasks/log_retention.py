@@ -1,4 +1,4 @@
-"""How long Kafka keeps a record of the topic, as Kafka itself has it: the settings say only how it is created.
+"""How long Kafka keeps a record of the topic. Kafka is asked, because the settings apply only when it is created.
 
 Imported where it is asked, like all of kafka-python in the workers.
 """
@@ -37,5 +37,5 @@ def longest_ms(settings: Settings) -> int | None:
         return longest if longest < FOR_EVER_MS else None
     except KafkaError as error:
         raise Outage(reason(error)) from error
-    except (KeyError, TypeError, ValueError) as error:  # nothing, or what is no number
+    except (KeyError, TypeError, ValueError) as error:  # an answer without a value, or with one that is no number
         raise Outage(f"Kafka does not say how long it keeps {topic}: {error!r}") from error

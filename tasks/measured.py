@@ -36,7 +36,7 @@ from telemetry.numbers import (
 
 log = logging.getLogger(__name__)
 
-# Of how many messages the age is asked, and how often at most: about a millisecond each time.
+# How many messages are asked for their age, and how often at most: about a millisecond each time.
 SAMPLE = 50
 SAMPLE_SECONDS = 1.0
 

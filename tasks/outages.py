@@ -23,8 +23,7 @@ def reason(error: Exception) -> str:
 def retry(task: Task, outage: Outage, **kwargs: Any) -> Exception:
     """Sends the task once more after a pause, with these keyword arguments; the caller raises what it returns.
 
-    The number keeps each RETRY result different from the one before, which is how the bridge sees that somebody is at
-    it.
+    The attempt's number makes each RETRY result differ from the one before: so the bridge sees that somebody is at it.
     """
     attempt = task.request.retries
     if attempt in (0, 10) or attempt % 100 == 0:

@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 
 Rejected = tuple[int, str]  # place in the batch, what the database said
 
-# A row that was locked before is only looked at again, so that its neighbours are not kept waiting each time.
+# A row that was locked before is waited for only briefly, so that its neighbours are not kept waiting each time.
 ROW_LOCK_AGAIN_MS = 100
-# How often a task waits for a lock; what is left then is for its next try, so that the worker gets to other tasks.
+# How often a task waits for a lock; its next try takes what is left then, so that the worker gets to other tasks.
 LOCK_WAITS = 20
 # How many records a task finds to be refused, each by half a dozen transactions or more: a second or a few.
 REFUSALS = 50
@@ -45,7 +45,7 @@ class Outcome:
     texts: dict[str, str] = field(default_factory=dict)  # of the messages that were written, by their ids
     to_read: set[str] = field(default_factory=set)  # those of them whose texts are not handed on: others are stored
     done: set[int] = field(default_factory=set)
-    sessions: list[object] = field(default_factory=list)  # of the server, in which they were stored, or found to be
+    sessions: list[object] = field(default_factory=list)  # of the server, in which records were stored or found stored
     rejected: list[Rejected] = field(default_factory=list)
     locked: list[int] = field(default_factory=list)
     lock_waits: int = 0
@@ -69,8 +69,8 @@ def persist_text(
     """Stores the records of one hand-over, and chains the embedding of what was written.
 
     `records` are Records as lists. Returns {"stored": rows written, "rejected": [[place, detail], ...]}: the rejected
-    are those that the database refuses on their own account, found by halving; none of their neighbours suffers. When
-    it retries itself after some were done, `waiting` are the places of the others, and `rejected` what was refused
+    are those that the database refuses for what they hold. They are found by halving, and their neighbours are stored.
+    When it retries itself after some were done, `waiting` are the places of the others, and `rejected` what was refused
     before.
     """
     began = time.time()
@@ -98,7 +98,7 @@ def persist_text(
     try:
         if outcome.done:
             make_durable(outcome.sessions)
-    except Outage as error:  # some of it may be gone with a crash, so all of it is stored once more
+    except Outage as error:  # a crash may have undone a part of it, so all of it is stored once more
         given = {} if waiting is None else {"waiting": waiting, "rejected": rejected}
         raise retry(self, error, **given) from error
     stored, refused = len(outcome.texts), len(outcome.rejected) - len(rejected or [])
@@ -124,9 +124,9 @@ def queued_twice(jobs: Iterable[Sequence[str]]) -> set[str]:
 
 
 def make_durable(sessions: Sequence[object]) -> None:
-    """Waits for the disk, which the commits in these sessions did not: their texts are embedded meanwhile. Nothing that
-    is not durable may be told as done. Raises Outage, also where one of the sessions is over: a crash ends all, and one
-    that came after it would wait for what is there still."""
+    """Waits until what was committed in these sessions is on the disk: the commits did not wait, so that embedding
+    could begin. Nothing may be reported as done before. Raises Outage, also if one of the sessions is over: a crash of
+    the server ends them all, and a later session would only wait for what has survived it."""
     try:
         with session.autocommit_connection(resources.engine()) as connection:
             if any(each is not session.driver_of(connection) for each in sessions):
@@ -137,8 +137,8 @@ def make_durable(sessions: Sequence[object]) -> None:
 
 
 def store_or_halve(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None, row_lock_ms: int) -> None:
-    """Stores records, by their place in the batch: all at once, without those whose rows somebody holds, or half by
-    half where one is refused, or all together take longer than a statement may.
+    """Stores records, by their place in the batch: all at once, except those whose rows somebody holds; or in halves,
+    if one is refused or all together take longer than a statement may.
 
     Raises Outage, with some of them perhaps stored.
     """
@@ -152,7 +152,7 @@ def store_or_halve(batch: Mapping[int, Record], outcome: Outcome, reserved: floa
             store_or_halve(rest, outcome, reserved, ROW_LOCK_AGAIN_MS)
     except (SQLAlchemyError, psycopg2.Error, ValueError) as error:
         is_outage = session.is_outage(error)
-        if is_outage and not (session.was_canceled(error) and len(batch) > 1):  # fewer may be in time
+        if is_outage and not (session.was_canceled(error) and len(batch) > 1):  # fewer records may be in time
             raise Outage(reason(error)) from error
         if len(batch) > 1:
             store_halves(batch, outcome, reserved, row_lock_ms)
@@ -161,8 +161,8 @@ def store_or_halve(batch: Mapping[int, Record], outcome: Outcome, reserved: floa
 
 
 def store_unlocked(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None) -> None:
-    """As `store_or_halve`, for what was put off: most likely its rows are locked. That is asked first, so that the
-    worker does not wait for them at each try. Raises Outage."""
+    """As `store_or_halve`, for records that were put off: most likely their rows are locked. That is asked first, so
+    that the worker does not wait for them at each try. Raises Outage."""
     locked = locked_places(batch)
     outcome.locked += sorted(locked)
     if free := {place: record for place, record in batch.items() if place not in locked}:
@@ -227,9 +227,8 @@ def reject(batch: Mapping[int, Record], outcome: Outcome, error: Exception) -> N
 
 
 def set_aside(batch: Mapping[int, Record], outcome: Outcome) -> set[int]:
-    """Finds the records whose rows somebody holds, adds their places to `outcome.locked` and returns them: none where
-    it is a new id that somebody has not committed yet, or where they let go meanwhile; all where the task has waited
-    enough.
+    """Finds the records whose rows somebody holds, adds their places to `outcome.locked` and returns them: none if what
+    is held is a new id that is not committed yet, or if it was let go meanwhile; all if the task has waited enough.
 
     Raises Outage.
     """
@@ -253,7 +252,7 @@ def locked_places(batch: Mapping[int, Record]) -> set[int]:
 def store_guessing_new(
     records: Sequence[Record], *, expect_new: bool, **options: Any
 ) -> tuple[commands.Stored, object]:
-    """Stores records in a transaction, and where not all of them are new, as was expected, in another; returns the
+    """Stores records in a transaction or, if they were expected to be new and not all are, in a second one; returns the
     session as well."""
     try:
         with resources.engine().begin() as connection:
@@ -267,7 +266,7 @@ def store_guessing_new(
 def record_dead_letters(self: Task, letters: list[list[Any]]) -> int:
     """Notes dead letters in their table, each once for its coordinates; returns how many it was given.
 
-    One that the table refuses is noted without its contents, which its topic has.
+    A letter that the table refuses is noted without its contents, which its topic has.
     """
     found = [DeadLetter(*letter) for letter in letters]
     try:

@@ -1,9 +1,9 @@
-"""The heartbeat of Celery's parts: of a worker's event loop, and of beat's.
+"""A worker's heartbeat (beat's is in tasks/clock.py).
 
 A worker beats from a timer of its event loop. One that works itself (`--pool solo`) stands still there while it has a
 task, so a thread beats then, and only then. While the broker is away that loop stands still, and the attempts to
-reconnect beat instead, because a restart would mend nothing then. A task that goes on and on stops the beats: its
-process hangs.
+reconnect beat instead, because a restart would mend nothing then. A task that runs for HANGING_SECONDS stops the beats:
+its process hangs.
 """
 
 import threading
@@ -16,8 +16,8 @@ from celery.worker import state
 import settings
 from telemetry import heartbeat
 
-# No task takes so long: it has half a megabyte of texts at most, or one text (tasks.task_texts), some minutes of a slow
-# model on one thread.
+# No task takes so long: it has half a megabyte of texts at most, or one text (tasks.task_texts), which a slow model on
+# one thread embeds within minutes.
 HANGING_SECONDS = 3_600.0
 
 

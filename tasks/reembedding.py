@@ -32,12 +32,12 @@ log = logging.getLogger(__name__)
 # The sweep wakes the thread once a second.
 TURN_SECONDS = 0.9
 PAUSE_SECONDS = 0.05
-# The share of the queue that its tasks may take: enough for workers to find their next one, too little for the sweep to
-# stand back.
+# Its tasks may take one in so many places of the queue: enough for workers to find their next one, too few for the
+# sweep to stand back.
 QUEUE_SHARE = 8
-# The search APIs load the new model meanwhile.
+# The least time from closing to the switch: the search APIs load the new model meanwhile.
 CLOSING_SECONDS = 2.0
-# More messages than these pile up only where the new model does not work: then nothing waits for it.
+# More messages than these pile up only if the new model does not work: then new messages no longer wait for it.
 PILED_UP = 2_000
 
 Tasks = list[tuple[list[int], int]]

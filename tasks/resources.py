@@ -14,7 +14,7 @@ from db.providers import Recorded
 from embedder import Embedder, ModelError, load_provider
 from tasks import active_model
 
-# A connection that was in use so recently is not asked for a sign of life: where it has gone, the task is tried again.
+# A connection that was in use so recently is not asked for a sign of life: if it is gone, the task is tried again.
 TRUSTED_SECONDS = 1.0
 
 
@@ -25,7 +25,7 @@ def engine() -> Engine:
 
 @cache
 def side_engine() -> Engine:
-    """For a thread beside the tasks, which must not wait for theirs, nor they for it."""
+    """For the threads beside the tasks: neither must wait for a connection that the other uses."""
     return session.connect_engine(settings.load().database_url(), "worker, aside")
 
 

@@ -1,4 +1,4 @@
-"""Celery's Redis results, without the subscription: who wants one here reads it (bridge/hand_over.py).
+"""Celery's Redis results, without the subscription: whoever wants a result reads it (bridge/hand_over.py).
 
 The backend of Celery 5.7 subscribes to a channel for each task that is sent, for somebody who may wait for it. Nobody
 reads that connection here, so what it holds would grow with each task; and with Redis away each send would try to
@@ -13,8 +13,8 @@ from celery.backends.redis import RedisBackend
 
 class PolledRedisBackend(SyncBackendMixin, RedisBackend):  # type: ignore[misc]
     def on_task_call(self, producer: Any, task_id: str) -> None:
-        """Nobody waits on a channel."""
+        """Subscribes to no channel."""
 
     def _set(self, key: str, value: bytes | str, expires: int | None = None) -> None:
-        """Nor is anything told on one."""
+        """Stores the result, and publishes it on no channel."""
         self.client.set(key, value, ex=expires or self.expires)

@@ -33,8 +33,8 @@ Key = tuple[str, int, int]
 
 
 class Tried(NamedTuple):
-    """What came of a try: how many records were sent, and why others were not. Of those `sought` the copies may be in a
-    part of the dead-letter topic that is `unread`."""
+    """What came of a try: how many records were sent, and why others were not. The copies of those `sought` may be in
+    the part of the dead-letter topic that is `unread`."""
 
     sent: int
     problems: list[str]
@@ -47,8 +47,8 @@ def key_of(row: Row) -> Key:
 
 
 def send_again(config: Settings, rows: Sequence[Row], unread: Sequence[Unread] | None = None) -> Tried:
-    """Sends the records of dead letters to their partitions. Those whose copies were not found in its time are to be
-    tried again with what is `unread` then. Raises Outage where Kafka is away."""
+    """Sends the records of dead letters to their partitions. Those whose copies were not found in time are to be tried
+    again with what is then `unread`. Raises Outage if Kafka is away."""
     try:
         return _send_again(config, rows, unread)
     except KafkaError as error:
@@ -89,7 +89,7 @@ def sendable(config: Settings, rows: Sequence[Row]) -> tuple[dict[Letter, Row], 
 def send_all(
     config: Settings, letters: Iterable[Letter], found: Iterable[tuple[Letter, Original]]
 ) -> tuple[int, list[str], list[Letter]]:
-    """Sends what is found of the letters: how many, why others failed, and which were not found."""
+    """Sends the letters that are found; returns how many, why others failed, and which were not found."""
     missing = set(letters)
     if not missing:
         return 0, [], []
@@ -110,7 +110,7 @@ def send_all(
 
 
 def send(producer: KafkaProducer, letter: Letter, original: Original) -> str | None:
-    """Sends one record and waits until Kafka has it; else why not. Raises KafkaError where Kafka is away."""
+    """Sends one record and waits until Kafka has it; returns None, or why not. Raises KafkaError if Kafka is away."""
     if original.key is None and original.value is None:
         return NOTHING_TO_SEND
     try:

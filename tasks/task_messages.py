@@ -13,7 +13,7 @@ from kombu.transport import virtual
 
 NONE = type(None)
 
-# What Celery takes as given. Of a date that is none, or a task that is not known, it says itself what is wrong.
+# What Celery takes for granted. A date that is none and a task that is not known it reports itself.
 PROPERTIES = {"delivery_tag": str, "delivery_info": dict | NONE}
 HEADERS = {
     "task": str,
@@ -35,7 +35,7 @@ class NoMessage(ValueError):
 class Message(virtual.Message):  # type: ignore[misc]
     """A message as kombu's channels make it (transport/virtual/base.py) of an item. Raises NoMessage.
 
-    One without the header `task` is of other use, such as Celery's own control, and is not looked at any further."""
+    A message without the header `task` has another use, such as Celery's own control, and is not checked further."""
 
     def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
         try:

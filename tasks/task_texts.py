@@ -1,5 +1,5 @@
-"""How much text one task takes: of many long ones it reads a part, and the rest goes to tasks of their own, so that
-neither its memory nor its time depends on how long they are, and all workers share them."""
+"""How much text one task takes: of many long texts it reads a part, and the rest goes to tasks of their own, so that
+neither a task's memory nor its time depends on how long they are, and all workers share them."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -41,6 +41,6 @@ def divided(claimed: Sequence[Job], later: Mapping[str, int]) -> tuple[Sequence[
 
 
 def grouped_by_bytes(jobs: Sequence[Job], later: Mapping[str, int]) -> list[list[Job]]:
-    """Jobs put together so that a task can read all that they have."""
+    """Groups jobs so that a task can read all texts of a group."""
     sizes = [sum(later[message_id] for message_id in job.message_ids) for job in jobs]
     return [list(jobs[portion]) for portion in portions((sizes, settings.load().embed_task_bytes))]

@@ -1,22 +1,22 @@
 """What kombu's Redis transport does differently here.
 
 A task's arguments lie in Redis as the text that they are, where kombu would make base64 of it: a third less goes
-through Redis, and neither side packs or unpacks it (`body_encoding` in celeryconfig.py). Every Celery reads it so; only
-for writing it has kombu 5.7 no codec, and would put bytes into JSON.
+through Redis, and neither side packs or unpacks it (`body_encoding` in celeryconfig.py). Every Celery can read that;
+only for writing kombu 5.7 has no codec, and would put bytes into JSON.
 
-JSON is written and read by orjson, five times as fast, for a text passes through it eight times on its way. What orjson
-does not know is left to kombu's own, which marks a date by its type. orjson differs from kombu in three cases (UUIDs
-become strings, NaN becomes null, integers of more than 64 bits are read as floats). None of these is ever sent here.
+JSON is written and read by orjson, five times as fast, because a text passes through it eight times on its way. What
+orjson does not know is left to kombu's own, which marks a date by its type. orjson differs from kombu in three cases
+(UUIDs become strings, NaN becomes null, integers of more than 64 bits are read as floats). None of these is ever sent.
 
-And a channel keeps its client, of which kombu would make a new one for each message. What a channel had in hand and
-cannot give back, as Redis is away, kombu would write to a file in the temporary folder that nobody reads or removes:
-somebody's texts. The leases bring it back.
+A channel keeps its client; kombu would make a new one for each message. If Redis is away, kombu would write what a
+channel has in hand and cannot give back, somebody's texts, to a temporary file that nobody reads or removes. Here the
+leases bring it back.
 
-What lies in a queue and is no message (tasks/task_messages.py), since somebody else uses the list, is dropped, and that
-is said.
+An item of a queue that is no message (tasks/task_messages.py), because another program uses the list, is dropped and
+logged.
 
-A Redis that is full takes no bindings, and a worker that starts then would end of it, although it is the one who makes
-room. It goes on without: a binding is needed by nobody but who waits for an answer of `celery inspect`.
+A full Redis takes no bindings, and a worker that starts then would end because of it, although it is the one that makes
+room. It goes on without a binding: only whoever waits for an answer of `celery inspect` needs one.
 """
 
 import logging

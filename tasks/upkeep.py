@@ -61,7 +61,7 @@ def feed(config: settings.Settings) -> int:
             task=config.embed_task_messages,
             seconds=config.embed_lease_seconds,
             small=SMALL,
-            # What is in no queue, and is not renewed by a worker, is lost.
+            # A job that is in no queue, and that no worker renews, is lost.
             given_up=0.0 if queued else config.embed_lease_seconds * leases.GIVEN_UP,
         )
     # Bulk gives way to what somebody may be waiting for, except for the oldest task of each sweep: a steady flow
@@ -75,8 +75,8 @@ def feed(config: settings.Settings) -> int:
 
 
 def forget_deletions(config: settings.Settings) -> None:
-    """Drops remembered deletions that are older than the log, once an hour; none where it keeps records for ever, or
-    where Kafka does not say how long it does."""
+    """Drops remembered deletions that are older than the log, once an hour; none if the log keeps records for ever, or
+    if Kafka does not say how long it does."""
     global _forgotten_at
     if time.monotonic() - _forgotten_at < FORGET_EVERY_SECONDS:
         return

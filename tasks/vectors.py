@@ -86,11 +86,11 @@ class Passages:
 
 def embed(embedder: Embedder, texts: Mapping[str, str]) -> Embedded:
     """The vectors of all passages of these texts, by message id; a text that was embedded before is not embedded again.
-    Of a typed text that is longer than MAX_TEXT_CHARS, which a record may have, the beginning is embedded: a thousand
+    Of a typed text that is longer than MAX_TEXT_CHARS, the most of a record, only the beginning is embedded: a thousand
     passages would keep everybody else's waiting.
 
-    A provider that goes away half way keeps what it has done. Raises EmbedderUnavailable when that is nothing,
-    ModelError, and what has CUT_SHORT the work at one text.
+    What was made before a provider goes away is kept. Raises EmbedderUnavailable if that is nothing, ModelError, and
+    what has CUT_SHORT the work at one text.
     """
     messages: dict[bytes, list[str]] = {}
     for message_id, text in texts.items():
@@ -173,8 +173,8 @@ def seconds_to_wait(error: EmbedderUnavailable) -> float:
 
 
 class Made(NamedTuple):
-    """What came of n texts: (n, dimensions) vectors, and by place the reason of each that can have none. Where the
-    provider went `away`, the places of those that are `left`. The rows of neither mean anything."""
+    """What came of n texts: (n, dimensions) vectors, and by place the reason of each that can have none. If the
+    provider went `away`, the places of those that are `left`. The rows of both mean nothing."""
 
     vectors: NDArray[np.float32]
     reasons: dict[int, str]

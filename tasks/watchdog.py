@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 5.0
 STALLED_SECONDS = 30.0
-# A look that comes so late is one of a process that was stopped itself, as by docker pause or a machine that slept.
+# A look that comes so late means that this process was stopped itself, as by docker pause or a machine that slept.
 FROZEN_SECONDS = 15.0
 # Celery's soft shutdown ends well before; a main process that hangs in it is killed.
 MERCY_SECONDS = 15.0
