@@ -1,11 +1,11 @@
-"""`python -m db`: the schema. Upgrade it, downgrade it, show its revision, or have vectors made anew.
+"""`python -m db`: the schema, the embedding model, and messages without a vector.
 
 python -m db upgrade [REVISION]     run the migrations that are missing, and set up the read-only role
 python -m db downgrade REVISION     undo migrations down to REVISION ("base": all of them)
 python -m db current                show the revision
 python -m db reembed [--provider P] change the embedding model while everything runs (--help says more)
 python -m db retry-failed           embed once more what is marked as failed
-python -m db embed-missing          embed what has no vectors, as somebody has deleted them or not restored them
+python -m db embed-missing          embed what has no vectors, because somebody has deleted or not restored them
 """
 
 import sys

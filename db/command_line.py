@@ -11,6 +11,7 @@ import streams
 from db import console_commands, outbox, output, reembed_command, schema, session
 from settings import Settings
 
+ABOUT = "The database: its schema, its embedding model, and messages without a vector."
 EXIT_CODES = "exit codes: 0 done, 1 not possible as things are, 2 wrong usage or setting, 130 interrupted"
 MISSING_PIECE = 20_000  # messages, each looked up: well under a second
 
@@ -31,7 +32,7 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m db", description="The schema of the database.", epilog=EXIT_CODES)
+    parser = argparse.ArgumentParser(prog="python -m db", description=ABOUT, epilog=EXIT_CODES)
     commands = parser.add_subparsers(dest="command", required=True)
 
     def add(name: str, about: str, description: str) -> argparse.ArgumentParser:

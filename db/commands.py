@@ -1,8 +1,8 @@
 """What writes messages and deletions. Jobs are in outbox, vectors in embeddings, dead letters in dead_letters.
 
-Each function runs in the caller's transaction and never commits. Triggers do the rest: whoever changes a message, its
-vectors go and a job is queued, in that same transaction. Migration 0001 makes them. Of their functions, the present
-text of queue_embedding is in 0007, of forget_embeddings in 0008, of text_messages_updated in 0010, of
+Each function runs in the caller's transaction and never commits. Triggers do the rest: when anybody changes a message,
+they delete its vectors and queue a job, in that same transaction. Migration 0001 makes them. Of their functions, the
+present text of queue_embedding is in 0007, of forget_embeddings in 0008, of text_messages_updated in 0010, of
 text_messages_truncated in 0017, and of all others in 0001; 0012 adds planner settings to forget_embeddings and
 text_messages_updated, and 0014 says as whom they run.
 """
@@ -24,7 +24,7 @@ from records import FIRST_MS, LAST_MS, Record
 # One key for the whole database: writers of texts share it, a writer of tombstones holds it alone (see `persist`).
 TOMBSTONE_LOCK = 7_263_511_900
 
-# From how many messages on COPY is worth its round trip.
+# From this many messages on COPY is worth its round trip.
 COPY_FROM = 16
 
 COPY_MESSAGES = """COPY text_messages (id, source_id, message, metadata, created_at, version_timestamp,
@@ -39,7 +39,7 @@ class RowsLocked(Exception):
 
 
 class NotNew(Exception):
-    """The guess that all messages are new was wrong, or one of them cannot be stored: nothing was."""
+    """The guess that all messages are new was wrong, or one of them cannot be stored: none was stored."""
 
 
 class Stored(NamedTuple):
@@ -60,7 +60,7 @@ class Stored(NamedTuple):
         return [message_id for message_id in self.texts if message_id not in self.unchanged]
 
 
-# Of a row that is there, `t`, and one that is to take its place.
+# Compares a row that is there, `t`, with the one that is to take its place.
 LATER = """(t.version_timestamp, t.version_partition, t.version_offset)
         < (excluded.version_timestamp, excluded.version_partition, excluded.version_offset)"""
 
@@ -95,8 +95,8 @@ OTHERS_TRIGGERS = """EXISTS (
         AND tgname NOT IN ('text_messages_inserted', 'text_messages_updated', 'text_messages_deleted',
             'text_messages_truncated', 'text_messages_typed'))"""
 
-# By how much a deletion is remembered longer than the log can hold a record: Kafka looks for what is too old every few
-# minutes, and by a clock of its own.
+# How much longer a deletion is remembered than the log can hold a record: Kafka looks for old records every few minutes
+# only, and by its own clock.
 MARGIN = "INTERVAL '1 day'"
 
 # Whether any message at all was ever deleted. This check is free. Looking a thousand ids up in deleted_messages is not,
@@ -121,8 +121,8 @@ TELL = """set_config('synchronous_commit', 'off', true), set_config('text_pipeli
         set_config('text_pipeline.job_messages', :job_messages, true),
         set_config('text_pipeline.lease', coalesce(:lease, ''), true)"""
 
-# All that `write` does for a few texts, as one transaction of one round trip. A statement hands on what it has found in
-# a setting, since only the last one's rows come back. Whatever would have to wait is left to `write`.
+# All that `write` does for a few texts, as one transaction of one round trip. A statement hands its result on in a
+# setting, since only the rows of the last one come back. Whatever would have to wait is left to `write`.
 PERSIST_FEW = session.for_driver(f"""
     SET LOCAL lock_timeout = '100ms';
     SELECT pg_advisory_xact_lock_shared(:key), {TELL};
@@ -160,9 +160,9 @@ DELETE_OLDER = text("""
 
 
 def latest(records: Collection[Record]) -> tuple[list[tuple[Record, int]], list[Record]]:
-    """The texts (with the ms at which each was created) and the tombstones that count, of each kind one a message id.
+    """The texts (with the ms at which each was created) and the tombstones that count: at most one of each for an id.
 
-    A tombstone counts also where a later text follows: that one is a new message, with a time of creation of its own.
+    A tombstone also counts if a later text follows: that text is a new message, with a time of creation of its own.
     """
     if len({record.id for record in records}) == len(records) and None not in [record.message for record in records]:
         return [(record, record.timestamp) for record in records], []
@@ -199,11 +199,11 @@ def persist(
 ) -> Stored:
     """Stores texts and tombstones so that for each id the latest version wins, whatever came first. Idempotent.
 
-    `expect_new` is a guess that none of the messages was there before, which costs half as much where it is right.
-    Where it is not, this raises NotNew: do it again in a new transaction, without the guess.
+    `expect_new` is a guess that none of the messages was there before, which costs half as much if it is right. If it
+    is wrong, this raises NotNew: do it again in a new transaction, without the guess.
     `job_messages` is how many messages one embedding job takes at most. `lease` holds a job from the beginning, as if
-    it were claimed, but without counting an attempt: the caller hands it on with the texts, and that may be lost on its
-    way. Where the messages take several jobs these are free (see `outbox.messages_of`).
+    it were claimed, but without counting an attempt: the caller sends the job on with the texts, and that task may be
+    lost on its way. If the messages take several jobs, these are free (see `outbox.messages_of`).
 
     What it has stored can be read and embedded as soon as it is committed, but is on the disk only once `make_durable`
     has returned.
@@ -224,7 +224,7 @@ def persist(
 def write(
     connection: Connection, records: Sequence[Record], told: dict[str, object], row_lock_ms: int, expect_new: bool
 ) -> Stored:
-    """The statements of `persist`. Raises what the database says as it says it, and NotNew."""
+    """The statements of `persist`. Raises the database's errors as they are, and NotNew."""
     texts, tombstones = latest(records)
     # Without the lock a text and its tombstone, both uncommitted, would not see each other, and both would stay.
     lock = "pg_advisory_xact_lock" if tombstones else "pg_advisory_xact_lock_shared"
@@ -240,7 +240,7 @@ def write(
             {"ids": array(sorted(record.id for record in tombstones))},
         )
         new = set(connection.execute(REMEMBER_DELETIONS, arrays).scalars())
-        # What is older than a deletion that was remembered before got its id by hand since.
+        # A row that is older than a deletion remembered before was typed by hand since, with that id: it stays.
         connection.execute(DELETE_OLDER, versions([record for record in tombstones if record.id in new]))
     written: Set[str] = frozenset()
     unchanged: frozenset[str] = frozenset()
@@ -291,8 +291,8 @@ def rewritten(texts: Mapping[str, str], hashes: Mapping[str, str]) -> frozenset[
 
 
 def make_durable(connection: Connection) -> None:
-    """Waits until all that anybody has committed is on the disk, as any commit waits that has written something, and on
-    the standbys that PostgreSQL waits for. Of a `session.autocommit_connection`. Raises psycopg2's errors.
+    """Waits until everything committed so far is on the disk, and on the standbys that PostgreSQL waits for, as the
+    commit of a write does. Takes a `session.autocommit_connection`. Raises psycopg2's errors.
 
     What setval writes to the log is flushed together with all that was written before
     (https://www.postgresql.org/docs/18/wal-async-commit.html).
@@ -301,7 +301,7 @@ def make_durable(connection: Connection) -> None:
 
 
 def within_dates(texts: Sequence[tuple[Record, int]]) -> Sequence[tuple[Record, int]]:
-    """The texts, with times of creation that can be shown as dates: the nearest that can."""
+    """The texts, each with the nearest time of creation that can be shown as a date."""
     if all(FIRST_MS <= at <= LAST_MS for _, at in texts):
         return texts
     return [(record, min(max(at, FIRST_MS), LAST_MS)) for record, at in texts]
@@ -320,10 +320,10 @@ def persist_few(
     job_messages: int,
     lease: str | None = None,
 ) -> Stored | None:
-    """As `persist`, for so few texts that the round trips are what it costs. Of a `session.autocommit_connection`;
-    None, with nothing stored, for what is more than that, and where something is in the way. Raises psycopg2's errors.
+    """As `persist`, for so few texts that the round trips are what it costs. Takes a `session.autocommit_connection`.
+    Returns None, with nothing stored, for more texts, or if something is in the way. Raises psycopg2's errors.
 
-    `lease` holds their jobs from the beginning, as `persist` says, and here always.
+    `lease` holds their jobs from the beginning, as `persist` says, here in every case.
     """
     if len(records) >= COPY_FROM or any(record.message is None or record.replayed for record in records):
         return None
@@ -359,8 +359,8 @@ def settings_of(reserved_seconds: float | None, job_messages: int, lease: str | 
 
 
 def upsert(connection: Connection, texts: Sequence[tuple[Record, int]]) -> dict[str, Row[tuple[str, bool, bool]]]:
-    """Writes the texts that are later than what is there, with the ms at which each was created; returns by its id each
-    row that it has written: (id, new, changed), whether the message is new and whether its text is."""
+    """Writes the texts that are later than what is there, with the ms at which each was created. Returns the rows that
+    it has written by their ids: (id, new, changed), whether the message is new and whether its text is."""
     return {row.id: row for row in connection.execute(text(UPSERT), upsert_values(texts))}
 
 
@@ -416,8 +416,8 @@ def has_old_deletions(connection: Connection) -> bool:
 
 
 def forget_old_deletions(connection: Connection, log_ms: int) -> int:
-    """Drops remembered deletions that are older than the oldest record that the log can hold, and than the oldest dead
-    letter that may be sent again, or was, so that the log holds it once more; returns how many."""
+    """Drops remembered deletions that are older than the oldest record that the log can hold, and older than the oldest
+    dead letter that may still be sent again or that a replay has put back into the log; returns how many."""
     return connection.execute(
         text(f"""
             DELETE FROM deleted_messages

@@ -1,7 +1,7 @@
 """What the console's buttons write beside dead letters: failed embeddings that are queued once more.
 
-Each function runs in the caller's transaction and never commits. "All of a reason" means those that were there when the
-button was pressed, in pieces, so that no transaction is long.
+Each function runs in the caller's transaction and never commits. "All" means what was there when the button was
+pressed; it is done in pieces, so that no transaction is long.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from db.sql import ACTIVE, array
 
 
 def now(connection: Connection) -> str:
-    """The time by the database's clock, which has also stamped what it is compared with."""
+    """The time by the database's clock, which also stamped the rows that it is compared with."""
     return str(connection.execute(text("SELECT clock_timestamp()::text")).scalar_one())
 
 
 def retry_failures(connection: Connection, message_ids: Sequence[str] | None, *, until: str, limit: int | None) -> int:
-    """Queues messages again whose embedding by the active model has failed: of these, or of all (None), those that
-    failed until then, at most `limit` (None: however many); returns how many."""
+    """Queues again the messages, of these or of all (None), whose embedding by the active model failed up to `until`;
+    at most `limit` of them (None: no limit). Returns how many."""
     chosen = "TRUE" if message_ids is None else "message_id = ANY (:ids ::uuid[])"
     return int(
         connection.execute(

@@ -48,9 +48,9 @@ def failure_page(connection: Connection, *, limit: int, cursor: str | None = Non
 
 
 def ages(connection: Connection, queued: Mapping[str, datetime | None], topic: str) -> list[float]:
-    """Of messages that were just embedded, the seconds since their record came into the log (since the row was written,
-    where somebody typed it). `queued` says by message id when the job was created that they were embedded for (None:
-    with the row).
+    """For messages that were just embedded, the seconds since their record came into the log (or, if somebody typed the
+    row, since it was written). `queued` says by message id when the job of that embedding was created (None: with the
+    row).
 
     A text of long ago that became searchable only now is left out, unless it waited for the pipeline all the while: one
     that was edited by hand, or embedded once more, has a job that is later than its row; one of a replayed dead letter
@@ -78,7 +78,7 @@ def ages(connection: Connection, queued: Mapping[str, datetime | None], topic: s
 
 
 def words_of_query(connection: Connection, query: str, words: Collection[str], language: str) -> set[str]:
-    """Those of the words that full text search takes for one of the query's: "cats" for "cat" in English."""
+    """The words that full text search takes for one of the query's, such as "cats" for "cat" in English."""
     rows = connection.execute(
         text("""
             SELECT word FROM unnest(:words ::text[]) AS given (word)

@@ -100,8 +100,8 @@ def rows_of(array: NDArray[Any]) -> list[bytes]:
 def vector_rows(vectors: "Vectors", model: str) -> Iterator[bytes]:
     """Rows (message_id, passage_number, passage_start, passage_end, content_hash, model, embedding) of all vectors.
 
-    Every row has the same length, so many are one structured array; not all at once, for what the processor's cache
-    holds is written and read there.
+    Every row has the same length, so many rows are one structured array; but not all at once, so that an array is
+    written and read in the processor's cache.
     """
     count, dimensions = vectors.embeddings.shape
     name = model.encode()
@@ -152,8 +152,8 @@ def vector_rows(vectors: "Vectors", model: str) -> Iterator[bytes]:
 
 
 class Stream:
-    """What psycopg2 reads a COPY from. It takes each piece as it comes, whatever size it asks for: 8 KB, which would be
-    two hundred calls for two thousand vectors."""
+    """What psycopg2 reads a COPY from. psycopg2 takes each piece whole, though it asks for 8 KB, with which two
+    thousand vectors would take two hundred calls."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self.pieces = iter(pieces)
@@ -168,8 +168,8 @@ class Stream:
 
 
 def copy_pieces(cursor: Any, statement: str, pieces: Iterable[bytes]) -> None:
-    """COPY ... FROM STDIN of these pieces. Raises what making one of them does, which psycopg2 would call a cancelled
-    query, and what the database says."""
+    """COPY ... FROM STDIN of these pieces. Raises what making a piece raises, which psycopg2 would report as a
+    cancelled query, and what the database says."""
     stream = Stream(pieces)
     try:
         cursor.copy_expert(statement, stream)

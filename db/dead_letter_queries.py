@@ -29,7 +29,7 @@ def counts(connection: Connection) -> list[Row]:
 
 
 def page(connection: Connection, *, limit: int, reason: str | None = None, cursor: str | None = None) -> Row:
-    """Open dead letters, newest first: {"letters", "next"}; `value` is the beginning of it. Raises InvalidCursor.
+    """Open dead letters, newest first: {"letters", "next"}; `value` is only its beginning. Raises InvalidCursor.
 
     Plan: dead_letters_open in order.
     """
@@ -64,7 +64,7 @@ def page(connection: Connection, *, limit: int, reason: str | None = None, curso
 def newest(
     connection: Connection, *, state: str | None = "open", reason: str | None = None, limit: int = 100
 ) -> list[Row]:
-    """Dead letters, newest first, without their bytes: coordinates, reason, detail, state, times. None: any of it."""
+    """Dead letters, newest first, without their bytes: coordinates, reason, detail, state, times. None means any."""
     rows = connection.execute(
         text(f"""
             SELECT topic, partition, "offset", timestamp, reason, detail, state, value_bytes,
@@ -158,8 +158,8 @@ def by_key(connection: Connection, keys: Sequence[tuple[str, int, int]]) -> list
 def open_until(
     connection: Connection, *, reason: str | None, until: str, cursor: str | None, limit: int
 ) -> tuple[list[Row], str | None]:
-    """A piece of the open dead letters that were noted until then, the oldest first, with what the table kept of them;
-    and the cursor of the next piece, or None. Plan: dead_letters_open, backwards."""
+    """A piece of the open dead letters that were noted up to `until`, the oldest first, with what the table kept of
+    them; and the cursor of the next piece, or None. Plan: dead_letters_open, backwards."""
     rows = connection.execute(
         text(f"""
             SELECT topic, partition, "offset", timestamp, state, key, value, value_bytes, headers,
@@ -181,7 +181,7 @@ AFTER = """AND created_at >= :at ::timestamptz
 
 
 def after(cursor: str) -> Row:
-    # In no form of `cursors`: it waits in Redis as a part of its task, also while workers of two releases are running.
-    # A time has a space in it, and is in UTC as the connection is: 2025-01-31 12:00:00.123+00
+    # Not in the form of `cursors`: a task that waits in Redis carries it, also while workers of two releases run. The
+    # time has a space in it, and is in UTC, as the connection is: 2025-01-31 12:00:00.123+00
     day, clock, partition, offset, topic = cursor.split(" ", 4)
     return {"at": f"{day} {clock}", "partition": int(partition), "offset": int(offset), "topic": topic}

@@ -52,7 +52,7 @@ def set_state(connection: Connection, keys: Iterable[tuple[str, int, int]], stat
 
 
 def drop(connection: Connection, *, reason: str | None, until: str, limit: int) -> int:
-    """Drops at most `limit` of the open dead letters that were noted until then; returns how many it dropped."""
+    """Drops at most `limit` of the open dead letters that were noted up to `until`; returns how many it dropped."""
     return connection.execute(
         text(f"""
             UPDATE dead_letters d SET state = 'dropped', state_changed_at = clock_timestamp()

@@ -1,13 +1,13 @@
 """An end to every wait for PostgreSQL's answer, kept by a thread of the waiting process. Knows no engine and no
 statement.
 
-libpq waits for ever for a server that has gone silent without closing the connection: no time-out of the server's
-reaches the client then, and TCP's own see nothing where a proxy or a paused machine goes on to acknowledge. psycopg2
-has a callback for such waits, but no COPY with it. So the socket is shut down under libpq, which takes it for the
-server's leaving.
+libpq waits for ever for a server that has gone silent without closing the connection: the server's own time-outs do not
+reach the client then, and TCP's see nothing if a proxy or a paused machine goes on to acknowledge. psycopg2 has a
+callback for such waits, but no COPY with it. So the socket is shut down under libpq, which takes that for the server's
+leaving.
 
-The APIs need no COPY and set that callback as well (api.waits), for ends that a caller can wait for. There it comes
-first; this module, which allows five seconds more than the server allows for a statement, is the second line.
+The APIs need no COPY and set that callback as well (api.waits), with shorter limits for callers who wait. There it
+comes first; this module, which allows five seconds more than the server allows for a statement, is the second line.
 """
 
 import contextlib

@@ -20,19 +20,19 @@ from db.session import ask_driver, for_driver
 from db.sql import ACTIVE, array, each_message
 from records import printable
 
-# From so many vectors on COPY is worth its round trips.
+# From this many vectors on COPY is worth its round trips.
 FEW = 16
 
-# Of what a provider or a tokenizer has said, which may quote a part of the text: half of an emoji, a NUL.
+# Kept of what a provider or a tokenizer has said, which may quote a part of the text: half of an emoji, a NUL.
 REASON_CHARS = 1_000
 
 
 class ModelSwitched(Exception):
-    """Another model has become the active one; vectors of this one are not wanted any more."""
+    """Another model has become the active one; this model's vectors are not wanted any more."""
 
 
 class Following(NamedTuple):
-    """Jobs that make the vectors of another model, too, for messages that have just got those of the active one."""
+    """Jobs for the vectors of another model, for messages that have just got those of the active model."""
 
     model: str
     jobs: list[int]
@@ -97,19 +97,19 @@ def finish_with_vectors(
     expect_new: bool = False,
     of_the_jobs: bool = False,
 ) -> Following | None:
-    """Finishes jobs: vectors whose message still has the text they were made of replace the older ones; the rest is let
-    go. Messages that are left stay queued.
+    """Finishes jobs. A vector whose message still has the text that it was made of replaces the older ones; any other
+    is dropped. Messages that are left stay queued.
 
-    Where another model's vectors are made beside those of the active one, jobs for these messages are queued in the
-    same transaction, so none is missed; they are returned where they should not wait.
+    While another model's vectors are made beside those of the active one, jobs for these messages are queued in the
+    same transaction, so that none is missed; jobs that should not wait are returned.
 
-    `expect_new` is a guess that no vector has to be replaced, which saves looking for them. `of_the_jobs`: the
-    texts come from the transaction that queued these jobs, or were read after the claim. They are compared with the
-    table only if any message was edited or deleted since. Pass False where the texts may belong to another job, as
-    after the tables were created anew. Jobs that no trigger queued are always compared.
+    `expect_new` is a guess that no vector has to be replaced, which saves looking for older ones. `of_the_jobs` says
+    that the texts come from the transaction that queued these jobs, or were read after the claim. They are compared
+    with the table only if any message was edited or deleted since. Pass False if the texts may belong to another job,
+    as after the tables were created anew. Jobs that no trigger queued are always compared.
 
-    A job that somebody else has taken over is left to them, with its messages. Raises LeaseLost when all were, and
-    psycopg2's UniqueViolation when the guess was wrong, or when another worker writes vectors of the same message at
+    A job that somebody else has taken over is left to them, with its messages. Raises LeaseLost if all were taken over,
+    and psycopg2's UniqueViolation if the guess was wrong, or if another worker writes vectors of the same message at
     this moment: do it again in a new transaction, without the guess.
     """
     finished = finish_jobs(connection, jobs, lease, model, done.left)
@@ -145,8 +145,8 @@ def finish_with_vectors(
     return Following(active.followed_by, following) if active.follow_now and following else None
 
 
-# All that `finish_with_vectors` does for a few vectors where nothing stands in the way, as one transaction of one round
-# trip. Where something does, no job is found, and nothing done.
+# All that `finish_with_vectors` does for a few vectors if nothing stands in the way, as one transaction of one round
+# trip. If something does, no job is found and nothing is done.
 FINISH_FEW = for_driver("""
     SELECT set_config('synchronous_commit', 'off', true), set_config('enable_seqscan', 'off', true);
     WITH active AS (
@@ -167,10 +167,10 @@ FINISH_FEW = for_driver("""
 
 
 def finish_few(connection: Connection, job: Job, lease: str, model: str, vectors: Vectors) -> bool:
-    """As `finish_with_vectors`, of the job's own texts, for so few vectors that the round trips are what it costs. Of a
-    `session.autocommit_connection`; returns False, with nothing stored, for what is more than that, and where something
-    is in the way: an edit, another model, a lease that was lost. Raises psycopg2's errors, of which IntegrityError says
-    that a vector is there already."""
+    """As `finish_with_vectors`, of the job's own texts, for so few vectors that the round trips are what it costs.
+    Takes a `session.autocommit_connection`. Returns False, with nothing stored, for more vectors, or if something is in
+    the way: an edit, another model, a lease that was lost. Raises psycopg2's errors; IntegrityError means that a vector
+    is there already."""
     ids = vectors.message_ids
     if job.deleted or not 0 < len(ids) < FEW or len(set(ids)) != len(job.message_ids):
         return False
@@ -200,8 +200,8 @@ def settle(
 ) -> Vectors:
     """Compares the texts that were embedded with those that are there now; returns the vectors that may be stored.
 
-    Vectors of older texts go, those that are stored already too. With `requeues` their messages are queued again unless
-    that was done; for a model that is not the active one they follow when the active one's vector is stored.
+    Vectors of older texts are dropped, and deleted if they are stored. With `requeues` their messages are queued again
+    unless that was done; for a model that is not the active one, storing the active one's vector queues them.
     """
     vectors = done.vectors
     ids = {message_id for job in jobs for message_id in job.message_ids}
@@ -227,15 +227,15 @@ def settle(
 
 
 def lock_active(connection: Connection) -> Active | None:
-    """The active model, which stays the active one until the transaction ends. Needed where `finish_jobs` returns none:
-    it waited for the model's row, and another model became the active one meanwhile."""
+    """The active model, which stays the active one until the transaction ends. Needed if `finish_jobs` returns none:
+    while it waited for the model's row, another model became the active one."""
     row = connection.execute(text(f"{ACTIVE_ROW} FOR SHARE")).one_or_none()
     return None if row is None else Active(*row)
 
 
 def texts(connection: Connection, ids: Collection[str], *, most_bytes: int) -> tuple[dict[str, str], dict[str, int]]:
-    """The texts of those of the messages that exist, by id: of the first of them, and of as many more as have no more
-    than `most_bytes` together with it. The others are not read: their sizes in bytes."""
+    """The texts of the messages that exist, by id: always the first, and more of them up to `most_bytes` in total. And
+    by id the sizes in bytes of the texts that were not read."""
     rows = connection.execute(
         text(f"""
             SELECT id, CASE WHEN before = 0 OR before + size <= :most THEN message END, size
@@ -260,8 +260,8 @@ def current_hashes(connection: Connection, ids: Collection[str]) -> dict[bytes, 
 
 
 def delete_outdated(connection: Connection, model: str, ids: Iterable[object], replaced: Iterable[object]) -> None:
-    """Deletes vectors of these messages that are not of their present text, whatever model's, or whose message is to be
-    replaced.
+    """Deletes the vectors of these messages that are not of their present text, whatever model made them, and all of
+    this model's whose message is in `replaced`.
 
     A message that was edited meanwhile may have the vector of its new text already: that one stays.
     """
@@ -311,7 +311,7 @@ FINISH = text(f"""
 
 class Finished(NamedTuple):
     """The jobs that were still ours; whether no message at all was edited or deleted since they were queued; and the
-    active model, which stays what it is until the transaction ends, or None where it has to be asked for again."""
+    active model, which stays the same until the transaction ends, or None if it has to be asked for again."""
 
     jobs: list[Job]
     unedited: bool
@@ -319,7 +319,7 @@ class Finished(NamedTuple):
 
 
 def finish_jobs(connection: Connection, jobs: Sequence[Job], lease: str, model: str, left: Left) -> Finished:
-    """Removes jobs, but for those of their messages that are left to be done, and the failures of those that are
+    """Removes jobs, except for their messages that are left to be done, and the failures of the messages that are
     done."""
     whole = [job for job in jobs if left.message_ids.isdisjoint(job.message_ids)]
     finished, unedited, name, *follow = connection.execute(
@@ -362,7 +362,7 @@ def record_failure(
 def register_model(
     connection: Connection, name: str, dimensions: int, settings: Mapping[str, str] | None = None
 ) -> str:
-    """Makes a model the active one if there is none yet; returns the name of the active one. Where that is this one,
+    """Makes a model the active one if there is none yet; returns the name of the active one. If it is this one,
     `settings` are recorded as those that make its provider."""
     connection.execute(
         text("""

@@ -15,14 +15,14 @@ from settings import Settings
 
 BUILDER_LOCK = 7_263_511_902
 NAME = "message_embeddings_part_"
-# pgvector indexes halfvec up to so many dimensions; vectors of more are always scanned exactly.
+# pgvector indexes halfvec of up to this many dimensions; vectors of more are always scanned exactly.
 MAX_DIMENSIONS = 4_000
 # A search asks right after it has read the catalogue, so none misses an index that is dropped this long after.
 RETIRE_SECONDS = 5.0
-# Counting reads each vector, 9 GB of ten million. It is done once a minute, and for a hundredth of the time at most.
+# Counting reads each vector, 9 GB for ten million. It is done once a minute, and for at most a hundredth of the time.
 COUNT_SECONDS = 60.0
 COUNT_SHARE = 100
-# A model that has one of so many newest vectors is being written.
+# A model that has one of this many newest vectors is being written.
 NEWEST = 200
 
 
@@ -51,7 +51,7 @@ class Entry:
 
     @property
     def is_built(self) -> bool:
-        """Whether only its builder died."""
+        """Whether the index was built, and only its builder died."""
         return self.state == "building" and self.has_index
 
     @property
@@ -96,8 +96,8 @@ def models(connection: Connection, settings: Settings) -> list[Model]:
 
 
 def situation(connection: Connection, model: Model, limits: Limits) -> Situation:
-    """How the index of a model stands. Cheap: what has no index is counted up to three times the sealing size, and
-    above that its size is taken from its ids. A part whose index is lost is none: its range is a gap, or open."""
+    """How the index of a model stands. Cheap: vectors without an index are counted up to three times the sealing size,
+    and above that estimated from their ids. A part whose index is lost does not count: its range is a gap, or open."""
     parts = [
         entry.part
         for entry in catalogue(connection)
@@ -118,7 +118,7 @@ def situation(connection: Connection, model: Model, limits: Limits) -> Situation
 
 def size(connection: Connection, model: Model, from_id: int, to_id: int | None, most: int) -> tuple[int, int, int]:
     """The vectors of a model in a range of ids, those of any model there, and the id after the last. Above `most` the
-    numbers are taken from the ids: the model's own as dense as the newest, from its first id on.
+    numbers are estimated from the ids, as if the model's own were as dense everywhere as the newest, from its first id.
 
     The inner query has one bound only and reads from the newest id down. With both bounds PostgreSQL estimates 0.5 % of
     a never analysed table and chooses to read and sort all of it: half a second in a burst, instead of 30 ms.
@@ -195,7 +195,7 @@ def under_way(connection: Connection) -> tuple[Model, Range, float] | None:
 
 
 def disorder(connection: Connection) -> bool:
-    """Whether the builder has something to put in order: what another one left behind, indexes whose time is over,
+    """Whether the builder has something to put in order: what another builder left behind, indexes whose time is over,
     parts whose index is gone, counts that are old."""
     return any(
         entry.is_built or entry.is_over or entry.is_lost or entry.is_empty or not entry.is_counted
@@ -210,7 +210,7 @@ def has_parts(connection: Connection) -> bool:
 
 
 def last_id(connection: Connection) -> int:
-    """The highest id of a vector, 0 where there is none: what it gains a second is the rate."""
+    """The highest id of a vector, 0 if there is none; its growth per second is the rate."""
     return int(connection.execute(text("SELECT coalesce(max(id), 0) FROM message_embeddings")).scalar_one())
 
 

@@ -13,25 +13,25 @@ from settings import Settings
 
 # pgvector's graph in memory while it builds: the vector, and about 760 bytes of links and bookkeeping (m = 16).
 GRAPH_BYTES = 760
-# Faster than this no model embeds on a few cores: it is a burst, and waits for the index until it is over.
+# No model embeds faster than this on a few cores: it is a burst, and its vectors wait for an index until it is over.
 BURST_ROWS_PER_SECOND = 2_000.0
-# A burst waits until BURST_SEALS times the sealing size is open. Where rows come in LOST_RACE times as fast as an index
-# grows, a build would only take a core from the burst and fall behind all the same: it waits for LOST_RACE_SEALS times
-# the size, which is half a second of exact scan.
+# A burst waits until BURST_SEALS times the sealing size is open. If rows come in LOST_RACE times as fast as an index
+# grows, a build would only take a core from the burst and still fall behind: it waits for LOST_RACE_SEALS times the
+# size, which is half a second of exact scan.
 BURST_SEALS = 20
 LOST_RACE = 2.0
 LOST_RACE_SEALS = 100
-# Slower than this nothing comes in to speak of.
+# Below this rate it counts as quiet.
 QUIET_ROWS_PER_SECOND = 20.0
 QUIET_SECONDS = 10.0
-# So many rows may wait beside the text indexes where it is no burst: they cost a search half a millisecond.
+# This many rows may wait beside the text indexes, except in a burst: they cost a search half a millisecond.
 WAITING_ROWS = 2_000
-# How many parts of a size are merged into one of the next while rows come in, and when everything is not due yet.
+# How many parts of a size are merged into one of the next, while rows come in or until everything is due.
 FAN = 5
 # An open part of a tenth of the sealing size takes half a millisecond to scan: at rest it may stay.
 RESTING_SHARE = 0.1
-# At rest everything is merged when so much of it is not in the largest part, or when the time since the last build is
-# so many times what that build took: a third of one core at most is spent on tidiness.
+# At rest everything is merged when this share of it is not in the largest part, or when the time since the last build
+# is this many times what that build took: a third of one core at most is spent on tidiness.
 UNTIDY_SHARE = 0.05
 PATIENCE = 3.0
 # The open part may grow to twice the sealing size while something is built; we plan for less.
@@ -107,15 +107,15 @@ class Situation:
 
 
 def due(now: Situation, limits: Limits, rate: float, quiet_seconds: float) -> Range | None:
-    """What to build next, or None. `rate` is how many vectors a second come in, `quiet_seconds` since when hardly any
-    did."""
+    """What to build next, or None. `rate` is how many vectors a second come in, `quiet_seconds` for how long hardly any
+    have."""
     if quiet_seconds >= QUIET_SECONDS:
         return tidy(now, limits, patient=True)
     return seal(now, limits, rate) or fill(now, limits, rate) or merge(now, limits, rate)
 
 
 def is_settled(now: Situation, limits: Limits) -> bool:
-    """Whether nothing would be left to do if no vector came any more."""
+    """Whether nothing would be left to do if no more vectors came."""
     return tidy(now, limits, patient=False) is None
 
 
@@ -144,7 +144,7 @@ def fill(now: Situation, limits: Limits, rate: float) -> Range | None:
 
 def first_rows(whole: Range, limits: Limits, first_id: int) -> Range:
     """As much of a range without an index as fits one build, by the density of its ids. It begins where the range does,
-    for a search scans whatever lies below the first part, but its vectors begin at `first_id`."""
+    because a search scans whatever lies below the first part, but its vectors begin at `first_id`."""
     if whole.rows <= limits.part_rows:
         return whole
     begin = max(whole.from_id, min(first_id, whole.to_id))
@@ -159,8 +159,8 @@ def holes(parts: Sequence[Part]) -> list[tuple[int, int]]:
 
 
 def merge(now: Situation, limits: Limits, rate: float) -> Range | None:
-    """While rows come in: FAN neighbours of a size become one, from the end, if that is done before the open part is
-    too large. So a row is built into an index once for each size, and there are less than FAN parts of each."""
+    """While rows come in: FAN neighbours of a size become one, from the end, if that can be done before the open part
+    is too large. So a row is built into an index once for each size, and there are fewer than FAN parts of each."""
     for size in range(1, 12):
         of_size = list(tail_of_size(now.parts, size, limits))
         rows = sum(part.live_rows for part in of_size)
@@ -203,7 +203,7 @@ def tidy(now: Situation, limits: Limits, *, patient: bool) -> Range | None:
     if now.rows < limits.seal_rows:
         return None
     waiting = Range(now.open_from, now.next_id, now.open_rows)
-    # Alone: what does not fit one build, and a range of vectors that are mostly another model's.
+    # Built alone: what does not fit one build, and a range of vectors that are mostly another model's.
     if now.open_rows > limits.part_rows or now.open_span >= max(limits.seal_rows, 2 * now.open_rows):
         return first_rows(waiting, limits, now.first_id)
     for gap in now.gaps:
@@ -222,7 +222,7 @@ def tidy(now: Situation, limits: Limits, *, patient: bool) -> Range | None:
 
 
 def worth(now: Situation, limits: Limits, group: Sequence[Range], whole: Range, *, patient: bool) -> bool:
-    """Whether a group is to be built (again): not one part as it is, and not for little."""
+    """Whether building a group (again) is worth it: not for a single part as it is, and not for a small gain."""
     built = [part for part in now.parts if whole.from_id <= part.from_id < whole.to_id]
     waiting = group[-1].rows if group[-1].from_id == now.open_from else 0
     if not built or any(whole.from_id <= gap.from_id < whole.to_id for gap in now.gaps):
@@ -243,7 +243,7 @@ def is_shrunk(part: Part) -> bool:
 
 
 def is_useless(now: Situation, limits: Limits) -> bool:
-    """Whether so little is left that an exact scan does without any index."""
+    """Whether so little is left that an exact scan needs no index."""
     return bool(now.parts) and is_small(now, limits)
 
 

@@ -17,8 +17,8 @@ from db.sql import ACTIVE, array, each_message
 # Messages in a job of a model that is not the active one.
 SECOND_JOB = 100
 
-# No job is reserved or put off for so long (EMBED_LEASE_SECONDS, tasks.vectors.LONGEST_PAUSE_SECONDS): PostgreSQL's
-# clock was set back, and the job is free.
+# No job is reserved or put off for so long (EMBED_LEASE_SECONDS, tasks.vectors.LONGEST_PAUSE_SECONDS). One that is due
+# later shows that PostgreSQL's clock was set back, and is free.
 SET_BACK = "clock_timestamp() + INTERVAL '15 min'"
 
 
@@ -28,8 +28,8 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """A claimed row of the outbox: it is ours until its lease has run out. `created_at` is None where it was held from
-    the beginning, by the one who stored its messages."""
+    """A claimed row of the outbox: it is ours until its lease has run out. `created_at` is None if whoever stored its
+    messages held it from the beginning."""
 
     id: int
     message_ids: list[str]
@@ -58,9 +58,9 @@ class Left(NamedTuple):
 def claim_jobs(
     connection: Connection, jobs: Sequence[int], lease: str, seconds: float, *, counts: bool = True
 ) -> list[Job]:
-    """Takes those of the jobs that nobody else holds, for `seconds`; claiming again with the same lease extends it.
+    """Claims the jobs that nobody else holds, for `seconds`; claiming again with the same lease extends it.
 
-    Without `counts` it is no new attempt, whoever held the lease meanwhile: the last one ended in an outage.
+    Without `counts` this is no new attempt, whoever held the lease meanwhile: the last attempt ended in an outage.
     """
     # A lease need not survive a crash of the server: the job is then simply free again. Two statements, one round trip.
     rows = connection.execute(
@@ -83,7 +83,7 @@ def claim_jobs(
 
 
 def messages_of(connection: Connection, jobs: Sequence[int], lease: str | None) -> dict[int, tuple[list[str], bool]]:
-    """Of each job the ids of its messages, and whether it is held by this lease."""
+    """By job, the ids of its messages, and whether this lease holds it."""
     rows = connection.execute(
         text("""
             SELECT id, message_ids::text[], coalesce(lease = :lease ::uuid, FALSE) FROM embedding_jobs
@@ -145,8 +145,8 @@ def give_back(connection: Connection, job: Job, lease: str, left: Left) -> bool:
 
 
 def split_job(connection: Connection, job: Job, lease: str) -> None:
-    """Replaces a job by two of half its messages each, so that the one that cannot pass ends up alone. Each half was
-    tried once, or the sweep would put the two together again."""
+    """Replaces a job by two of half its messages each, so that the message that cannot pass ends up alone. Each half
+    counts as tried once, or the sweep would put the two together again."""
     middle = len(job.message_ids) // 2
     for half in (job.message_ids[:middle], job.message_ids[middle:]):
         connection.execute(
@@ -168,10 +168,10 @@ WEIGHT = "CASE WHEN attempts > 0 THEN greatest(cardinality(message_ids), :task) 
 def take_waiting_jobs(
     connection: Connection, *, messages: int, task: int, seconds: float, small: int, given_up: float = 0.0
 ) -> list[Waiting]:
-    """Reserves jobs that wait for somebody, for `seconds`, with at most about `messages` messages together by their
-    weight, where a task takes `task`. Jobs of at most `small` messages come first, then the oldest. A lease that ends
-    within `given_up` seconds counts as over. Those of a model that is not the active one are for db.second_set."""
-    # In the order of their ids a backlog is read no further than it is taken: a million jobs took half a second.
+    """Reserves waiting jobs for `seconds`, with together at most about `messages` messages by their weight, of which a
+    task takes `task`. Jobs of at most `small` messages come first, then the oldest. A lease that ends within `given_up`
+    seconds counts as over. The jobs of a model that is not the active one are left to db.second_set."""
+    # In the order of the ids a backlog is read only as far as it is taken: sorting a million jobs took half a second.
     connection.execute(
         text("SELECT set_config('synchronous_commit', 'off', true), set_config('enable_sort', 'off', true)")
     )
@@ -220,7 +220,7 @@ def queue_for(connection: Connection, model: str, message_ids: Sequence[str]) ->
 
 
 def requeue_outdated(connection: Connection, model: str, message_ids: Iterable[bytes]) -> None:
-    """Queues messages again of which an outdated text was embedded, and that have no vector for their current one.
+    """Queues messages again if an outdated text of theirs was embedded and their current text has no vector.
 
     Usually the edit has queued them already; but the sender of a task may have had the wrong text at hand.
     """
@@ -241,8 +241,8 @@ def requeue_outdated(connection: Connection, model: str, message_ids: Iterable[b
 
 
 def queue_missing(connection: Connection, after: str | None, *, limit: int) -> tuple[int, str | None]:
-    """Queues those of the `limit` messages behind the id `after` that have neither a vector of their text, nor a
-    failure, nor a job: somebody has deleted their vectors. Returns how many, and the id behind which to go on, or None.
+    """Looks at `limit` messages behind the id `after`, and queues those without a vector of their text, a failure or a
+    job: somebody has deleted their vectors. Returns how many, and the id behind which to go on, or None.
     """
     # OFFSET 0: each is looked up, or every piece would read all vectors.
     queued, last, looked_at = connection.execute(

@@ -24,8 +24,8 @@ Recorded = Mapping[str, str]
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A row of embedding_models. `settings` are None where no worker has recorded them; the process's own settings do
-    not count when they are one of `instead_of`: the model was chosen by command instead of these."""
+    """A row of embedding_models. `settings` are None while no worker has recorded them. The process's own settings do
+    not count if they are among `instead_of`: the model was chosen by command to replace them."""
 
     name: str
     dimensions: int
@@ -66,12 +66,12 @@ def with_recorded(settings: Settings, values: Recorded) -> Settings:
 
 
 def settings_for(settings: Settings, stored: StoredModel | None) -> tuple[Settings, str | None]:
-    """The settings to load the active model's provider with, and, where these are not the process's own, a line that
-    says so.
+    """The settings to load the active model's provider with, and, if these are not the process's own, a line that says
+    so.
 
-    The database wins where the model was chosen by command and the settings are still those from before it, or already
-    those of the model that is on its way. Whoever changes the settings in any other way gets what they ask for, and
-    with it an error, since the stored vectors are another model's.
+    The database wins if the model was chosen by command and the settings are still those from before it, or already
+    those of the model that is on its way. Whoever changes the settings in any other way gets the provider that they ask
+    for, and then an error, since the stored vectors are another model's.
     """
     own = recorded(settings)
     if stored is None or stored.settings is None or own == stored.settings or own not in stored.instead_of:
@@ -84,8 +84,8 @@ def settings_for(settings: Settings, stored: StoredModel | None) -> tuple[Settin
 
 
 def misfit(stored: StoredModel | None, model: str, dimensions: int) -> str | None:
-    """Why the vectors of a provider are not like those that are stored under its model's name, or None: what an
-    endpoint has under a name may change, and PostgreSQL compares no two lengths."""
+    """Why a provider's vectors do not fit those stored under its model's name, or None: an endpoint may put another
+    model under a name, and PostgreSQL compares no vectors of different lengths."""
     if stored is None or stored.name != model or stored.dimensions == dimensions:
         return None
     return (

@@ -19,13 +19,13 @@ Row = dict[str, Any]
 
 RRF_CONSTANT = 60  # Cormack, Clarke and Büttcher 2009, "Reciprocal Rank Fusion": 60 is their value
 FUSED = 100  # how many of each ranking are fused
-# How many matches of a search for words are ranked. For its rank each text is read and parsed again, 20 microseconds
-# each: with a million messages a word of every second one would take ten seconds.
+# How many matches of a search for words are ranked. To rank a text is to read and parse it again, 20 microseconds each:
+# a word that every second one of a million messages has would take ten seconds.
 RANKED = 5_000
 
 # A page ends with the message that brings its texts and metadata to so many bytes: a thousand of the longest texts are
-# 200 MB and more, and the API has them in memory several times while it answers. It costs a quarter of a millisecond,
-# and so few of the longest texts, 100,000 characters of four bytes, have no more.
+# 200 MB and more, and the API has them in memory several times while it answers. To measure them costs a quarter of a
+# millisecond, and so few (UNMEASURED) of the longest, 100,000 characters of four bytes, have no more.
 PAGE_BYTES = 8_000_000
 UNMEASURED = 20
 # As stored, so that no text is read twice; metadata that PostgreSQL has compressed may be a hundred times as much.
@@ -61,12 +61,12 @@ def newest(
     after: tuple[str, str] | None = None,
     words: str | None = None,
 ) -> Row:
-    """A page of messages, newest first: {"messages", "count", "next"}. `words` keeps those that full text finds. It has
-    `limit` messages, or fewer where their texts are long (PAGE_BYTES), but always one.
+    """A page of messages, newest first: {"messages", "count", "next"}. `words` keeps those that full text finds. A page
+    has `limit` messages, or fewer if their texts are long (PAGE_BYTES), but always one.
 
-    `next` is the (created_at, id) of the last message where more follow, else None; as `after` it gives the page behind
-    it. Plan: text_messages_newest in order, or word_matches. In an open transaction what that asks of PostgreSQL's
-    planner holds until the end.
+    `next` is the (created_at, id) of the last message if more follow, else None; as `after` it gives the page behind
+    that message. Plan: text_messages_newest in order, or word_matches. In an open transaction the planner settings of
+    the latter hold until the end.
     """
     where = ["TRUE"]
     values: Row = {"limit": limit + 1}
@@ -179,8 +179,8 @@ def of_each_minute(connection: Connection) -> list[Row] | None:
 
 
 def sizes(connection: Connection, settings: Settings) -> Row:
-    """{"embedded", "index", "reembedding"}: what PostgreSQL has to read whole tables for. None where that takes too
-    long; of the change to another model then only its numbers."""
+    """{"embedded", "index", "reembedding"}: what PostgreSQL has to read whole tables for. None for each that takes too
+    long; of the change to another model only its numbers are None then."""
 
     def embedded(connection: Connection) -> Any:
         return connection.execute(text(EMBEDDED)).scalar_one()
@@ -236,7 +236,7 @@ HIT = """m.id::text AS id, m.source_id, m.message, m.metadata, to_json(m.created
 
 
 def narrowing(filter: Mapping[str, Any] | None, since: str | None, until: str | None) -> tuple[list[str], Row]:
-    """The conditions on a message `m` that these make, and their values."""
+    """These filters as conditions on a message `m`, and their values."""
     where: list[str] = []
     values: Row = {}
     if filter:
@@ -263,7 +263,7 @@ def keyword(
     until: str | None = None,
 ) -> list[Row]:
     """The messages that hold the words, best first: `score` is ts_rank_cd scaled to 0..1, `passage` the excerpt that
-    fits. Where there are more than RANKED matches, the newest of them are ranked."""
+    fits. Of more than RANKED matches, only the newest are ranked."""
     where, values = narrowing(filter, since, until)
     words = word_matches.few_dashes(words)
     values |= {"words": words, "limit": limit}

@@ -1,4 +1,4 @@
-"""`python -m db reembed`: the change to another model is asked for here, and watched. The workers carry it out."""
+"""`python -m db reembed`: asks for a change to another model, and watches it. The workers carry it out."""
 
 import argparse
 import json
@@ -100,7 +100,7 @@ def run(given: argparse.Namespace, settings: Settings) -> int:
         return streams.WRONG_USAGE
     said = NOTHING
     try:
-        # What was typed is looked at first: it is as wrong when the database is away.
+        # What was typed is checked first: it is just as wrong while the database is away.
         new = asked_for(given, settings) if given.action == "start" else None
         with connected(settings) as connection:
             if given.action == "status":
@@ -133,7 +133,7 @@ def run(given: argparse.Namespace, settings: Settings) -> int:
 
 @contextmanager
 def connected(settings: Settings) -> Iterator[Connection]:
-    """A connection of the owner, in autocommit: a change is made in a transaction, and watching is none."""
+    """A connection of the owner, in autocommit: a change has a transaction of its own, and watching needs none."""
     engine = session.connect_engine(settings.database_url(), "reembed", autocommit=True)
     try:
         with engine.connect() as connection:

@@ -58,13 +58,13 @@ QUERY = """
 
 
 def present(connection: Connection) -> Change | None:
-    """The change that there is, under way or not, or None."""
+    """The present change, under way or not, or None."""
     row = connection.execute(text(QUERY)).one_or_none()
     return Change(*row) if row else None
 
 
 def locked(connection: Connection) -> Change | None:
-    """The change, which nobody else moves on until the transaction ends; None where somebody else is at it."""
+    """The change, which nobody else moves on until the transaction ends; None if somebody else is at it."""
     row = connection.execute(text(f"{QUERY} FOR UPDATE SKIP LOCKED")).one_or_none()
     return Change(*row) if row else None
 
@@ -87,7 +87,7 @@ def set_state(connection: Connection, state: str, model: str, *, old: str | None
 
 
 def follow(connection: Connection, model: str | None) -> None:
-    """From when this is committed, whoever stores a vector of the active model queues the message for this one too."""
+    """Once this is committed, whoever stores a vector of the active model queues the message for this model too."""
     connection.execute(
         text("UPDATE embedding_models SET followed_by = :model, follow_now = FALSE WHERE active"), {"model": model}
     )
@@ -161,8 +161,8 @@ def resume(connection: Connection) -> Change:
 
 
 def undo(connection: Connection) -> Change:
-    """Before the switch: gives the second set up. After it: goes back to the old one, as soon as that has got what came
-    meanwhile. Returns the change as it was. Raises Refused."""
+    """Before the switch: gives up the second set. After it: goes back to the old set, as soon as that has the vectors
+    of what came meanwhile. Returns the change as it was. Raises Refused."""
     change = waited_for(connection)
     if change is None or change.state == "dropping":
         raise Refused("there is nothing to undo")
@@ -180,7 +180,7 @@ def undo(connection: Connection) -> Change:
 
 
 def forget_old(connection: Connection) -> Change:
-    """Deletes the set of before the switch. Returns the change as it was. Raises Refused."""
+    """Deletes the set from before the switch. Returns the change as it was. Raises Refused."""
     change = waited_for(connection)
     if change is None or change.state != "switched" or change.old_model is None:
         raise Refused("no vectors of before a change are kept")
@@ -190,12 +190,12 @@ def forget_old(connection: Connection) -> Change:
 
 def begin_to_drop(connection: Connection, model: str) -> None:
     set_state(connection, "dropping", model, undoing=False)
-    # Or each deletion would have its place in a graph that nobody asks any more.
+    # Or each deletion would also work on a graph that nobody asks any more.
     vector_index.retire_all(connection, model)
 
 
 def note_problem(connection: Connection, model: str, problem: str) -> None:
-    """What keeps the second set from being made, as a worker has just seen it."""
+    """Notes what keeps the second set from being made, as a worker has just seen it."""
     connection.execute(
         text("""
             UPDATE reembedding SET problem = :problem, problem_at = clock_timestamp()

@@ -17,12 +17,12 @@ UNCOUNTED = "NULL AS embedded, NULL AS failed, NULL AS messages"
 
 
 def status(connection: Connection) -> dict[str, Any] | None:
-    """What api.schemas.Reembedding describes; None where no change is under way and no old set is kept."""
+    """What api.schemas.Reembedding describes; None if no change is under way and no old set is kept."""
     return read(connection, COUNTED)
 
 
 def uncounted(connection: Connection) -> dict[str, Any] | None:
-    """The same without its numbers, which take long in a large table: they are None."""
+    """The same, with None for its numbers, which take long to count in a large table."""
     return read(connection, UNCOUNTED)
 
 

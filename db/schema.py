@@ -18,12 +18,13 @@ from db import session, text_index
 from settings import Settings
 
 PGVECTOR = (0, 8)
-# What a table text_messages that is there may have, and has to have; what it lacks beyond that is added.
+# What a table text_messages that is there already may have, and what it needs; the migrations add the rest.
 TEXTS = ("text", "character varying")
 ADOPTED = {"id": ("uuid",), "message": TEXTS, "source_id": TEXTS, "metadata": ("jsonb",)}
 NEEDED = ("id", "message", "created_at", "processed_at")
 MIGRATION_LOCK = 7_263_511_901
-# While a migration waits for a table, everybody who comes after it waits too; the pause lets them through.
+# While a migration waits for a table, everybody who comes after it waits too; the pause between two tries lets them
+# through.
 LOCK_MS = 1_000
 LOCK_PAUSE_SECONDS = 1.0
 
@@ -35,7 +36,7 @@ class UnusableDatabase(RuntimeError):
 
 
 def configuration(connection: Connection | None = None) -> Config:
-    # Not from alembic.ini: its %(here)s cannot stand for a path that has a % in it.
+    # Not from alembic.ini: its %(here)s fails for a path that has a % in it.
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -48,7 +49,7 @@ def latest() -> str:
 
 
 def check_known(connection: Connection) -> None:
-    """Raises UnusableDatabase for a revision that no migration here leads to, as those of a later release do."""
+    """Raises UnusableDatabase for a revision that no migration here leads to, such as a later release's."""
     found = MigrationContext.configure(connection).get_current_revision()
     scripts = ScriptDirectory.from_config(configuration())
     if found not in {None, *(each.revision for each in scripts.walk_revisions())}:
@@ -110,7 +111,7 @@ def check_adoptable(connection: Connection) -> None:
 
 
 def check_language(connection: Connection, language: str) -> None:
-    """Raises UnusableDatabase for a KEYWORD_LANGUAGE that is none here: no words could be searched for."""
+    """Raises UnusableDatabase for a KEYWORD_LANGUAGE that this server does not have: no word could be searched for."""
     visible = text("SELECT cfgname FROM pg_ts_config WHERE pg_ts_config_is_visible(oid) ORDER BY cfgname")
     known = connection.execute(visible).scalars().all()
     if language not in known:
@@ -134,7 +135,7 @@ def migrate(settings: Settings, revision: str, direction: object) -> str:
     engine = session.connect_engine(settings.database_url(), "migrate", timeout_ms=0)
     try:
         with engine.connect() as connection:
-            # What builds an index beside its users waits for them as long as it takes, and nobody waits for it.
+            # A migration that builds an index beside its users waits for them as long as it takes; nobody waits for it.
             connection.execute(text("SET lock_timeout = 0"))
             wait_for_turn(connection)
             try:
@@ -163,8 +164,8 @@ def migrate(settings: Settings, revision: str, direction: object) -> str:
 
 
 def migrated(connection: Connection, revision: str, direction: object) -> bool:
-    """One try; says whether it came to its end. A statement that waits for a table lets everybody else wait behind it,
-    so it gives up after a moment and is tried again: what was done by then, migration by migration, stays."""
+    """One try; returns whether it got to the end. A statement that waits for a table lets everybody else wait behind
+    it, so it gives up after a moment and is tried again: what was done by then, migration by migration, stays."""
 
     def bound_waits(begun: Connection) -> None:  # without an effect where no transaction is: see above
         begun.connection.cursor().execute(f"SET LOCAL lock_timeout = {LOCK_MS}")
@@ -186,7 +187,7 @@ def migrated(connection: Connection, revision: str, direction: object) -> bool:
 
 def drop_unwanted(connection: Connection, settings: Settings) -> None:
     """Drops the text indexes that no setting asks for, while there is no text: the builder comes seconds later, and the
-    first burst would pay for them until then. Where somebody uses the table they are left to the builder."""
+    first burst would pay for them until then. If somebody uses the table, they are left to the builder."""
     try:
         connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_MS}"))
         text_index.drop_unwanted(connection, settings)
@@ -198,8 +199,8 @@ def drop_unwanted(connection: Connection, settings: Settings) -> None:
 
 
 def wait_for_turn(connection: Connection) -> None:
-    """Takes the lock of the migrations. Not by waiting in a statement: that would keep a snapshot, for which the CREATE
-    INDEX CONCURRENTLY of the other one would wait in turn."""
+    """Takes the lock of the migrations. Not by waiting in a statement: its snapshot would in turn hold up the CREATE
+    INDEX CONCURRENTLY of whoever has the lock."""
     while not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": MIGRATION_LOCK}).scalar_one():
         connection.commit()
         time.sleep(0.2)
@@ -215,8 +216,8 @@ def current(settings: Settings) -> str:
 
 
 def guard_triggers(connection: Connection) -> None:
-    """Lets nobody hang the triggers, which run as their owner, on a table of his own. Migration 0014 does so too, but a
-    restore without privileges forgets it."""
+    """Keeps others from attaching the triggers' functions, which run as their owner, to tables of their own. Migration
+    0014 does so too, but a restore without privileges forgets it."""
     connection.execute(
         text("""
             DO $$
@@ -234,13 +235,13 @@ def guard_triggers(connection: Connection) -> None:
 
 
 def let_all_wait_for_the_disk(connection: Connection) -> None:
-    """As migration 0015 does, for whoever works with a role of his own: a restore without privileges forgets it."""
+    """As migration 0015, for those who work with a role of their own: a restore without privileges forgets it."""
     if connection.execute(text("SELECT to_regclass('durable_commits')")).scalar_one() is not None:
         connection.execute(text("GRANT UPDATE ON SEQUENCE durable_commits TO PUBLIC"))
 
 
 def grant_reader(connection: Connection, settings: Settings) -> None:
-    """Creates the role of the APIs where it is missing, and lets it read all tables and write none."""
+    """Creates the role of the APIs if it is missing, and lets it read all tables and write none."""
     if settings.database_reader_user == settings.database_user:
         return
     role = sql.Identifier(settings.database_reader_user)

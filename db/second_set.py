@@ -1,4 +1,4 @@
-"""The second set of vectors, while the model is changed (db.reembedding): what of it is missing, the jobs that make it,
+"""The second set of vectors, while the model is changed (db.reembedding): what it still lacks, the jobs that make it,
 the switch to it, and its end. Each step runs in the caller's transaction.
 """
 
@@ -15,7 +15,7 @@ from portions import portions
 from settings import Settings
 
 SCAN_ROWS = 2_000
-# Less than a tenth of a second of the default model: so long a new message may have to wait for a task of this kind.
+# Takes the default model less than a tenth of a second: a new message may have to wait that long for such a task.
 JOB_BYTES = 4_000
 DROP_ROWS = 10_000
 
@@ -61,7 +61,7 @@ def scan(connection: Connection, change: Change) -> None:
 
 
 def queue(connection: Connection, model: str, jobs: Sequence[Sequence[str]]) -> None:
-    """Writes a job for the messages of each."""
+    """Writes one job for each group of messages."""
     if jobs:
         connection.execute(
             text("""
@@ -121,7 +121,7 @@ def is_indexed(connection: Connection, model: str, settings: Settings) -> bool:
 
 
 def set_closing(connection: Connection, *, closing: bool) -> None:
-    """Whether what comes in from now on gets both vectors in one go, so that a moment comes at which none is
+    """Sets whether what comes in from now on gets both vectors in one go, so that a moment comes at which none is
     missing."""
     connection.execute(
         text("UPDATE reembedding SET state = :state, changed_at = clock_timestamp()"),
@@ -131,8 +131,8 @@ def set_closing(connection: Connection, *, closing: bool) -> None:
 
 
 def switch(connection: Connection, change: Change) -> bool:
-    """Makes the second set the active one, where at this moment no message waits for its vector in it. Everything about
-    it is in this transaction."""
+    """Makes the second set the active one, if at this moment no message waits for its vector in it; returns whether it
+    did. The whole switch is in this transaction."""
     active = connection.execute(text("SELECT name FROM embedding_models WHERE active FOR UPDATE")).scalar_one()
     if connection.execute(
         text("SELECT EXISTS (SELECT FROM embedding_jobs WHERE model = :model)"), {"model": change.model}

@@ -30,7 +30,7 @@ STATEMENT_MS = 30_000
 LOCK_MS = 5_000
 IDLE_IN_TRANSACTION_MS = 30_000
 UNANSWERED_MS = 10_000
-# A transaction's time-out ends the session, and the client hears no reason: a single statement's has to come first.
+# A transaction's time-out ends the session without telling the client why: a statement's own has to come first.
 TRANSACTION_MORE_MS = 1_000
 # The server's own time-out comes first, so that nothing is still at work there when the client gives up.
 LATE_ANSWER_MS = 5_000
@@ -73,9 +73,9 @@ def connect_engine(
     lifts both bounds. With `autocommit` no transaction is opened around single statements, which would cost two round
     trips each.
 
-    A connection that comes out of the pool is asked for a sign of life first, so that one that a restart of the server
-    has closed is replaced before it is used; not where it was in use `trusted_seconds` ago, for which the caller has to
-    be ready to try again.
+    A connection that comes out of the pool is first asked for a sign of life, so that one that a restart of the server
+    has closed is replaced. One that was in use within the last `trusted_seconds` is not asked: its user has to be ready
+    to try again.
     """
     options = f"-c statement_timeout={timeout_ms} -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_MS}"
     engine = create_engine(
@@ -100,7 +100,7 @@ def connect_engine(
             "keepalives_count": 3,
             "tcp_user_timeout": UNANSWERED_MS,
         },
-        # As an option of executions it would be set and taken back each time, two round trips more.
+        # As an option of each execution it would be set and taken back every time, two round trips more.
         **({"isolation_level": "AUTOCOMMIT"} if autocommit else {}),
     )
     install_listeners(engine, timeout_ms, trusted_seconds)
@@ -131,8 +131,8 @@ def install_listeners(engine: Engine, timeout_ms: int, trusted_seconds: float) -
 
 
 def ask_for_life(engine: Engine, connection: BoundedConnection) -> None:
-    """Raises DisconnectionError, on which the pool makes a new connection, where the server does not answer."""
-    connection.seconds = UNANSWERED_MS / 1000  # a sign of life needs no more time than TCP has
+    """Raises DisconnectionError, on which the pool makes a new connection, if the server does not answer."""
+    connection.seconds = UNANSWERED_MS / 1000  # no more than TCP has for an answer
     try:
         engine.dialect.do_ping(connection)  # type: ignore[arg-type]
     except psycopg2.Error as error:
@@ -143,7 +143,7 @@ def ask_for_life(engine: Engine, connection: BoundedConnection) -> None:
 def autocommit_connection(engine: Engine) -> Iterator[Connection]:
     """A connection on which each execute is a transaction of its own, with all statements that its text has: one round
     trip instead of three or more (https://www.postgresql.org/docs/18/protocol-flow.html, "Multiple Statements in a
-    Simple Query"). Only the last statement's rows come back. What SET LOCAL and set_config say ends with it."""
+    Simple Query"). Only the last statement's rows come back. What SET LOCAL and set_config set ends with it."""
     with engine.connect() as connection:
         driver = driver_of(connection)
         driver.autocommit = True
@@ -151,13 +151,13 @@ def autocommit_connection(engine: Engine) -> Iterator[Connection]:
             yield connection
         finally:
             if driver.closed:
-                connection.invalidate()  # what a cursor of the driver was told, SQLAlchemy does not know
+                connection.invalidate()  # SQLAlchemy does not learn what a cursor of the driver was told
             else:
                 driver.autocommit = False
 
 
 def driver_of(connection: Connection) -> "psycopg2.extensions.connection":
-    """The connection of psycopg2's own: one session of the server, from its beginning to its end."""
+    """psycopg2's own connection: one session of the server, from its beginning to its end."""
     return cast("psycopg2.extensions.connection", connection.connection.dbapi_connection)
 
 
@@ -167,8 +167,8 @@ def for_driver(statement: str) -> str:
 
 
 def ask_driver(connection: Connection, statement: str, values: Mapping[str, object]) -> list[tuple[Any, ...]]:
-    """The rows of a statement that psycopg2 sends, past SQLAlchemy, whose own work is more than half of what a client
-    spends on a single text. Raises psycopg2's errors."""
+    """The rows of a statement that psycopg2 sends, without SQLAlchemy, whose own work is more than half of what a
+    client spends on a single text. Raises psycopg2's errors."""
     with driver_of(connection).cursor() as cursor:
         cursor.execute(statement, values)
         return cursor.fetchall()
@@ -182,15 +182,15 @@ def first_line(error: BaseException) -> str:
 
 
 def was_canceled(error: BaseException) -> bool:
-    """Whether the server has canceled a statement, by statement_timeout or pg_cancel_backend: it is there, and where
-    that was for the time it took, asking for less can help."""
+    """Whether the server has canceled a statement, by statement_timeout or for somebody else (pg_cancel_backend): it is
+    there, and if that was for the time it took, asking for less can help."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return isinstance(cause, psycopg2.Error) and cause.pgcode == errorcodes.QUERY_CANCELED
 
 
 def in_time(connection: Connection, read: Callable[[Connection], T], otherwise: Callable[[Connection], T]) -> T:
-    """What is read, or what is read otherwise where that takes longer than a statement may. For one in autocommit: a
-    transaction would have failed."""
+    """What `read` returns or, if that takes longer than a statement may, what `otherwise` returns. For a connection in
+    autocommit: a transaction would have failed."""
     try:
         return read(connection)
     except DBAPIError as error:

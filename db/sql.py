@@ -13,7 +13,7 @@ def array(values: Iterable[object]) -> str:
 
 
 def each_message(columns: str, how: str = "") -> str:
-    """What stands behind FROM for these columns, as `m`, of the messages with `:ids`, each looked up by its id.
+    """What stands behind FROM to read these columns, as `m`, of the messages `:ids`, each looked up by its id.
 
     For `id = ANY (:ids)` PostgreSQL 18 may skip through all of text_messages_newest, whose second column is the id, in
     a table of some hundred thousand: 100 ms for 2,000 ids instead of 8

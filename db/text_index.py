@@ -13,8 +13,8 @@ METADATA = "text_messages_metadata"
 WORDS = "text_messages_words"
 DEFAULT_LANGUAGE = "english"
 
-# What comes in waits in a list beside the index, which every search reads as well (16 MB in 10 ms), and goes into it
-# together: a burst of 65,000 short texts is over before. The usual 4 MB would be full every 12,000 of them.
+# New texts wait in a list beside the index, which every search reads as well (16 MB in 10 ms), and go into the index
+# together. It holds a burst of 65,000 short texts; the usual 4 MB would be full after every 12,000.
 PENDING_KB = 16_384
 
 
@@ -24,8 +24,8 @@ def words(language: str, column: str = "message") -> str:
 
 
 def parsable(column: str) -> str:
-    """What full text reads of a text, in SQL: its first 100,000 characters, as a tsvector is limited to 1 MB, and these
-    so that PostgreSQL's parser is not slow with them (migration 0016)."""
+    """What full text reads of a text, in SQL: its first 100,000 characters, because a tsvector is limited to 1 MB,
+    changed so that PostgreSQL's parser is not slow with them (migration 0016)."""
     return f"parsable_text({column})"
 
 
@@ -46,9 +46,9 @@ def wanted(settings: Settings) -> dict[str, str]:
 
 
 def present(connection: Connection) -> dict[str, bool]:
-    """The indexes of this kind that exist, and whether each is valid: a build that died leaves one that is not, and one
-    from before migration 0016 holds what no query asks for. A REINDEX CONCURRENTLY that died leaves another one, with
-    an ending to its name. Any other index is somebody's own, though its name may begin in the same way."""
+    """The indexes of this kind that exist, and whether each is valid: a build that died leaves one that is not, and an
+    index from before migration 0016 holds what no query asks for. A REINDEX CONCURRENTLY that died leaves another one,
+    with an ending to its name. Any other index is somebody's own, though its name may begin in the same way."""
     rows = connection.execute(
         text("""
             SELECT c.relname, i.indisvalid
@@ -69,8 +69,8 @@ def is_due(connection: Connection, settings: Settings) -> bool:
 
 
 def drop_unwanted(connection: Connection, settings: Settings) -> None:
-    """Drops what the settings do not ask for where the table has no row. Waits for its users. Not of a schema before
-    0003, whose release has no builder to make it again."""
+    """Drops the indexes that the settings do not ask for, if the table has no row. Waits for its users. Leaves a schema
+    before 0003 alone, whose release has no builder to make them again."""
     there = "SELECT to_regclass('vector_index_parts') IS NOT NULL"
     if not connection.execute(text(there)).scalar_one():
         return
@@ -81,9 +81,9 @@ def drop_unwanted(connection: Connection, settings: Settings) -> None:
 
 
 def tend(connection: Connection, settings: Settings) -> None:
-    """Makes and drops until the indexes are as the settings have them. For the builder only.
+    """Makes and drops indexes until they are as the settings have them. For the builder only.
 
-    Raises what PostgreSQL says of a language that it does not know; the index of the one before is there still.
+    Raises what PostgreSQL says of a language that it does not know; the index of the language before still exists then.
     """
     chosen = wanted(settings)
     before = present(connection)
@@ -96,8 +96,8 @@ def tend(connection: Connection, settings: Settings) -> None:
 
 
 def take_in(connection: Connection) -> None:
-    """Puts what waits in the lists beside the indexes into them, for the searches, and for the writer who would have to
-    do it when a list is full."""
+    """Puts what waits in the lists beside the indexes into the indexes. That makes searches faster, and spares the
+    writer who would have to do it when a list is full."""
     for name, valid in present(connection).items():
         if valid:
             connection.execute(text("SELECT gin_clean_pending_list(CAST(:name AS regclass))"), {"name": name})

@@ -10,7 +10,7 @@ def message(connection: Connection, message_id: str) -> Row | None:
     """The message with what has become of its present text, in one look, or None.
 
     `version` is [timestamp, partition, offset]; `model`, `passages` and `embedded_at` are of the active model, None
-    where it has no vectors of this text yet; `index_part` is the part that holds the last of them.
+    while it has no vectors of this text; `index_part` is the part that holds the last of them.
     """
     row = connection.execute(
         text(f"""
@@ -71,7 +71,7 @@ def deletion(connection: Connection, message_id: str) -> Row | None:
 def message_at(connection: Connection, partition: int, offset: int) -> str | None:
     """The id of the message whose text, or whose deletion, came with the record at this place of the log, or None.
 
-    Plan: a scan of the tables. For a record that the log has lost; all others say themselves whose they are.
+    Plan: a scan of the tables. For a record that the log has lost; any other record names its message itself.
     """
     place = "version_partition = :partition AND version_offset = :offset"
     return connection.execute(

@@ -63,7 +63,7 @@ def is_due(connection: Connection, settings: Settings, rate: float, quiet_second
 
 
 def give_way(connection: Connection, settings: Settings, rate: float) -> bool:
-    """Breaks a merge off that would take so long that too much piles up behind it; returns whether it did."""
+    """Breaks off a merge that would take so long that too much piles up behind it; returns whether it did."""
     found = under_way(connection)
     if found is None:
         return False
@@ -78,7 +78,7 @@ def give_way(connection: Connection, settings: Settings, rate: float) -> bool:
 def tend(settings: Settings, rate: float, quiet_seconds: float) -> int | None:
     """Does one piece of the work that is due, in a session of its own; returns the id of a part that it has built.
 
-    Returns None where nothing was built, and where another builder is at work, or somebody else at an index.
+    Returns None if nothing was built, or if another builder is at work, or somebody else at an index.
     """
     with builder(settings) as connection:
         if connection is None or others_build(connection):
@@ -94,8 +94,8 @@ def tend(settings: Settings, rate: float, quiet_seconds: float) -> int | None:
 
 
 def take_in_texts(settings: Settings) -> bool:
-    """Puts what waits beside the text indexes into them, and does nothing else: `tend` may count every part. Returns
-    whether it was done: where another builder is at work it is left to a later time."""
+    """Puts what waits beside the text indexes into them, and does nothing else: `tend` might count every part as well.
+    Returns whether it did: if another builder is at work, it is left to a later time."""
     with builder(settings) as connection:
         if connection is not None:
             text_index.take_in(connection)
@@ -143,7 +143,7 @@ def put_in_order(connection: Connection, settings: Settings) -> None:
 
 
 def drop_strays(connection: Connection) -> None:
-    """Drops the indexes that are named like those of parts, and are of none."""
+    """Drops the indexes that are named like parts' and belong to none."""
     for name in connection.execute(
         text("""
             SELECT c.relname FROM pg_class c JOIN pg_index i ON i.indexrelid = c.oid
@@ -195,8 +195,8 @@ def retire_all(connection: Connection, model: str) -> None:
 def build(connection: Connection, model: Model, wanted: Range, settings: Settings, *, quiet: bool) -> int:
     """Builds the index of a range and puts it in the place of the parts that lie in it; returns the part's id.
 
-    Neither reads nor writes wait for it. It takes a second core only while it is `quiet`. Where it fails, nothing has
-    changed but an index that is not valid, which `put_in_order` drops.
+    Neither reads nor writes wait for it. It takes a second core only while it is `quiet`. If it fails, nothing has
+    changed except for an index that is not valid, which `put_in_order` drops.
     """
     part = int(
         connection.execute(
@@ -225,7 +225,7 @@ def build(connection: Connection, model: Model, wanted: Range, settings: Setting
 def create_index(connection: Connection, part: int, model: Model, wanted: Range, workers: int) -> None:
     connection.exec_driver_sql(f"SET max_parallel_maintenance_workers = {workers}")
     name = "'" + model.name.replace("'", "''") + "'"
-    # The ids first: a new vector is past them with one comparison.
+    # The ids come first: one comparison shows that a new vector is not in the range.
     statement = f"""
         CREATE INDEX CONCURRENTLY {NAME}{part} ON message_embeddings
         USING hnsw ((embedding::halfvec({model.dimensions})) halfvec_cosine_ops)

@@ -15,16 +15,16 @@ from sqlalchemy import Connection, text
 from db.queries import HIT, Row, narrowing
 from settings import Settings
 
-# A filter that so few messages pass is answered from just their vectors: 4 microseconds each, which an index scan that
-# has to look for them cannot beat.
+# A filter that at most this many messages pass is answered from just their vectors: 4 microseconds each, which an index
+# scan that has to look for them cannot beat.
 FEW = 5_000
-# With a filter the messages of so many open vectors are looked up one by one, the nearest first, until enough pass: 40
-# ms of 20,000 instead of 550 for a join to all messages. Where hardly one passes it is 5 microseconds each.
+# With a filter the messages of up to this many open vectors are looked up one by one, the nearest first, until enough
+# pass: 40 ms for 20,000, instead of 550 for a join to all messages. If hardly one passes, it is 5 microseconds each.
 MANY_OPEN = 200_000
-# About twice as many vectors are asked for as hits: some are of one message, some of texts that were edited since.
+# About twice as many vectors are asked for as hits: some belong to the same message, some to texts edited since.
 SPARE = 8
-# So many of the nearest a graph is trusted to yield in good order. Somewhere behind, hnsw.max_scan_tuples, which counts
-# all that was compared (20,000), ends its walk, and what comes then is what it happened to pass.
+# This many of the nearest a graph is trusted to yield in good order. Somewhere behind them hnsw.max_scan_tuples, which
+# counts all that was compared (20,000), ends the walk, and what comes then is whatever the walk happened to pass.
 REACH = 2_000
 
 EXACT = "e.embedding <=> :query ::halfvec"
@@ -42,7 +42,7 @@ SETTINGS = """
         set_config('enable_seqscan', :seqscan, true), set_config('enable_bitmapscan', :bitmapscan, true);
 """
 
-# What is left of a part whose vectors were deleted is read faster without its index, and has no more than that.
+# A part of which deletions have left fewer vectors than are wanted is read faster without its index.
 READY_PARTS = text("""
     SELECT from_id, to_id FROM vector_index_parts
     WHERE model = :model AND state = 'ready' AND live_rows >= :least ORDER BY from_id
@@ -51,8 +51,8 @@ READY_PARTS = text("""
 
 @dataclass(frozen=True)
 class Asked:
-    """What is looked for: so many messages `m` under the conditions `where`, by vectors `e` under the conditions `of`;
-    and the values that these bind. `of_time`: the conditions are of nothing else."""
+    """What is looked for: `limit` messages `m` under the conditions `where`, by vectors `e` under the conditions `of`;
+    and the values that these bind. `of_time`: `where` speaks of times only."""
 
     limit: int
     where: Sequence[str]
@@ -71,7 +71,7 @@ class Found:
     reaches: Sequence[float]
 
     def needed(self, limit: int) -> float:
-        """How far an arm has to reach, to have nothing better than these."""
+        """How far an arm has to reach so that it has missed nothing better than these hits."""
         return float(self.hits[-1]["distance"]) if len(self.hits) >= limit else inf
 
 
@@ -113,7 +113,7 @@ def semantic(
 
 
 def ready_parts(connection: Connection, model: str, least: int = 0) -> list[tuple[int, int]]:
-    """The ranges [from, to) of a model's vectors that an index covers, ascending; those that have at least so many."""
+    """The ranges [from, to) of a model's vectors that an index covers, ascending, if they have at least `least`."""
     return [(row[0], row[1]) for row in connection.execute(READY_PARTS, {"model": model, "least": least})]
 
 
@@ -133,8 +133,8 @@ def few_match(connection: Connection, asked: Asked) -> bool:
 
 
 def hits_of(arms: Sequence[str]) -> str:
-    """The statement that makes hits of the best :wanted vectors of all arms, each a SELECT of its best :wanted. Also
-    where it finds no hit, there is a row that tells what was seen.
+    """The statement that makes hits of the best :wanted vectors of all arms, each a SELECT of its best :wanted. Even if
+    it finds no hit, it returns one row that tells what was seen.
 
     OFFSET 0 has each message looked up by its id; the planner would rather walk all of them in order than sort these.
     """
@@ -181,8 +181,8 @@ def vectors_of(source: str, distance: str, conditions: Sequence[str]) -> str:
 
 
 def nearest_that_pass(source: str, distance: str, conditions: Sequence[str], where: Sequence[str]) -> str:
-    """As `vectors_of`, of those whose message passes: sorted before the messages are looked up, so that the look-ups
-    end with the last that is wanted."""
+    """As `vectors_of`, of the vectors whose message passes. They are sorted before the messages are looked up, so that
+    the look-ups end with the last vector that is wanted."""
     return f"""
         (SELECT e.* FROM (
             SELECT e.message_id, e.passage_start, e.passage_end, e.content_hash, {distance} AS distance
@@ -202,10 +202,10 @@ def open_ids(connection: Connection, parts: Sequence[tuple[int, int]]) -> int:
 def by_index(
     connection: Connection, parts: Sequence[tuple[int, int]], dimensions: int, asked: Asked, wanted: int
 ) -> list[Row]:
-    """What the indexes find, together with an exact scan of all ids outside of them: widened as long as the indexes
-    yield as many vectors as that takes, and an exact pass over everything where one gives up before.
+    """What the indexes find, together with an exact scan of all ids outside of them. It is widened as long as the
+    indexes yield as many vectors as that takes; if an index gives up before, everything is searched exactly.
 
-    One gives up with a filter that few messages near the query pass, and where most of what it holds was deleted.
+    An index gives up on a filter that few messages near the query pass, or if most of what it holds was deleted.
     """
     while parts and wanted <= REACH:
         found = find_by_index(connection, parts, dimensions, asked, wanted)
@@ -233,7 +233,7 @@ def find_by_index(
         for part in parts
     ]
     # OFFSET 0 has the rows found by their ids alone. The primary key has the model, too, and PostgreSQL would read all
-    # of that index to find out which of these few rows are of the one model that nearly all are of.
+    # of that index to find which of these few rows are the model's, as nearly all rows are.
     rest = f"(SELECT * FROM message_embeddings WHERE {outside(parts)} OFFSET 0) AS e"
     joined = bool(asked.where) and open_ids(connection, parts) > MANY_OPEN
     if asked.where and not joined:
@@ -247,7 +247,7 @@ def walked(
     connection: Connection, parts: Sequence[tuple[int, int]], dimensions: int, asked: Asked, needed: float
 ) -> bool:
     """Whether each part's index was walked as far as needed before it gave up, so that nothing nearer was missed. Often
-    the filter is of a time, and passes none of a whole part. Without the filter the way is the same, and short."""
+    the filter is a time that a whole part fails. Asked without the filter: the walk is the same, and short."""
     if needed == inf:
         return False
     arms = [
@@ -261,7 +261,7 @@ def walked(
 
 
 def indexed(dimensions: int) -> str:
-    """The distance, written like the expression of a part's index, or PostgreSQL would not take it."""
+    """The distance, written like the expression of a part's index, or PostgreSQL would not use the index."""
     return f"e.embedding::halfvec({dimensions}) <=> :query ::halfvec({dimensions})"
 
 
@@ -271,7 +271,7 @@ def within(part: tuple[int, int]) -> str:
 
 
 def outside(parts: Sequence[tuple[int, int]]) -> str:
-    """The condition that holds for every id that is in none of the parts, whatever the catalogue says."""
+    """The condition that holds for every id outside of the parts, whatever the catalogue says."""
     gaps = [f"id >= {parts[-1][1]}"]
     if parts[0][0] > 1:
         gaps.append(f"id < {parts[0][0]}")
@@ -282,7 +282,7 @@ def outside(parts: Sequence[tuple[int, int]]) -> str:
 
 
 def few(asked: Asked) -> str:
-    """The nearest of all vectors of the messages that match: by message, which is how the primary key begins."""
+    """The nearest of all vectors of the messages that match; read by message, with which the primary key begins."""
     return f"""
         (SELECT e.message_id, e.passage_start, e.passage_end, e.content_hash, {EXACT} AS distance
         FROM (
@@ -305,7 +305,7 @@ def by_rows(connection: Connection, nearest: str, asked: Asked, wanted: int, *, 
     scan = "off" if in_order else "on"
     while True:
         found = find(connection, [nearest], asked, wanted, seqscan=scan, bitmapscan=scan)
-        # Too few, because several passages of one message or outdated vectors were among the nearest: look further.
+        # Too few hits mean that several passages of a message or outdated vectors were among the nearest: look further.
         if len(found.hits) >= asked.limit or found.seen < wanted:
             return found.hits
         wanted *= 4

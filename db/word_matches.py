@@ -1,8 +1,8 @@
 """The newest messages that hold the words of a query, as SQL over the full-text index.
 
-The index knows which messages have which words. What it finds by these alone is sorted without any text being read.
-Whether the words stand side by side, as those of a phrase or of "wi-fi" must, is seen only in each text, which
-PostgreSQL parses for it: 12 microseconds for a hundred characters.
+The index knows which messages have which words. What it finds by these alone is sorted without reading any text.
+Whether the words stand side by side, as those of a phrase or of "wi-fi" must, shows only in each text, which
+PostgreSQL then parses: 12 microseconds for a hundred characters.
 """
 
 import re
@@ -11,16 +11,15 @@ from collections.abc import Sequence
 from db import text_index
 from settings import Settings
 
-# So many of the newest messages with all words of a phrase are read one by one, newest first, until enough have the
-# phrase: 0.3 s of 20,000 short ones at most. If that is not enough, all are read, by several processes where they are
-# idle.
+# Up to this many messages with all words of a phrase are read one by one, newest first, until enough have the phrase:
+# 0.3 s at most for 20,000 short ones. If that is not enough, all are read, by several processes if they are idle.
 READ_IN_TURN = 20_000
 
 # The row of text_messages whose id is that of `page`.
 WHOLE = "(SELECT * FROM text_messages WHERE id = page.id OFFSET 0)"
 
-# Each dash in front of a word is a NOT within that of the one before, and PostgreSQL's stack for them holds 32. It
-# passes over the other characters here.
+# Each dash in front of a word is a NOT nested in the one before, and PostgreSQL's stack for them holds 32. It skips the
+# other characters here.
 _DASHES = re.compile(r"(?<![^\s!&|()<:])(?:-[\s!&|()<:]*){3,}")
 
 _FOLLOWS = r" <(-|\d+)> "
