@@ -1,4 +1,4 @@
-"""The application factory of both APIs. What a call does stands in messages, search and health; here is its route."""
+"""The application factory of both APIs. What a call does is in messages, search, trace and health; its route, here."""
 
 from collections.abc import Callable
 from typing import Any, get_args
@@ -21,7 +21,7 @@ OPERATIONS = {"text": [*messages.OPERATIONS, *trace.OPERATIONS], "search": searc
 
 
 class MessageId(BaseConverter):
-    """Whatever stands there, slashes and line ends too: a source id may be any string."""
+    """Any path, with slashes and line ends too: a source id may be any string."""
 
     regex = r"[\s\S]+"
     part_isolating = False
@@ -33,7 +33,7 @@ class Application(Flask):
         return Response(status=204, headers={"Allow": ", ".join(sorted(allowed))})
 
     def log_exception(self, exc_info: Any) -> None:
-        """For what goes wrong outside of a view, where Flask would name the path."""
+        """Logs what goes wrong outside of a view, without the path, which Flask would name."""
         self.logger.error("%s failed", problems.this_call(), exc_info=exc_info)
 
 
@@ -87,7 +87,7 @@ def view(operation: Operation, parts: Parts) -> Callable[..., Response]:
 
 
 def finished(response: Response) -> Response:
-    """What every answer has in common: its request was read to the end, and it has these headers. A page says itself
+    """What every answer has in common: its request is read to the end, and these headers are set. A page says itself
     what it may load."""
     incoming.drain(request)
     response.headers.setdefault("X-Content-Type-Options", "nosniff")

@@ -1,7 +1,7 @@
 """API keys. With API_KEYS set, every call but the open ones wants one; a browser sends it once, and gets a cookie.
 
-The cookie holds the time when it ends, and an HMAC of that under the key. So nothing is kept here, and a cookie ends by
-itself, or at once when its key is taken out of API_KEYS.
+The cookie holds the time when it ends, and an HMAC of that time under the key. So nothing is kept here, and a cookie
+ends by itself, or at once when its key is taken out of API_KEYS.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ PURPOSE = b"a session of the web console until "
 
 
 def digest(key: str) -> bytes:
-    """Keys are compared by their digests, which have all the same length."""
+    """Keys are compared by their digests, which all have the same length."""
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
@@ -70,8 +70,8 @@ def refusal() -> Response:
 
 
 def wanted_page() -> str:
-    """The path that was asked for, with its query, as it was written: an id with / ? % or # is another path when its
-    escapes are taken off. gunicorn hands the target on as it came."""
+    """The path that was asked for, with its query, as it was written: unescaped, an id with / ? % or # would be another
+    path. gunicorn hands the target on as it came."""
     raw: str = request.environ.get("RAW_URI", "")
     if raw.isascii() and local(raw) == raw:
         return raw
@@ -108,7 +108,7 @@ def register(app: Flask, settings: Settings) -> None:
 
     @app.get("/session")
     def after_a_wrong_key() -> Response:
-        """This is the address of the page that says so, and it may be asked for by itself."""
+        """Answers GET at the address of the page that says so: it may be opened by itself."""
         return Response(status=303, headers={"Location": "/"})
 
     @app.post("/session/end")

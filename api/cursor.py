@@ -1,8 +1,8 @@
 """The cursor of a page of messages as the API shows it: 48 hex digits, a time in microseconds and a UUID.
 
 Any 48 hex digits are a place in the order of messages, so the pattern in the OpenAPI document is the whole check. Times
-before the year 1, which only a row typed by hand can have, are one place: a listing ends with the first of them. So are
-those after the year 294,246: it goes on with what is earlier.
+before the year 1, which only a row typed by hand can have, are one place: a listing ends with the first of them. Those
+after the year 294,246 are one place, too: a listing goes on with what is earlier.
 """
 
 import numpy as np

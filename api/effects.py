@@ -1,6 +1,6 @@
 """Waiting until a record that was appended to the log has taken effect in the database.
 
-The database is asked again and again, for at most POST_WAIT_SECONDS. What Kafka has is safe whatever comes of the wait.
+The database is asked again and again, for at most POST_WAIT_SECONDS. What Kafka has is safe, however the wait ends.
 """
 
 import time
@@ -19,11 +19,11 @@ FIRST_PAUSE, LAST_PAUSE = 0.002, 0.05
 USUAL_SECONDS = 0.1  # a wait beyond this has a reason, which may be a deletion
 LONG_WAIT_SECONDS = 2.0
 
-# What a database that is away raises; psycopg2's own where a connection breaks on its way back to the pool.
+# What a database that is away raises; psycopg2's own if a connection breaks on its way back to the pool.
 DATABASE_ERRORS = (SQLAlchemyError, psycopg2.Error)
 
-# Given a connection and the seconds waited: what became of the record ({} where there is nothing to show of it), or
-# None where that is still open.
+# Given a connection and the seconds waited: what became of the record ({} if there is nothing to show of it), or None
+# while that is not known.
 Look = Callable[[Connection, float], queries.Row | None]
 NOTHING: queries.Row = {}
 
@@ -38,8 +38,8 @@ class Rejected(Exception):
 
 
 def wait_until_stored(parts: Parts, message_id: str, appended: Appended) -> queries.Row | None:
-    """The message, once the record or a later version is stored; None where that takes longer, or where it was deleted
-    again. Raises Rejected."""
+    """The message, once the record or a later version is stored; None if that takes longer, or if it was deleted again.
+    Raises Rejected."""
     topic = parts.settings.kafka_topic
 
     def look(connection: Connection, waited: float) -> queries.Row | None:
@@ -72,8 +72,8 @@ def wait_until_deleted(parts: Parts, message_id: str, appended: Appended) -> Non
 def wait(parts: Parts, look: Look) -> queries.Row | None:
     """What `look` says once it is not None; None when the time is over.
 
-    A wait that has become long also ends when too many others are long as well: nothing is being stored then, and the
-    threads are needed for other calls. A database that is away says nothing about the record, and is asked again.
+    A long wait also ends if too many others are long as well: nothing is being stored then, and the threads are needed
+    for other calls. A database that is away says nothing about the record, and is asked again.
     """
     began = time.monotonic()
     pause = FIRST_PAUSE

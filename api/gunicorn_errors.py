@@ -1,11 +1,11 @@
-"""What gunicorn answers itself, where it cannot read a request: a problem document like all others, instead of HTML."""
+"""What gunicorn itself answers to a request that it cannot read: a problem document like all others, not HTML."""
 
 import json
 import socket
 
 from gunicorn import util
 
-REQUEST_LINE = "Invalid Request Line "  # gunicorn's words, and behind them the bytes that came as Latin-1
+REQUEST_LINE = "Invalid Request Line "  # gunicorn's words; the bytes that came follow, as Latin-1
 UNREADABLE = "the request line cannot be read: percent-encode the path and query as UTF-8"
 
 

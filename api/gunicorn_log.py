@@ -1,5 +1,5 @@
 """gunicorn's own lines, in the form of all the others, and like them without anything that a request says of a message.
-It finds this class by its name (gunicorn.conf.py)."""
+gunicorn finds this class by its name (gunicorn.conf.py)."""
 
 import logging
 from typing import Any
@@ -18,7 +18,7 @@ class Log(glogging.Logger):  # type: ignore[misc]
         """Called in the main process, before there is an application; the workers inherit it."""
         super().setup(cfg)
         logs.name_process(str(cfg.proc_name).rpartition(":")[2].replace("_", "-"))
-        if self.loglevel < logging.INFO:  # it would log each request's path, which may hold a source id
+        if self.loglevel < logging.INFO:  # gunicorn would log each request's path, which may hold a source id
             self.error_log.setLevel(logging.INFO)
         lines = logs.formatter(configuration.load())
         for log in (self.error_log, self.access_log):
@@ -26,13 +26,13 @@ class Log(glogging.Logger):  # type: ignore[misc]
                 handler.setFormatter(lines)
 
     def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """Of a request that it cannot read, the address and the kind of fault, without the bytes that it quotes."""
+        """Logs the address and the kind of fault of a request that cannot be read, without its bytes."""
         if msg.startswith(UNREADABLE):
             msg = ": ".join(msg.split(": ")[:2])
         super().warning(msg, *args, **kwargs)
 
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """Of a request over which the application failed, the traceback without the path."""
+        """Logs the traceback of a request over which the application failed, without its path."""
         if msg.startswith(UNANSWERED):
             msg, args = UNANSWERED, ()
         super().exception(msg, *args, **kwargs)

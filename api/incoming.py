@@ -60,8 +60,8 @@ def body(request: Request, model: type[Body], settings: Settings) -> Body:
 
 
 def content(request: Request, limit: int) -> bytes:
-    """The body. Raises RequestEntityTooLarge, for a chunked one too: there Werkzeug would cut it at the limit. Raises
-    Problem 400 for one that does not come as it was announced."""
+    """The body. Raises RequestEntityTooLarge, also for a chunked body, which Werkzeug would cut at the limit. Raises
+    Problem 400 for a body that does not come as it was announced."""
     try:
         return whole(request, limit)
     except UNREADABLE as error:
@@ -85,7 +85,7 @@ def whole(request: Request, limit: int) -> bytes:
 
 
 def drain(request: Request) -> None:
-    """Takes what is left of the body, so that a client that is still sending gets its answer and no broken pipe."""
+    """Reads the rest of the body, so that a client that is still sending gets its answer and no broken pipe."""
     if request.content_length is None and not request.environ.get("wsgi.input_terminated"):
         return
     left, deadline = DRAIN_BYTES, time.monotonic() + DRAIN_SECONDS
@@ -138,7 +138,7 @@ def from_validation(error: ValidationError) -> Problem:
 
 
 def from_bad_records(bad: list[tuple[tuple[int | str, ...], message.BadRecord]]) -> Problem:
-    """What would be a dead letter, with the same reason: the message itself, or messages of a batch."""
+    """The problem of what would be a dead letter, with the same reason: the message itself, or messages of a batch."""
     place, first = bad[0]
     status = 413 if all(each.reason == "text-too-long" for _, each in bad) else 400
     if not place:

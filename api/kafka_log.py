@@ -1,7 +1,7 @@
 """Appending to the log: the text API's side of Kafka.
 
-No wait is without an end. After the first failure appending fails at once, until a look-out in the background has a
-working producer again: nobody has to wait for a time-out to learn what is known already.
+Every wait has an end. After the first failure appending fails at once, until a look-out in the background has a working
+producer again: nobody has to wait for a time-out to learn what is already known.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ class KafkaLog:
 
     @property
     def away(self) -> str | None:
-        """Why appending fails at the moment; None while it works, and before it was tried."""
+        """Why appending fails at the moment; None while it works, and before the first try."""
         return self._away
 
     def append(
@@ -133,7 +133,7 @@ class KafkaLog:
         return KafkaAway(str(error))
 
     def _note_outage(self, error: Exception, old: KafkaProducer | None) -> KafkaAway:
-        """With the lock held. Where no look-out can be started the next call tries for itself."""
+        """With the lock held. If no look-out can be started, the next call tries for itself."""
         why = str(error) or type(error).__name__
         log.warning("Kafka does not take records: %s", why)
         look_out = threading.Thread(target=self._look_out, args=(old,), name="kafka look-out", daemon=True)

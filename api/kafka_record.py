@@ -1,4 +1,4 @@
-"""One record of the log by its place, for whoever asks for its way. Nothing is committed, and no reader disturbed."""
+"""One record of the log by its place, for a trace. Nothing is committed, and no other reader is disturbed."""
 
 import threading
 import time
@@ -19,9 +19,9 @@ _places = threading.BoundedSemaphore(AT_ONCE)
 
 
 def read(settings: Settings, partition: int, offset: int) -> ConsumerRecord | None:
-    """The record at this place of the topic, or None where the log holds none (any more, or yet).
+    """The record at this place of the topic, or None if the log holds none (any more, or yet).
 
-    Raises KafkaError where Kafka is away, and where too many ask at a time.
+    Raises KafkaError if Kafka is away, or if too many ask at a time.
     """
     deadline = time.monotonic() + ANSWER_SECONDS
     if not _places.acquire(timeout=ANSWER_SECONDS):

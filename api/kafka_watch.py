@@ -69,7 +69,7 @@ class KafkaWatch:
         group = self.settings.kafka_group_id
         committed = admin.list_group_offsets({group: partitions}).get(group, {})
         starts = admin.list_partition_offsets(dict.fromkeys(partitions, earliest))
-        # What retention has removed unread is not still to come.
+        # What retention removed unread does not count as lag.
         done = {
             each: max(starts[each].offset, committed[each].offset if each in committed else -1) for each in partitions
         }

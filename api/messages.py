@@ -46,7 +46,7 @@ def post_message(parts: Parts, body: NewMessage) -> Response:
 
 
 def key(given: str) -> str:
-    """The record key: one for all records of a message, so that they stand in one partition, in the order of the
+    """The record key: the same for all records of a message, so that they are in one partition, in the order of the
     calls."""
     message_id, source_id = message.message_id(given)
     return source_id or message_id
@@ -116,8 +116,8 @@ def delete_message(parts: Parts, id: str) -> Response:
 
 
 def key_of(found: queries.Row) -> str:
-    """The key that names this message: its source id, as in its other records, where that is its own. A row that was
-    typed may have any."""
+    """The key that names this message: its source id, as in its other records, if that maps to the row's id. A typed
+    row may have any."""
     with contextlib.suppress(message.BadRecord):
         if message.message_id(found["source_id"])[0] == found["id"]:
             return str(found["source_id"])

@@ -21,7 +21,7 @@ from tasks import active_model
 
 log = logging.getLogger(__name__)
 
-WAIT_SECONDS = 5.0  # a search that comes while the model is loaded waits so long: loading takes a second or two
+WAIT_SECONDS = 5.0  # for which a search waits while the model is being loaded, which takes a second or two
 AGAIN_SECONDS = 5.0  # after a failure
 BEING_LOADED = "it is being loaded"
 
@@ -40,7 +40,7 @@ class Model:
         self.next = NextModel(settings, stored)
         self._stored = stored
         self._lock = threading.Lock()
-        self._settled = threading.Event()  # but while it is being loaded
+        self._settled = threading.Event()  # cleared while a model is being loaded
         self._settled.set()
         self._embedder: Embedder | None = None
         self._failure: str | None = None
@@ -48,7 +48,7 @@ class Model:
         self._followed: str | None = None  # the active model for which it was last loaded anew
 
     def load(self) -> None:
-        """Begins to load the model where that is not under way, done, or has only just failed. Returns at once."""
+        """Begins to load the model, unless that is under way, done, or has only just failed. Returns at once."""
         with self._lock:
             just_failed = self._failure is not None and self._has_just_tried()
             if self._embedder is None and not just_failed:
@@ -69,7 +69,7 @@ class Model:
         return time.monotonic() - self._tried_at < AGAIN_SECONDS
 
     def _begin_to_load(self) -> bool:
-        """With the lock held. False where that is under way already."""
+        """With the lock held. False if that is already under way."""
         if not self._settled.is_set():
             return False
         threading.Thread(target=self._load, name="load the model", daemon=True).start()
@@ -98,7 +98,7 @@ class Model:
             stored = None
 
         def load(chosen: Settings) -> Embedder:
-            self.places.limited = chosen.embedding_provider in REMOTE_PROVIDERS  # whoever waits for it to be loaded too
+            self.places.limited = chosen.embedding_provider in REMOTE_PROVIDERS  # also for waits for the loading
             return self.next.provider_of(stored) or load_provider(chosen)
 
         return active_model.provider_of(stored, self.settings, load)[0]
@@ -118,7 +118,7 @@ class Model:
         return self._failure or BEING_LOADED
 
     def mismatch(self, active: str | None) -> str | None:
-        """Why the provider cannot ask for the stored vectors, which `active` has made; None where it can.
+        """Why the provider cannot ask for the stored vectors, which `active` has made; None if it can.
 
         No active model means that no vector was made yet: there is nothing that could not fit.
         """
@@ -141,7 +141,7 @@ class Model:
 
 
 def query_vector(embedder: Embedder, query: str) -> NDArray[np.float32]:
-    """The vector of a query; of one longer than a passage, the mean of its passages. All zero for one without words."""
+    """The vector of a query: if it is longer than a passage, the mean of its passages. All zero if it has no words."""
     passages = [query[start:end] for start, end in embedder.passages(query)] or [query]
     mean: NDArray[np.float32] = np.asarray(embedder.embed(passages), dtype=np.float32).mean(axis=0)
     length = float(np.linalg.norm(mean))

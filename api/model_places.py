@@ -8,21 +8,21 @@ from contextlib import contextmanager
 from api.problems import Unavailable
 
 PLACES = 8  # the other half of gunicorn's threads answers all that needs no model
-PLACE_SECONDS = 1.0  # what a search waits for a place; whoever has had one for longer says that the model is slow
+PLACE_SECONDS = 1.0  # for which a search waits for a place; one held for longer shows that the model is slow
 
 
 class Places:
     """The places among those who wait for the model. Safe for threads."""
 
     def __init__(self, *, limited: bool) -> None:
-        # A model that computes here keeps the processor busy, not the threads: for that there is always a place.
+        # A model that computes here keeps the processor busy, not the threads: its searches always get a place.
         self.limited = limited
         self._free = threading.Semaphore(PLACES)
         self._is_slow = False
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """A place. Raises Unavailable where none gets free in a moment, and at once while the model is slow."""
+        """A place. Raises Unavailable if none gets free within PLACE_SECONDS, and at once while the model is slow."""
         if not self.limited:
             yield
             return

@@ -1,4 +1,4 @@
-"""The model that will soon be the active one, loaded ahead, so that no search waits for it when it is."""
+"""The model that will soon be the active one, loaded ahead, so that no search waits for it after the switch."""
 
 import logging
 import threading
@@ -37,7 +37,7 @@ class NextModel:
                 return
             embedder = load_provider(providers.with_recorded(self._settings, stored.settings))
             embedder.embed(["warm up"])
-        except Exception as error:  # whatever a model's library raises: it is tried again when it is needed
+        except Exception as error:  # whatever a model's library raises: the model is tried again when it is needed
             log.warning("the model %s, which is to be the next one, cannot be loaded", name, exc_info=error)
         else:
             self._loaded = embedder, stored.settings

@@ -1,9 +1,9 @@
 """How the pipeline is doing, for the console and /metrics: what the database, Kafka and Redis said last.
 
-Each is asked in the background, at most about once a second whoever looks, and so seldom that it is busy with it for
-one twentieth of its time at most, or one third where it fails after a long time. Looking waits a moment for a first
-answer and never for a part that hangs, so a hundred open pages cost what one costs. Only a scrape of /metrics has a
-question of its own, and waits a second at most: its counters must not go back (`Watched.look_since`).
+Each part is asked in the background, about once a second at most, however many look, and less often if it is slow:
+answering takes it one twentieth of its time at most, or one third if it fails slowly. Looking waits a moment for a
+first answer and never for a part that hangs, so a hundred open pages cost what one costs. Only a scrape of /metrics has
+a question of its own, and waits a second at most: its counters must not go back (`Watched.look_since`).
 """
 
 import logging
@@ -34,23 +34,23 @@ T = TypeVar("T")
 KEEP_SECONDS = 1.0
 SHARE = 20  # an answer that took a second is kept for twenty
 LONGEST_SECONDS = 30.0
-FAILED_SECONDS = 10.0  # the same where there was no answer: it is told soon that a part is back
-SILENT_SECONDS = 3.0  # a question that is under way for so long is a part that does not answer
+FAILED_SECONDS = 10.0  # at most so long after a failure, so that a part that is back is soon seen
+SILENT_SECONDS = 3.0  # a part that has not answered a question for so long is away
 COUNTING_SECONDS = 30.0  # the same for counting, each statement of which is ended in time
-FRESH_SECONDS = 10.0  # where the last answer is older, a new one is worth waiting for
+FRESH_SECONDS = 10.0  # if the last answer is older, a new one is worth waiting for
 PATIENCE_SECONDS = 1.0
-WAITERS = 3  # so many of the API's threads wait for an answer at most; the others take what there is
+WAITERS = 3  # at most so many of the API's threads wait for an answer; the others take what there is
 
 NEWEST = 8
 LISTED = 10
 
-# Where their tasks wait in Redis.
+# The lists in Redis where the tasks of a queue wait.
 QUEUE_LISTS = {name: task_lists(name) for name in QUEUES}
 
 
 class Seen(NamedTuple, Generic[T]):
-    """The last answer of a part (None: none yet), its age in seconds, what is wrong with the part, if anything, and by
-    the monotonic clock when the last question that has ended began."""
+    """The last answer of a part (None: none yet), its age in seconds, what is wrong with the part, if anything, and
+    when, by the monotonic clock, the last finished question began."""
 
     value: T | None
     age: float
@@ -59,8 +59,8 @@ class Seen(NamedTuple, Generic[T]):
 
 
 class Watched(Generic[T]):
-    """A part that is asked in the background. Safe for threads. `errors` say that it is away; any other is a bug, which
-    is told as its problem too, and logged."""
+    """A part that is asked in the background. Safe for threads. `errors` mean that it is away; any other error is a
+    bug, which is shown as its problem too, and logged."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Watched(Generic[T]):
                 self._answered.clear()
 
     def look(self, patience: float = PATIENCE_SECONDS) -> Seen[T]:
-        """What is known, after a wait of at most `patience` seconds where nothing fresh is."""
+        """What is known, after a wait of at most `patience` seconds if that is not fresh."""
         self.refresh()
         seen = self._seen()
         if seen.problem is None and seen.age > FRESH_SECONDS and self._waiters.acquire(blocking=False):
@@ -105,8 +105,8 @@ class Watched(Generic[T]):
         return seen
 
     def look_since(self, since: float, patience: float = PATIENCE_SECONDS) -> Seen[T]:
-        """What is said to a question that began at `since` or later, however lately the part was asked before. Where it
-        says nothing within `patience` seconds, that is its problem; where too many wait already, what is known."""
+        """The answer to a question that began at `since` or later, however lately the part was asked before. If it does
+        not come within `patience` seconds, that is the part's problem; if too many wait already, what is known."""
         until = time.monotonic() + patience
         seen = self._seen()
         if seen.began >= since or not self._waiters.acquire(blocking=False):
@@ -152,7 +152,7 @@ class Watched(Generic[T]):
                 self._asked_at, self._began = None, began
                 longest = LONGEST_SECONDS if problem is None else FAILED_SECONDS
                 self._next = now + min(max(self.keep, SHARE * (now - began)), longest)
-                self._answered.set()  # not later: it would say so of a question that has begun by then
+                self._answered.set()  # not later, or it might pass for the next question's answer
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class Broker:
 
 
 def database(contents: Seen[Contents], index: Seen[dict[str, Any]]) -> Seen[Any]:
-    """How PostgreSQL is: as its contents say, which are read soon, unless something is wrong with its index only."""
+    """How PostgreSQL is: as its contents say, which are read quickly, unless only its index has a problem."""
     return index if index.problem and not contents.problem else contents
 
 
@@ -187,7 +187,7 @@ class Observed:
         self.watch = KafkaWatch(settings)
         self.redis = numbers_store.connect(settings.redis_address)
         self.contents = Watched(self._contents, (SQLAlchemyError,))
-        # It counts rows, so it is a question of its own: what a large table makes slow comes less often.
+        # A question of its own, because it counts rows: if a large table makes it slow, it is asked less often.
         self.index = Watched(self._index, (SQLAlchemyError,), silent=COUNTING_SECONDS)
         self.positions = Watched(self._positions, (KafkaError, OSError), keep=2.0)
         self.broker = Watched(self._broker, BROKER_ERRORS)

@@ -66,7 +66,7 @@ def unavailable(description: str) -> Answer:
 
 
 def all_answers(operation: Operation, settings: Settings) -> dict[int, Answer]:
-    """The operation's own answers and those that its kind of input brings with it."""
+    """The operation's own answers, and those that its kind of input adds."""
     common: dict[int, Answer] = {500: problem("a bug; the log of the API has it")}
     if operation.query or operation.body:
         common[400] = problem("something in the request is wrong, and `detail` says what")
@@ -157,7 +157,7 @@ def describe_answer(answer: Answer, references: Mapping[type[BaseModel], Schema]
 
 
 def query_parameters(model: Schema) -> list[Schema]:
-    """A parameter for each field. In a query string nothing is null: absent is all there is."""
+    """A parameter for each field. In a query string nothing is null, only absent."""
     parameters = []
     for name, schema in model["properties"].items():
         plain = dict(schema)

@@ -30,7 +30,7 @@ POOL_SIZE = 8
 STATEMENT_MS = 5_000
 CHECK_SECONDS = 3.0
 LAG_KEEP_SECONDS = 1.0
-# POSTs that may go on waiting for their record to be stored while nothing is stored: the threads left answer reads.
+# How many POSTs may go on waiting for their record while nothing is stored: the other threads answer reads.
 LONG_WAITS = 6
 
 
@@ -56,7 +56,7 @@ class Parts:
     long_waits: threading.Semaphore
 
     def begin(self) -> None:
-        """Makes ready in the background what the first request would have to wait for. Called when a worker starts."""
+        """Prepares in the background what the first request would have to wait for. Called when a worker starts."""
         if self.role == "search":
             self.model.load()
         else:
@@ -73,7 +73,7 @@ STRING_OR_NUMBER = re.compile(r'"(?:[^"\\]+|\\.)*"|(\d+)(\.\d+)?')
 
 
 def keep_metadata_as_text(engine: Engine) -> None:
-    """JSONB comes as the text that PostgreSQL prints and goes out as that, with every digit, however deep it is."""
+    """JSONB comes as the text that PostgreSQL prints, and goes out unchanged, with every digit, however deep it is."""
 
     @event.listens_for(engine, "connect")
     def prepare(connection: psycopg2.extensions.connection, _record: object) -> None:
@@ -81,8 +81,8 @@ def keep_metadata_as_text(engine: Engine) -> None:
 
 
 def readable(printed: str) -> str:
-    """The JSON that PostgreSQL prints, with very long integers as the same number with an exponent: it has made
-    100,001 digits of 1e100000, over which a Python client would lose the whole page of messages."""
+    """The JSON that PostgreSQL prints, with very long integers written with an exponent: PostgreSQL has made 100,001
+    digits of 1e100000, over which a Python client would lose the whole page of messages."""
 
     def shorter(found: re.Match[str]) -> str:
         digits, fraction = found.groups()

@@ -1,8 +1,8 @@
 """The numbers of the whole pipeline for Prometheus: what its processes have counted, and what its parts say now.
 
 The search API shows them, besides those of its own requests (api.metrics). A part that is away leaves its numbers out
-and has `pipeline_part_up` 0. What was counted is read for each scrape: Prometheus takes a counter that is behind what
-another process of the API has shown for one that began anew, and a gap for nothing.
+and has `pipeline_part_up` 0. What was counted is read for each scrape: a counter lower than one that another process of
+the API has shown looks to Prometheus as if it began anew, while a gap does no harm.
 """
 
 import logging

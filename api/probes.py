@@ -1,4 +1,4 @@
-"""Questions to other parts that may never answer: asked in a thread, waited for with an end.
+"""Questions to other parts that may never answer: asked in a thread, and waited for with a time limit.
 
 Only one question of a kind is under way, however many ask, so a part that hangs costs one thread.
 """

@@ -1,6 +1,6 @@
 """Errors as the client sees them: RFC 9457 problem documents for everything, with a `detail` that says what to change.
 
-A view raises Problem. What Flask, the database or a bug raises is turned into one here; no stack trace gets out.
+A view raises Problem. What Flask, the database or a bug raises becomes one here; no stack trace gets out.
 """
 
 import logging
@@ -18,7 +18,7 @@ from settings import Settings
 
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 2  # what Retry-After says: the parts are looked after every half second, and restart within seconds
+RETRY_SECONDS = 2  # what Retry-After says: the parts are checked every half second, and restart within seconds
 
 
 class Problem(Exception):
@@ -67,7 +67,7 @@ def from_http_exception(error: HTTPException, settings: Settings) -> Problem:
 
 
 def methods_at(path: str) -> set[str]:
-    """The methods of a call whose path has no id in it; empty for others. (`/messages/batch` may be an id as well.)"""
+    """The methods of a call whose path has no id in it; empty for others. (`batch` in /messages/batch may be an id.)"""
     rules = (rule for rule in current_app.url_map.iter_rules() if rule.rule == path)
     return {method for rule in rules for method in rule.methods or ()}
 
@@ -126,7 +126,7 @@ def register(app: Flask, settings: Settings) -> None:
 
     @app.errorhandler(Error)
     def a_lost_connection(error: Error) -> Response:
-        """What SQLAlchemy lets through as it is, when a connection breaks on its way back to the pool."""
+        """psycopg2's own error, which SQLAlchemy lets through if a connection breaks on its way back to the pool."""
         if not session.is_outage(error):
             return a_bug(error)
         log.warning("%s: the database is away: %s", this_call(), first_line(error))

@@ -49,8 +49,8 @@ JSON_OBJECT: dict[str, Any] = {
     "additionalProperties": {"$ref": "#/components/schemas/JsonValue"},
 }
 
-# https://www.rfc-editor.org/rfc/rfc3339#section-5.6; and what ISO 8601 leaves out: the clock, seconds, minutes of the
-# offset, its colon
+# https://www.rfc-editor.org/rfc/rfc3339#section-5.6; without what ISO 8601 lets one leave out: the clock, the seconds,
+# the offset's minutes, its colon
 INSTANT = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(?:(:\d\d)(?:[.,](\d+))?)?([Zz]|[+-]\d\d(?::?\d\d)?)?)?",
     re.ASCII,
@@ -58,7 +58,7 @@ INSTANT = re.compile(
 
 
 def whole_number(given: object) -> object:
-    """An int for a query string's digits and for JSON numbers without a fraction; what else came, pydantic refuses."""
+    """An int for a query string's digits and for JSON numbers without a fraction; pydantic refuses anything else."""
     if isinstance(given, str) and re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", given):
         return int(given)
     # Not by abs(): it rounds, and raises for an exponent beyond those of the context.
@@ -81,8 +81,8 @@ def real_number(given: object) -> object:
 
 
 def instant(given: object) -> object:
-    """ISO 8601 to what PostgreSQL reads, in UTC. A date alone is its midnight; no offset means UTC. Between two
-    microseconds, which is as fine as PostgreSQL keeps a time, it is the later one: as a bound both are the same."""
+    """ISO 8601 to what PostgreSQL reads, in UTC. A date alone is its midnight; no offset means UTC. A time between two
+    microseconds, PostgreSQL's finest step, becomes the later one: as a bound both are the same."""
     if not isinstance(given, str):
         return given
     found = INSTANT.fullmatch(given)
@@ -114,8 +114,8 @@ def storable(given: dict[str, Any]) -> dict[str, Any]:
 
 
 class Input(BaseModel):
-    """Unknown members are ignored, like unknown keys of a record. `LEVELS` are those of JSON around what is a record's
-    value; with them, as much can be nested as in a record."""
+    """Unknown members are ignored, like unknown keys of a record. `LEVELS` are those of JSON around a record's value:
+    with them, a value can be nested as deeply as in a record."""
 
     LEVELS: ClassVar[int] = 0
 
@@ -186,7 +186,7 @@ class TraceQuery(Input):
     partition: Annotated[int, BeforeValidator(whole_number)] = Field(ge=0, lt=2**31)
     offset: Annotated[int, BeforeValidator(whole_number)] = Field(ge=0, lt=10**18)
     topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] | None = Field(
-        None, description="the topic that the pipeline reads, unless given"
+        None, description="without it, the topic that the pipeline reads"
     )
 
 
@@ -262,14 +262,14 @@ PENDING = "messages that wait for their embedding; one counts once more for each
 
 
 class Stats(Output):
-    messages: int | None = Field(description="null where there are so many that counting them takes too long")
+    messages: int | None = Field(description="null if there are so many that counting them takes too long")
     embeddings: int | None = Field(description="messages that have their embedding; null as above")
     pending: int = Field(description=PENDING)
     failed: int = Field(description="messages whose embedding failed")
     dead_letters: int = Field(description="open ones")
     lag: int | None = Field(description="records that the bridge has yet to commit; null while Kafka is away")
     per_minute: list[Minute] | None = Field(
-        description="messages created in each of the last 60 minutes, oldest first; null where counting takes too long"
+        description="messages created in each of the last 60 minutes, oldest first; null if counting takes too long"
     )
 
 
@@ -286,7 +286,7 @@ class Hit(Output):
 class SearchAnswer(Output):
     query: str
     mode: Literal["semantic", "keyword", "hybrid"]
-    model: str | None = Field(description="the model that made the vectors; null where none was asked (keyword)")
+    model: str | None = Field(description="the model that made the vectors; null if none was asked (keyword)")
     took_ms: float
     count: int
     results: list[Hit] = Field(description="best first, each message once")
@@ -294,7 +294,7 @@ class SearchAnswer(Output):
 
 class IndexPart(Output):
     id: int
-    rows: int = Field(description="vectors in it, as last counted: a minute ago, longer where there are millions")
+    rows: int = Field(description="vectors in it, as last counted: a minute ago, or longer if there are millions")
     state: Literal["ready"]
 
 
@@ -313,7 +313,7 @@ class Index(Output):
     vectors: int = Field(description="all of the active model, one a passage")
     indexed: int = Field(description="those that the parts hold, as last counted")
     open: int = Field(description="those that no part holds; they are scanned exactly, and found at once")
-    unindexed: int = Field(description="those of them that wait for an index; none where so few are scanned at rest")
+    unindexed: int = Field(description="vectors still waiting for an index; 0 if so few that they stay unindexed")
     settled: bool = Field(description="whether nothing is being built, and nothing would be if no text came any more")
     parts: list[IndexPart]
     building: IndexBuild | None
@@ -330,10 +330,10 @@ class Reembedding(Output):
     from_model: str | None = Field(description="the model that it replaces; once switched, the one that is kept")
     undoing: bool = Field(description="whether it goes back to the old vectors")
     done: int | None = Field(
-        description="messages that have their vector of this model, or failed; null where counting takes too long"
+        description="messages that have their vector of this model, or failed; null if counting takes too long"
     )
-    failed: int | None = Field(description="those of them that failed; null where `done` is")
-    total: int | None = Field(description="all messages; null where `done` is")
+    failed: int | None = Field(description="those of them that failed; null if `done` is")
+    total: int | None = Field(description="all messages; null if `done` is")
     started_at: Time
     problem: str | None = Field(description="what a worker that could not go on has said within the last minute")
 
@@ -342,11 +342,11 @@ class Status(Output):
     status: Literal["up_to_date", "catching_up", "unavailable"]
     model: str | None
     dimensions: int | None
-    embedded: int | None = Field(description="null also where counting takes too long, as in a very large table")
+    embedded: int | None = Field(description="null also if counting takes too long, as in a very large table")
     pending: int | None = Field(description=PENDING)
     failed: int | None
     oldest_pending_seconds: float | None
-    index: Index | None = Field(description="the index of the active model's vectors; null where `embedded` may be")
+    index: Index | None = Field(description="the index of the active model's vectors; null if `embedded` is")
     reembedding: Reembedding | None = Field(description="the change to another model; null while there is none")
 
 
@@ -367,9 +367,9 @@ class TraceRecord(Output):
     partition: int
     offset: int
     timestamp: Time
-    in_log: bool | None = Field(description="whether the log still holds it; null where Kafka could not be asked")
+    in_log: bool | None = Field(description="whether the log still holds it; null if Kafka could not be asked")
     key: str | None
-    value_bytes: int | None = Field(description="null for a deletion, and where the record is not at hand")
+    value_bytes: int | None = Field(description="null for a deletion, and if the record is not at hand")
     headers: list[TraceHeader] = Field(description="the producer's, such as traceparent")
     problem: str | None = Field(description="why key and headers are missing")
 
@@ -378,7 +378,7 @@ class TraceStep(Output):
     step: Literal["logged", "stored", "queued", "embedded", "failed", "deleted", "dead_letter", "replayed", "dropped"]
     at: Time
     seconds: float | None = Field(
-        description="since the step before. Below zero where the text was stored already when this record came: an "
+        description="since the step before. Below zero if the text was stored already when this record came: an "
         "unchanged text is not stored again"
     )
 
@@ -431,7 +431,7 @@ class TraceLetter(Output):
 class Trace(Output):
     """The way of one record."""
 
-    id: str | None = Field(description="the message's UUID; null where the record has not got that far")
+    id: str | None = Field(description="the message's UUID; null if the record has not got that far")
     source_id: str | None
     state: Literal["searchable", "waiting", "failed", "deleted", "superseded", "dead_letter", "on_its_way"] = Field(
         description="waiting: for its vectors; on_its_way: in Kafka, and not yet in the database"
@@ -454,7 +454,7 @@ class BadItem(Output):
 
 
 class ProblemDocument(BaseModel):
-    """RFC 9457. The members after `detail` are there where they say more."""
+    """RFC 9457. The members after `detail` are there if they say more."""
 
     type: str
     title: str

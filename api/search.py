@@ -62,10 +62,10 @@ def find(parts: Parts, asked: SearchRequest) -> dict[str, Any]:
 
 
 def ranked(parts: Parts, asked: SearchRequest, narrowed: dict[str, Any]) -> tuple[str | None, list[list[queries.Row]]]:
-    """The model that was asked, None where none was, and the hits by meaning, by words, or both, in this order.
+    """The model that was asked (None: none), and the hits by meaning, by words, or both, in this order.
 
-    A vector is only compared with those of its own model. Where another model has become the active one while the query
-    was embedded, it is embedded again.
+    A vector is only compared with those of its own model. If another model becomes the active one while the query is
+    embedded, it is embedded again.
     """
     for _ in range(MODEL_TRIES):
         embedder, vector = None, None
@@ -82,7 +82,7 @@ def ranked(parts: Parts, asked: SearchRequest, narrowed: dict[str, Any]) -> tupl
                     parts.model.next.prepare(coming)
                 if asked.mode != "semantic":
                     rankings.append(queries.keyword(connection, parts.settings, some_words(asked.query), **narrowed))
-                if embedder is not None:  # first of the rankings: its passages are shown
+                if embedder is not None:  # the first of the rankings, whose passages are shown
                     found = (
                         vector_search.semantic(connection, parts.settings, vector, embedder.model, **narrowed)
                         if vector
@@ -96,8 +96,8 @@ def ranked(parts: Parts, asked: SearchRequest, narrowed: dict[str, Any]) -> tupl
 
 
 def some_words(query: str) -> str:
-    """The query, or the first words of a very long one: PostgreSQL's ranking takes seconds for thousands of them. As
-    there, "snake_case" is two words."""
+    """The query, or the first words of a very long one: PostgreSQL's ranking takes seconds for thousands of words. As
+    in PostgreSQL, "snake_case" is two words."""
     if len(WORD.findall(query)) <= MAX_WORDS:
         return query
     kept, free = [], MAX_WORDS
@@ -111,7 +111,7 @@ def some_words(query: str) -> str:
 
 
 def embed(model: Model, embedder: Embedder, query: str) -> list[float] | None:
-    """The query's vector; None for a query without any meaning (all zero), which is near to nothing."""
+    """The query's vector; None for a query without any meaning (all zero), which is near no text."""
     try:
         with model.places.one():
             vector = query_vector(embedder, query)

@@ -8,16 +8,16 @@ from sqlalchemy import Connection
 
 from db.queries import Row
 
-# A count that takes no longer than this is made for each who asks.
+# A count that takes no longer than this is made for everyone who asks.
 QUICK_SECONDS = 0.1
-# A longer one is given again for so many times as long as it took: counting keeps a tenth of one core busy at most.
+# A slower one is given again for this many times as long as it took: counting keeps a tenth of one core busy at most.
 SHARE = 10
 LONGEST_SECONDS = 10.0
 
 
 class Sizes:
-    """The last count. Safe for threads: where it takes long, one of those who ask counts, and the others take the last
-    answer, if it was found no more than twice LONGEST_SECONDS ago."""
+    """The last count. Safe for threads: if counting takes long, one of those who ask counts, and the others take the
+    last answer, if that is no older than twice LONGEST_SECONDS."""
 
     def __init__(self, count: Callable[[Connection], Row]) -> None:
         self.count = count

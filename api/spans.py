@@ -10,7 +10,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from settings import Settings
 from telemetry.spans import FIELDS, W3C, start_tracer
 
-# Asked every few seconds by machines and open pages.
+# No spans for these: machines and open pages ask for them every few seconds.
 UNWATCHED = ("/health", "/metrics", "/console/live", "/static", "/console/static")
 
 

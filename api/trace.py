@@ -61,7 +61,7 @@ def trace_record(parts: Parts, query: TraceQuery) -> Response:
     with parts.reader.connect() as connection:
         letter = dead_letter_queries.one_without_bytes(connection, topic, partition, offset)
         if letter is not None and record is not None and record.timestamp != letter["timestamp"]:
-            letter = None  # of a topic of that name that is gone
+            letter = None  # of an older topic of that name, which is gone
         message_id, version = identity(settings, record)
         if message_id is None and letter is None and topic == settings.kafka_topic:
             message_id = trace_queries.message_at(connection, partition, offset)
@@ -76,7 +76,7 @@ def trace_record(parts: Parts, query: TraceQuery) -> Response:
         version = known.version
         shown = lost_record(topic, *version, away)
     if version is None:
-        if record is not None:  # what will be a dead letter, and is not one yet
+        if record is not None:  # it will be a dead letter, and is not one yet
             return json_answer(story(known, shown, [], (record.timestamp, partition, offset)))
         why = f": {away}" if away else "; Kafka holds no record there, any more or yet"
         raise Problem(404, f"nothing is known of {topic}:{partition}:{offset}{why}")
@@ -92,7 +92,7 @@ class Known:
 
     @property
     def version(self) -> Version | None:
-        """That of the row where there is one: a deletion of a later version has removed it."""
+        """That of the row if there is one: a deletion of a later version would have removed it."""
         return as_version((self.stored or self.deleted or {}).get("version"))
 
 
@@ -105,7 +105,7 @@ def as_version(found: Sequence[int] | None) -> Version | None:
 
 
 def identity(settings: Settings, record: ConsumerRecord | None) -> tuple[str | None, Version | None]:
-    """The message that a record is about, and the version that it has: of a replay that of its first coming."""
+    """The message that a record is about, and the record's version: for a replay, that of its first coming."""
     if record is None:
         return None, None
     at = Coordinates(record.topic, record.partition, record.offset, record.timestamp)
@@ -126,7 +126,7 @@ def fetch(settings: Settings, partition: int, offset: int) -> tuple[ConsumerReco
 
 def of_log(settings: Settings, timestamp: int, partition: int, offset: int) -> Row:
     record, away = fetch(settings, partition, offset)
-    if record is not None and record.timestamp == timestamp:  # else of a topic that was made again
+    if record is not None and record.timestamp == timestamp:  # else the topic was made again
         return shown_record(record)
     return lost_record(settings.kafka_topic, timestamp, partition, offset, away)
 
@@ -237,7 +237,7 @@ def answer(
 
 
 def timed(steps: Iterable[tuple[str, str | None]]) -> list[Row]:
-    """The steps with the seconds since the one before, where both have a time."""
+    """The steps with the seconds since the one before, if both have a time."""
     found: list[Row] = []
     before: datetime | None = None
     for name, at in steps:
@@ -290,7 +290,7 @@ OPERATIONS = [
         trace_record,
         "The way of a record",
         ANSWERS,
-        description="As above, of the record at a place in the log, which may have been superseded since.",
+        description="As above, but of the record at a place in the log, which may have been superseded since.",
         query=TraceQuery,
     ),
 ]

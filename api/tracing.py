@@ -17,7 +17,7 @@ _inject: Callable[[MutableMapping[str, str]], None] | None = None
 
 
 def watch(settings: Settings, app: Flask, name: str) -> None:
-    """Makes a span of each call, where traces are wanted. Raises InvalidSetting where the packages are missing."""
+    """Makes a span of each call, if traces are wanted. Raises InvalidSetting if the packages are missing."""
     global _inject
     if tracing.is_on(settings):
         from api import spans
@@ -26,7 +26,7 @@ def watch(settings: Settings, app: Flask, name: str) -> None:
 
 
 def kafka_headers(came: Headers) -> list[tuple[str, bytes]]:
-    """The context for a record's headers: that of this call's span, or else what came with the request."""
+    """The context for a record's headers: that of this call's span, or else the one that came with the request."""
     carrier: dict[str, str] = {}
     if _inject is not None:
         _inject(carrier)

@@ -1,6 +1,6 @@
 """An end to every wait of the APIs for PostgreSQL, and to all waits of one call together.
 
-A server that stops without closing its connections never says anything again, and no time-out of its own fires;
+A server that stops without closing its connections never says anything again, and its own time-outs do not fire;
 psycopg2 lets the process that waits keep the time instead.
 
 The connections of every process, the APIs' too, are also bounded by db.deadline. In the APIs this module comes first,
@@ -32,8 +32,8 @@ def bound() -> None:
 
 @contextmanager
 def one_call(more_seconds: float = 0.0) -> Iterator[None]:
-    """All waits of this thread inside end together after CALL_SECONDS and those: each may be short and the sum of a
-    call's not."""
+    """Bounds the sum of this thread's waits in the block by CALL_SECONDS + `more_seconds`: each may be short and their
+    sum not."""
     _call.deadline = time.monotonic() + CALL_SECONDS + more_seconds
     try:
         yield
@@ -43,7 +43,7 @@ def one_call(more_seconds: float = 0.0) -> Iterator[None]:
 
 @contextmanager
 def not_counted() -> Iterator[None]:
-    """What is waited for inside is not PostgreSQL, and takes nothing of the time that the call has for it."""
+    """The time in the block, in which something other than PostgreSQL is waited for, does not count for the call."""
     began = time.monotonic()
     try:
         yield
@@ -52,14 +52,14 @@ def not_counted() -> Iterator[None]:
 
 
 def wait(connection: extensions.connection) -> None:
-    """Returns when libpq has what it waits for. Raises OperationalError after the time, which closes the connection."""
+    """Returns when libpq has what it waits for. Raises OperationalError at its deadline: that closes the connection."""
     connecting = connection.status == extensions.STATUS_SETUP
     deadline = time.monotonic() + (CONNECT_SECONDS if connecting else ANSWER_SECONDS)
     deadline = min(deadline, getattr(_call, "deadline", inf))
     poller = select.poll()
     watched = None
     while (state := connection.poll()) != extensions.POLL_OK:
-        # The socket is another one for each address that libpq tries.
+        # libpq has a new socket for each address that it tries.
         if watched is not None:
             poller.unregister(watched)
         watched = connection.fileno()

@@ -21,7 +21,7 @@ def __getattr__(name: str) -> Flask:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     settings = configuration.load()
     logs.set_up(settings, name.replace("_", "-"))
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it repeats itself with each try; kafka_log says it once
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it says the same at each try; kafka_log says it once
     waits.bound()
     application = create_app(ROLES[name], settings)
     tracing.watch(settings, application, name.replace("_", "-"))

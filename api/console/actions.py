@@ -15,15 +15,15 @@ from tasks.broker import BROKER_ERRORS
 
 log = logging.getLogger(__name__)
 
-WAITING = "PENDING"  # of a task that nobody has begun; of one whose result has expired, and of any other id, too
+WAITING = "PENDING"  # of a task that nobody has begun; also of one whose result has expired, and of any unknown id
 PATIENCE_SECONDS = 60
 UNKNOWN = "No worker has said anything for a minute. It is still queued, or it was done more than ten minutes ago."
 
 
 @dataclass(frozen=True)
 class Action:
-    """`said` is for people. Ask again until it is `done`, but stop after a minute without news; `since` is when the
-    last news came."""
+    """`said` is for people. Ask again until the action is `done`, but stop after a minute without news; `since` is when
+    the last news came."""
 
     said: str
     done: bool
@@ -37,7 +37,7 @@ class Action:
 
 
 def connect(settings: Settings) -> Celery:
-    """A sender of tasks to the Redis of these settings, which in a test are not those of the process."""
+    """A sender of tasks to the Redis of these settings, which in a test differ from the process's own."""
     app = Celery("console", set_as_current=False)
     app.config_from_object("celeryconfig")
     address = settings.redis_address
@@ -64,8 +64,8 @@ def summary(choice: dict[str, Any]) -> str:
 
 
 def look(app: Celery, action: str, since: int | None = None) -> Action:
-    """What has come of a task, of which nothing was known since then. Never raises for Redis: the next look may see
-    more."""
+    """What has come of a task, of which there was no news after `since`. Never raises because of Redis: the next look
+    may see more."""
     now = int(time.time())
     try:
         found = app.backend.get_task_meta(action)

@@ -1,7 +1,7 @@
 """What keeps the console's buttons safe from other sites, and its pages from what is in the texts.
 
 A button's form carries a token that only a page of ours can know: it is made of a random cookie that scripts and other
-sites cannot read. Cookies do not tell ports apart, so the browser's word for where the form came from counts too.
+sites cannot read. Cookies do not tell ports apart, so what the browser says of the form's origin counts too.
 """
 
 import hashlib
@@ -47,7 +47,8 @@ def check() -> None:
 
 
 def foreign() -> bool:
-    """Whether the browser says that another site is asking. Behind a proxy the host may differ, its word does not."""
+    """Whether the browser says that another site is asking. A proxy may change the host, but not what the browser
+    says."""
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None:
         return site != "same-origin"
@@ -59,14 +60,14 @@ def foreign() -> bool:
 
 
 def harden(response: Response) -> Response:
-    """Headers of every page of the console, and the cookie where there is a new one."""
+    """Sets the headers of every page of the console, and the cookie if there is a new one."""
     response.headers["Content-Security-Policy"] = POLICY
     # Not "no-referrer": browsers would then send `Origin: null` with our own forms.
     response.headers["Referrer-Policy"] = "same-origin"
     response.headers["Vary"] = "Accept, Cookie, HX-Request"
     if "new_console_cookie" in g:
-        # Not "Strict": who follows a link from another site would come without it, and get a new one, with which the
-        # forms of all open pages are refused. A POST from another site comes without it either way.
+        # Not "Strict": whoever follows a link from another site would come without the cookie and get a new one, with
+        # which the forms of all open pages are refused. A POST from another site comes without it either way.
         response.set_cookie(
             COOKIE, g.new_console_cookie, httponly=True, samesite="Lax", secure=request.is_secure, path="/"
         )

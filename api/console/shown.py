@@ -26,7 +26,7 @@ Piece = tuple[str, str]  # text, and what it is: "", "hidden", "byte", "around",
 
 def record_bytes(content: Any, limit: int = RECORD_CHARS, size: int | None = None) -> list[Piece]:
     """Bytes as text: what is no UTF-8 as \\xff, and what cannot be seen as U+202E, marked as such; many of one kind
-    in a row are one piece. At most about `limit` characters, and "…" where the record goes on: it has `size` bytes."""
+    in a row are one piece. At most about `limit` characters, and "…" if the record, of `size` bytes, goes on."""
     given = bytes(content)
     text = given[: limit * 4].decode(errors="surrogateescape")
     goes_on = (size or 0) > len(given) or len(given) > limit * 4
@@ -73,19 +73,19 @@ WORD = re.compile(r"\w+")
 
 
 def excerpt(message: str, passage: str) -> tuple[int, int]:
-    """Where the passage stands in the message; all of it where it does not, as with excerpts that were put together."""
+    """Where the passage stands in the message; the whole message if it does not, as with joined excerpts."""
     start = message.find(passage) if passage.strip() != message.strip() else -1
     return (start, start + len(passage)) if start >= 0 else (0, len(message))
 
 
 def words_in(text: str) -> set[str]:
-    """The words of a text, of a long one those of its beginning."""
+    """The words of a text; of a long text, those of its beginning."""
     return set(WORD.findall(text[:SEARCHED_CHARS]))
 
 
 def hit_text(message: str, passage: str, words: Collection[str]) -> list[Piece]:
-    """The passage with these words marked in it. Where it is not all of the message it is marked itself, with some of
-    the message around it; a long message is shown from where the first of the words stands."""
+    """The passage with these words marked in it. If it is not the whole message, it is marked itself, with some of the
+    message around it; a long message is shown from where the first of the words stands."""
     start, end = excerpt(message, passage)
     is_part = (start, end) != (0, len(message))
     if not is_part and len(message) > HIT_CHARS:

@@ -1,5 +1,5 @@
-"""The console's pages and pieces of pages. What is shown all the time comes from what was observed; what is asked for
-(a search, a page of a list, a record) is read when it is asked."""
+"""The console's pages and pieces of pages. What is always shown comes from what was observed; what somebody asks for (a
+search, a page of a list, a record) is read then."""
 
 import re
 import uuid
@@ -200,7 +200,7 @@ def from_reader(parts: Parts, read: Callable[[Any], Any]) -> Any:
 
 
 def found(parts: Parts, asked: str) -> dict[str, Any]:
-    """The hits of a search as the templates take them, or the problem; nothing where nothing was asked."""
+    """The hits of a search as the templates take them, or the problem; nothing if nothing was asked."""
     mode = request.args.get("mode", "semantic")
     shown_as: dict[str, Any] = {"asked": asked, "mode": mode, "found": None, "problem": None}
     if not asked.strip():
@@ -227,13 +227,13 @@ def found(parts: Parts, asked: str) -> dict[str, Any]:
 
 
 def is_sure() -> bool:
-    """Whether somebody was asked: htmx asks before it sends; a page without scripts, or with scripts that are still on
+    """Whether the user has confirmed: htmx asks before it sends; a page without scripts, or whose scripts are still on
     their way, cannot."""
     return "HX-Request" in request.headers or request.form.get("sure") == "yes"
 
 
 def ask_first(does: str, title: str) -> Response:
-    """The question as a page of its own, whose form is the one that came and says `sure`."""
+    """The question as a page of its own. Its form is the one that came, with `sure` added."""
     fields = {name: request.form[name] for name in CHOICE if name in request.form}
     number = fields.get("number", "")
     return piece("sure", title, does=does, fields=fields, number=int(number) if NUMBER.fullmatch(number) else None)
@@ -269,8 +269,8 @@ def chosen_failures() -> dict[str, Any]:
 
 
 def shown_until() -> dict[str, str]:
-    """Up to when a form means "all": to the newest that its page knew of, so that nothing is done to what nobody saw.
-    A form that does not say leaves it to the worker. Raises Problem 400."""
+    """Up to when a form means "all": up to the newest that its page knew of, so that nothing is done to what nobody
+    saw. If the form does not say, the worker decides. Raises Problem 400."""
     given = request.form.get("until")
     if given is None:
         return {}
@@ -284,7 +284,7 @@ def shown_until() -> dict[str, str]:
 
 
 def action_of(sender: Celery, given: str, problems: list[dict[str, Any]]) -> dict[str, Any]:
-    """The action that the page's address names, as the templates take it. Without scripts nothing asks for it later."""
+    """The action that the page's address names, as the templates take it: without scripts nothing asks for it later."""
     try:
         action = str(uuid.UUID(given))
     except ValueError:
