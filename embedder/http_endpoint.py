@@ -1,4 +1,4 @@
-"""A JSON endpoint of somebody else's: its connections, which are kept, and what each failure means for the embedding.
+"""Somebody else's JSON endpoint: its connections, which are kept, and what each failure means for the embedding.
 
 Nothing is tried again here, unless the server has closed a kept connection meanwhile: the tasks know how to wait.
 The key goes into the request's header, and into no error, log or repr.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Answers that speak of the input, not of the service.
 REFUSED_INPUT = {400, 413, 422}
 
-# What a connection says that the server has closed; with TLS it is none of Python's ConnectionErrors.
+# What a connection raises that the server has closed; with TLS that is none of Python's ConnectionErrors.
 CLOSED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 WHAT_TO_DO = {
@@ -38,10 +38,10 @@ WHAT_TO_DO = {
     405: "check OPENAI_BASE_URL",
 }
 
-# Of an answer: more than a thousand long vectors as numbers. It is read in pieces, whatever length it says it has.
+# The most of an answer: more than a thousand long vectors as numbers. It is read in pieces, whatever length it states.
 MOST_BYTES = 2**27
 PIECE_BYTES = 2**20
-# Of what it says in an error.
+# Kept of what an endpoint says in an error.
 SAID_CHARS = 200
 
 
@@ -55,7 +55,7 @@ class Refused(Exception):
 
 class Broken(EmbedderUnavailable):
     """The endpoint answers 500: an outage, or an input that it fails over, as llama.cpp does over one that is too long
-    and Ollama over one whose vector is NaN. Only asking for something else tells."""
+    and Ollama over one whose vector is NaN. Only a request with other input tells which."""
 
 
 def in_full(error: Refused | EmbedderUnavailable) -> str:
@@ -82,7 +82,7 @@ class Endpoint:
         self.timeout = timeout
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._key = key
-        self._idle: deque[http.client.HTTPConnection] = deque()  # as many as there were threads at once
+        self._idle: deque[http.client.HTTPConnection] = deque()  # as many as threads have used at once
         weakref.finalize(self, close_all, self._idle)
 
     def __str__(self) -> str:
@@ -116,13 +116,13 @@ class Endpoint:
             connection.request("POST", self.path, body=body, headers=dict(headers))
             response = connection.getresponse()
             answer = read_all(response)
-        except (OSError, http.client.HTTPException, ValueError) as error:  # the last of a chunk of less than nothing
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a chunk of negative size
             connection.close()
             if kept and isinstance(error, CLOSED):  # by the server while it was not used
                 return self._exchange(body, headers)
             said = self.shown(str(error) or type(error).__name__)
             if not isinstance(error, OSError) and isinstance(error, http.client.BadStatusLine | ValueError):
-                # It quotes what came, such as a first line that is none.
+                # It quotes what came, such as a wrong first line.
                 raise EmbedderUnavailable(f"{self} cannot be reached: {type(error).__name__}", said=said) from None
             raise EmbedderUnavailable(f"{self} cannot be reached: {said}") from None
         if response.will_close:
@@ -152,7 +152,7 @@ class Endpoint:
         return self.shown(text)
 
     def shown(self, text: str) -> str:
-        """What the endpoint has said, or what quotes it: one short line, without the key."""
+        """What the endpoint has said, or a quotation of it: one short line, without the key."""
         text = " ".join(text.split())
         if self._key:
             text = text.replace(self._key, "***")
@@ -160,7 +160,7 @@ class Endpoint:
 
 
 class Response(http.client.HTTPResponse):
-    """An answer that is there to its last byte within the time-out, which a socket has for each piece alone."""
+    """An answer that has to be complete within the time-out. A socket would grant the time-out to each piece anew."""
 
     def __init__(self, sock: socket.socket, *more: Any, **named: Any) -> None:
         super().__init__(sock, *more, **named)
@@ -191,7 +191,7 @@ class Until(io.RawIOBase):
 
 
 def read_all(response: http.client.HTTPResponse) -> bytes:
-    """The body of an answer. Raises what http.client does, and HTTPException where it is too large."""
+    """The body of an answer. Raises what http.client raises, and HTTPException if the body is too large."""
     pieces: list[bytes] = []
     size = 0
     while piece := response.read(PIECE_BYTES):

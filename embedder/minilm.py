@@ -28,10 +28,10 @@ CONTENT_PIECES = WINDOW_PIECES - 2
 OVERLAP_PIECES = 32
 SEPARATOR = 102
 
-# Texts are run together only with texts of the same number of word pieces, up to so many pieces in all. More at once is
-# no faster: one text of 24 pieces alone already gets 80 % of the speed. It bounds the memory, to 10 MB a thread or so.
+# Texts are run together only with texts of the same number of word pieces, up to this many pieces in all. More are no
+# faster: one text of 24 pieces alone already gets 80 % of the speed. This bounds the memory to about 10 MB a thread.
 BATCH_PIECES = 512
-# The word pieces of so many texts, or of so many characters, are held at once: 100 bytes each.
+# The word pieces of up to this many texts or characters are held at once: 100 bytes each.
 PORTION_TEXTS = 1024
 PORTION_CHARS = 200_000
 
@@ -44,11 +44,11 @@ class MiniLM:
     batch_max = None
 
     def __init__(self, threads: int = 1, folder: Path | None = None) -> None:
-        """`threads` compute one call of `embed`. Raises ModelError where the model's files are missing or damaged."""
+        """`threads` compute one call of `embed`. Raises ModelError if the model's files are missing or damaged."""
         folder = folder or minilm_files.MODELS / minilm_files.INT8
         minilm_files.check(folder)
         self.model = folder.name
-        # Two workers of one thread are faster than one of two, and the tokenizer is 1 % of the work: no threads there.
+        # Two workers of one thread are faster than one of two. The tokenizer is 1 % of the work, and gets no threads.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         try:
             self.tokenizer = Tokenizer.from_file(str(folder / minilm_files.TOKENIZER))
@@ -100,7 +100,7 @@ def session(graph: Path, threads: int) -> Any:
     # The graph is made of fused operators already. ONNX Runtime's own fusions would bring SkipLayerNormalization back,
     # which is slow, and move the quantisation to where it costs more.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # Most shapes of a batch come once: a plan of the memory kept for each would grow without end.
+    # Most shapes of a batch come only once: memory plans, which are kept for each shape, would grow without end.
     options.enable_mem_pattern = False
     options.log_severity_level = 3
     return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])

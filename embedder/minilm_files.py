@@ -1,4 +1,4 @@
-"""Where the built MiniLM models lie, and whether they are whole. Neither builds them nor runs them."""
+"""Where the built MiniLM models lie, and whether they are whole. Nothing here builds or runs them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GRAPH = "model.onnx"
 TOKENIZER = "tokenizer.json"
 MANIFEST = "manifest.json"
 
-# Raise it when the builder makes something else from the same weights: what was built before is then built anew.
+# To be raised when the builder makes something else of the same weights: models built before are then built anew.
 RECIPE = 1
 
 

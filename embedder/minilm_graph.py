@@ -23,7 +23,7 @@ LAYERS = 6
 HEADS = 12
 EPSILON = 1e-12  # layer_norm_eps of its configuration
 
-# Weights use 7 of their 8 bits: then no sum of two products overflows 16 bits, which is how processors without VNNI add
+# Weights use 7 of their 8 bits. Then no sum of two products overflows the 16 bits in which processors without VNNI add
 # them up, and every processor gives the same vectors. It costs 0.001 of the mean cosine to fp32.
 WEIGHT_STEPS = 63
 ACTIVATION_STEPS = 255
@@ -116,7 +116,7 @@ class Int8:
         )
 
     def _quantize(self, values: str) -> None:
-        """Adds what quantises these activations, unless another linear layer has asked for it before."""
+        """Adds the nodes that quantise these activations, unless another linear layer has asked for them before."""
         if values in self.quantized:
             return
         self.quantized.add(values)
@@ -130,7 +130,7 @@ class Int8:
 
 
 def channel_factors(values: str) -> NDArray[np.float32]:
-    """By how much each channel is divided before it is quantised, and the weights that it meets are multiplied."""
+    """The factor by which each channel is divided before it is quantised, and its weights are multiplied."""
     factors = np.ones(DIMENSIONS, np.float32)
     low, high = RANGES[values]
     for channel, largest in LOUD_CHANNELS[values].items():
@@ -203,7 +203,7 @@ def build(weights: Weights, layers: Fp32 | Int8) -> onnx.ModelProto:
 
 
 def positions(graph: Graph, weights: Weights) -> str:
-    """The embeddings of the positions that the texts have; they carry the one token type that there is."""
+    """The embeddings of the texts' positions, with that of the only token type added."""
     types = weights["embeddings.token_type_embeddings.weight"][0]
     table = graph.constant("positions", weights["embeddings.position_embeddings.weight"][:WINDOW] + types)
     length = graph.add("Shape", "ids", start=1)

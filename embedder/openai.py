@@ -1,6 +1,6 @@
 """The provider that asks any OpenAI-compatible endpoint: OpenAI, vLLM, llama.cpp, Ollama and others.
 
-What is asked and answered; http_endpoint.py has the connection, and what each status of an answer means.
+Here is what is asked and answered; http_endpoint.py has the connection, and what each status of an answer means.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 # An empty input is an error to the API; a blank passage of a long text should not fail its message.
 BLANK = "."
 PROBE = "probe"
-# A text that the endpoint has failed over is asked for so often again, so long after, before that is the text's fault.
-# At once one after the other: of two servers that take turns one may be ill.
+# A text that the endpoint has failed over is sent again this often, after this pause, before the fault is the text's.
+# The tries follow each other directly: of two servers that take turns, one may be ill.
 TRIES_AGAIN = 2
 PAUSE_SECONDS = 1.0
 
@@ -42,7 +42,7 @@ class OpenAIEmbedder:
         self.batch_max = settings.openai_batch_max
         self.window = settings.openai_passage_chars
         self.asked = wanted_dimensions(settings)
-        # Four times as short as numbers in JSON. Most servers that do not know it answer with those.
+        # A quarter as long as numbers in JSON. Most servers that do not know base64 answer with numbers.
         self.as_base64 = True
         self.dimensions = self.asked or 0
         # Shortened vectors do not compare with whole ones.
@@ -68,7 +68,7 @@ class OpenAIEmbedder:
     def _first_request(self) -> Vectors:
         try:
             return self._probe(PROBE)
-        except Refused:  # as by LiteLLM before Ollama, Vertex and Bedrock, which have numbers only
+        except Refused:  # as LiteLLM does for Ollama, Vertex and Bedrock, which have numbers only
             self.as_base64 = False
             return self._probe(PROBE)
 
@@ -92,8 +92,8 @@ class OpenAIEmbedder:
         return vectors
 
     def _embed(self, texts: Sequence[str], first: int) -> Vectors:
-        """The vectors of texts that fit into one request, or into several where the endpoint refuses that one, or has
-        no vector for one of them, or fails over one."""
+        """The vectors of texts that fit into one request; or by several, if the endpoint refuses that one, or has no
+        vector for a text, or fails over one."""
         try:
             return self._request([text if text.strip() else BLANK for text in texts])
         except (Refused, Broken) as error:
@@ -105,8 +105,8 @@ class OpenAIEmbedder:
         return np.concatenate([self._embed(texts[:middle], first), self._embed(texts[middle:], first + middle)])
 
     def _embed_again(self, text: str, place: int, error: Refused | Broken) -> Vectors:
-        """The vector of a text that the endpoint has failed over, where that has passed. Raises UnembeddableText where
-        it has not, and for one that was refused."""
+        """The vector of a text that the endpoint has failed over, if it answers now. Raises UnembeddableText if it
+        does not, and for a text that was refused."""
         if isinstance(error, Broken):
             time.sleep(PAUSE_SECONDS)
             for _ in range(TRIES_AGAIN):
@@ -118,8 +118,8 @@ class OpenAIEmbedder:
         raise UnembeddableText(f"{self.endpoint} has no vector for the text: {in_full(error)}", place) from None
 
     def _check_that_it_takes_others(self) -> None:
-        """An endpoint that has a vector for no text has another trouble, which is no text's fault. It is asked for one
-        that no cache in front of it has."""
+        """Raises EmbedderUnavailable for an endpoint that has no vector for any text: that is no text's fault. It is
+        asked for a text that no cache in front of it has."""
         try:
             self._probe(f"{PROBE} {secrets.token_hex(4)}")
         except Refused as error:
@@ -154,8 +154,8 @@ def wanted_dimensions(settings: Settings) -> int | None:
 
 
 def read_vectors(answer: bytes, count: int, endpoint: Endpoint) -> Vectors:
-    """The vectors of an answer, in the order of the question. Raises EmbedderUnavailable where it has none, and Refused
-    where it has null for one."""
+    """The vectors of an answer, in the order of the question. Raises EmbedderUnavailable if it has none, and Refused if
+    it has null for one."""
     try:
         rows: list[Any] = [None] * count
         for item in json.loads(answer)["data"]:

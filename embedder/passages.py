@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from embedder.protocol import Span
 
-# Where a sentence starts: behind . ! ? or … (with a closing quote or bracket) and white space, behind their full-width
-# kin, which no space follows, and on a new line. "e.g. this" is cut too: a cut too many costs little. Look-behinds keep
-# the search linear: a text may be 100,000 exclamation marks.
+# Where a sentence starts: behind . ! ? or … (with a closing quote or bracket) and white space; behind their full-width
+# forms, which no space follows; and on a new line. "e.g. this" is cut too: a cut too many costs little. Look-behinds
+# keep the search linear: a text may be 100,000 exclamation marks.
 SENTENCE_START = re.compile(
     r"""(?<=[.!?…])\s+|(?<=[.!?…]["')\]»”’])\s+|(?<=[。！？｡])(?![。！？｡」』”’）])\s*|(?<=[。！？｡][」』”’）])\s*|\n\s*"""
 )
@@ -31,9 +31,9 @@ def split(text: str, units: Sequence[int], cuts: Sequence[int], window: int, ove
     """Spans of characters of at most `window` units each, that cover the text and share about `overlap` units.
 
     units: where each unit starts in the text, ascending, more than `window` of them. cuts: numbers of the units before
-    which a cut is allowed where no sentence ends (the starts of words), ascending; where there is none in reach either,
-    the cut is made before any unit. A passage ends before a sentence in the last half of its window, and the next one
-    begins with the sentences that fit into the overlap.
+    which a cut is allowed if no sentence ends in reach (the starts of words), ascending; if none of them is in reach
+    either, the cut is made before any unit. A passage ends before a sentence in the last half of its window, and the
+    next one begins with the sentences that fit into the overlap.
     """
     sentences = sorted({bisect_left(units, match.end()) for match in SENTENCE_START.finditer(text)})
     spans: list[Span] = []
@@ -58,7 +58,7 @@ def split_pieces(text: str, tokenizer: Tokenizer, window: int, overlap: int) -> 
     if len(encoding.ids) <= window:
         return [(0, len(text))]
     words = encoding.word_ids
-    # Never within a word, whose parts would be cut into other pieces, perhaps more. A word has 100 pieces at most.
+    # No cut within a word: its parts would make other pieces, perhaps more. A word has 100 pieces at most.
     cuts = [piece for piece in range(1, len(words)) if words[piece] != words[piece - 1]]
     return split(text, [start for start, _ in encoding.offsets], cuts, window, overlap)
 

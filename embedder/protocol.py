@@ -33,7 +33,7 @@ class UnembeddableText(Exception):
 class EmbedderUnavailable(Exception):
     """The provider cannot be used now, whatever the text: try the same again.
 
-    `retry_after` is how many seconds the provider asked to be left alone, or None where it did not say. `said` are its
+    `retry_after` is how many seconds the provider asked to be left alone, or None if it did not say. `said` are its
     own words about the texts: they may quote one, so they are no part of the reason, which logs have.
     """
 
@@ -46,7 +46,7 @@ class EmbedderUnavailable(Exception):
 class ModelError(Exception):
     """The model itself is wrong: missing or damaged files, another number of dimensions than expected.
 
-    Trying again does not help; the message says what does, with the command where there is one.
+    Trying again does not help; the message says what does, with the command if there is one.
     """
 
 
@@ -74,8 +74,8 @@ class Embedder(Protocol):
 
     @property
     def batch_max(self) -> int | None:
-        """The most texts to pass to `embed` at once, because a remote provider sends one request for each so many, and
-        if one failed the vectors of the earlier ones would be lost. None: no limit."""
+        """The most texts to pass to `embed` at once, which a remote provider sends in one request: of several requests,
+        one that failed would lose the vectors of those before it. None: no limit."""
         ...
 
     def passages(self, text: str) -> list[Span]:
@@ -104,7 +104,7 @@ class Embedder(Protocol):
 
 
 def encode_all(texts: Sequence[str]) -> list[bytes]:
-    """Each text in UTF-8. Raises UnembeddableText for the first that has no UTF-8, which JSON's escapes can bring."""
+    """Each text in UTF-8. Raises UnembeddableText for the first that has no UTF-8: JSON's escapes allow such a text."""
     try:
         return [text.encode() for text in texts]
     except UnicodeEncodeError:

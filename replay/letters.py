@@ -17,7 +17,7 @@ from letter_headers import Coordinates, Headers
 from records import KEPT_BYTES, KEPT_CHARS, KEPT_HEADERS
 from replay.reading import at_offsets, follow
 
-# How the table has a NUL and half a surrogate in a header's name; a name may as well have come like this.
+# How the table writes a NUL and half a surrogate in a header's name; a name may also have come like this.
 REWRITTEN = ("\\0", "\\ud")
 
 
@@ -44,7 +44,7 @@ GONE = "nothing has it whole any more: not its row, not the log, not its copies"
 
 
 def refusal(state: str | None, topic: str, *, reads: str) -> str | None:
-    """Why a dead letter of that topic cannot be sent again, or None. `state` is None where there is no such letter;
+    """Why a dead letter of that topic cannot be sent again, or None. `state` is None if there is no such letter;
     `reads` is the topic that the bridge reads."""
     if state is None:
         return "there is no such dead letter"
@@ -57,7 +57,7 @@ def first_found(
     letters: Iterable[Letter], sources: Iterable[Callable[[list[Letter]], Iterator[tuple[Letter, Original]]]]
 ) -> Iterator[tuple[Letter, Original]]:
     """Each letter with its record from the first source that has it. A source is asked only for what is still missing;
-    those that none has do not come."""
+    letters that no source has are left out."""
     left = set(letters)
     for source in sources:
         if left:
@@ -69,7 +69,7 @@ def first_found(
 def from_rows(
     row_of: Callable[[Letter], dict[str, Any] | None], letters: Iterable[Letter]
 ) -> Iterator[tuple[Letter, Original]]:
-    """Those of the letters that their rows have whole."""
+    """The letters whose records their rows have whole."""
     for letter in letters:
         row = row_of(letter)
         original = whole(row) if row else None
@@ -78,7 +78,7 @@ def from_rows(
 
 
 def whole(row: dict[str, Any]) -> Original | None:
-    """The original record from its row, or None where the table may have kept only a part of it."""
+    """The original record from its row, or None if the table may have kept only a part of it."""
     key, value = as_bytes(row["key"]), as_bytes(row["value"])
     headers = [(str(name), None if content is None else base64.b64decode(content)) for name, content in row["headers"]]
     kept = [part for part in (key, *(content for _, content in headers)) if part is not None]
@@ -91,7 +91,7 @@ def whole(row: dict[str, Any]) -> Original | None:
 
 
 def may_be_changed(name: str) -> bool:
-    """Whether the name of a header may have come with other characters than the table has."""
+    """Whether a header's name may have come with characters other than the table's."""
     return len(name) >= KEPT_CHARS or any(mark in name for mark in REWRITTEN)
 
 
@@ -100,13 +100,13 @@ def as_bytes(content: Any) -> bytes | None:
 
 
 def from_log(consumer: KafkaConsumer, topic: str, letters: Iterable[Letter]) -> Iterator[tuple[Letter, Original]]:
-    """Those of the letters of a topic that it still holds; it may have been made again with fewer partitions."""
+    """The letters that the topic still holds; it may have been made again with fewer partitions."""
     known = consumer.partitions_for_topic(topic) or set()
     return originals(consumer, [letter for letter in letters if letter.partition in known])
 
 
 def originals(consumer: KafkaConsumer, letters: Sequence[Letter]) -> Iterator[tuple[Letter, Original]]:
-    """Those of the letters that the log still holds, as they first came."""
+    """The letters that the log still holds, as they first came."""
     ordered = sorted(letters)
     for (topic, number), of_partition in groupby(ordered, key=lambda letter: (letter.topic, letter.partition)):
         wanted = {letter.offset: letter for letter in of_partition}
@@ -120,12 +120,12 @@ def originals(consumer: KafkaConsumer, letters: Sequence[Letter]) -> Iterator[tu
 def copies(
     consumer: KafkaConsumer, partitions: list[TopicPartition], letters: Sequence[Letter]
 ) -> Iterator[tuple[Letter, Original]]:
-    """Those of the letters of which the dead-letter topic has a whole copy, each once."""
+    """The letters of which the dead-letter topic has a whole copy, each once."""
     return copies_among(follow(consumer, partitions, limit=None, from_beginning=True, patience=0), letters)
 
 
 def copies_among(records: Iterable[ConsumerRecord], letters: Sequence[Letter]) -> Iterator[tuple[Letter, Original]]:
-    """Those of the letters of which these records of the dead-letter topic are a whole copy, each once."""
+    """The letters of which one of these records of the dead-letter topic is a whole copy, each once."""
     wanted = set(letters)
     for record in records:
         letter = letter_of(record)

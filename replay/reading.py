@@ -19,7 +19,7 @@ from settings import Settings
 
 POLL_MS = 200
 POLL_RECORDS = 500
-SILENCE_SECONDS = 9.0  # where nothing comes for so long although there is more, Kafka has gone
+SILENCE_SECONDS = 9.0  # if nothing comes for so long although there is more, Kafka has gone
 FAR = 2_000  # what lies further away than this is reached by a seek, not by reading up to it
 
 # How long Kafka waits for more where a fetch finds nothing new; its default is 500.
@@ -72,8 +72,8 @@ def drain(
     commit: bool = False,
 ) -> Iterator[ConsumerRecord]:
     """Records of the consumer's partitions: at most `limit`, until all have reached these ends and nothing more came
-    for `patience` seconds. With `commit` what was taken is committed, and what the group gives out anew meanwhile is
-    read up to its end then. Raises KafkaTimeoutError when Kafka stops answering before the ends."""
+    for `patience` seconds. With `commit` what was taken is committed, and partitions that the group assigns meanwhile
+    are read up to their end of that time. Raises KafkaTimeoutError when Kafka stops answering before the ends."""
     taken = 0
     assigned = consumer.assignment()
     quiet_since = time.monotonic()
@@ -101,13 +101,13 @@ def drain(
 
 
 def commit_taken(consumer: KafkaConsumer) -> None:
-    """Commits what was taken; not where the group is giving out its partitions anew, from which that comes again."""
+    """Commits what was taken, unless the group is reassigning its partitions: then those records come again."""
     with suppress(CommitFailedError, RebalanceInProgressError):
         consumer.commit(timeout_ms=5_000)
 
 
 def at_offsets(consumer: KafkaConsumer, partition: TopicPartition, offsets: Iterable[int]) -> Iterator[ConsumerRecord]:
-    """Those of the records at these offsets of a partition that the log still holds, in order."""
+    """The records at these offsets of a partition that the log still holds, in order."""
     begin = consumer.beginning_offsets([partition])[partition]
     end = consumer.end_offsets([partition])[partition]
     wanted = deque(sorted({offset for offset in offsets if begin <= offset < end}))
@@ -137,7 +137,7 @@ def at_offsets(consumer: KafkaConsumer, partition: TopicPartition, offsets: Iter
 
 class Turn:
     """Some seconds of reading a topic, from its beginning to where it ended when the first turn began, or what the turn
-    before has left `unread`. Afterwards `unread` is what this one leaves."""
+    before has left `unread`. Afterwards `unread` is what this turn leaves."""
 
     def __init__(self, topic: str, unread: Sequence[Unread] | None, seconds: float) -> None:
         self.topic = topic
@@ -150,7 +150,7 @@ class Turn:
         return [(partition.partition, at, end) for partition, (at, end) in self.left.items() if at < end]
 
     def records(self, consumer: KafkaConsumer) -> Iterator[ConsumerRecord]:
-        """At least one, where there is one. Raises KafkaTimeoutError when Kafka stops answering."""
+        """At least one record, if there is one. Raises KafkaTimeoutError when Kafka stops answering."""
         self.left = self.stretches(consumer)
         if not self.left:
             return
@@ -168,7 +168,7 @@ class Turn:
         self.left = {}
 
     def stretches(self, consumer: KafkaConsumer) -> dict[TopicPartition, tuple[int, int]]:
-        """What is to be read; of a topic that was made again meanwhile no more than there is."""
+        """What is to be read; no more than there is, if the topic was made again meanwhile."""
         numbers = consumer.partitions_for_topic(self.topic) or set()
         partitions = [TopicPartition(self.topic, number) for number in sorted(numbers)]
         begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)

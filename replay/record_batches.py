@@ -1,9 +1,9 @@
 """How kafka-python reads the record batches of this process: in one loop a batch, and with header names of any bytes.
 
-kafka-python 3.0 makes two objects and some thirty calls of each record (record/default_records.py and
-consumer/fetcher.py), which took as much of the bridge's time as all the rest of it. And Kafka's protocol calls a
-header's name a string, but nobody checks it: kafka-python raises in the middle of such a batch, at the same record for
-ever, which would stop its partition.
+kafka-python 3.0 makes two objects and some thirty calls for each record (record/default_records.py and
+consumer/fetcher.py), which took as much of the bridge's time as all its other work. And Kafka's protocol calls a
+header's name a string, but nobody checks that: over other bytes kafka-python raises in the middle of the batch, at the
+same record for ever, which would stop its partition.
 
 Format of a batch: https://kafka.apache.org/documentation/#recordbatch
 """
@@ -34,7 +34,7 @@ def install() -> None:
 
 
 class QuickPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
-    """The records of one fetch of one partition, as kafka-python's own, but for the pace and the header names."""
+    """The records of one fetch of one partition, as kafka-python's own, except for the pace and the header names."""
 
     def _unpack_records(
         self, tp: TopicPartition, records: MemoryRecords, key_deserializer: Any, value_deserializer: Any
@@ -54,7 +54,7 @@ class QuickPartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
                 for record in batch_records(tp, batch):
                     self.next_fetch_offset = record[3] + 1
                     yield record
-            # Of a batch that was compacted the last records may be missing: the next fetch begins behind them.
+            # Compaction may have removed the last records of a batch: the next fetch begins behind them.
             self.next_fetch_offset = batch.next_offset
             batch = records.next_batch()
         self.drain()
@@ -94,8 +94,8 @@ def batch_records(tp: TopicPartition, batch: DefaultRecordBatch) -> list[Consume
         for _ in range(batch.records_count):
             length, at = number(data, at)
             end = at + length
-            # Attributes, of which there are none yet; then most numbers take one byte, for which a call would cost more
-            # than all the rest.
+            # Skips the attributes, of which there are none yet. Most numbers that follow take one byte, for which a
+            # call would cost more than all the rest.
             at += 1
             delta, at = number(data, at) if data[at] & LONG_OR_NEGATIVE else (data[at] >> 1, at + 1)
             offset, at = number(data, at) if data[at] & LONG_OR_NEGATIVE else (data[at] >> 1, at + 1)
@@ -125,7 +125,7 @@ def batch_records(tp: TopicPartition, batch: DefaultRecordBatch) -> list[Consume
                         key,
                         value,
                         headers,
-                        None,  # a checksum of its own had a record in older batches only
+                        None,  # only records of older formats have a checksum
                         key_size if key_size >= 0 else -1,
                         value_size if value_size >= 0 else -1,
                         header_size,
@@ -140,7 +140,7 @@ def batch_records(tp: TopicPartition, batch: DefaultRecordBatch) -> list[Consume
 
 
 def number(data: bytes, at: int) -> tuple[int, int]:
-    """The number at this place, and where it ends: as kafka-python has it, but quick where it is short, as most are."""
+    """The number at this place, and where it ends: as kafka-python reads it, but quick for short ones, as most are."""
     first = data[at]
     if first < 0x80:
         return (first >> 1) ^ -(first & 1), at + 1

@@ -1,6 +1,6 @@
 """The pulse of a part that listens on no port: its loop calls `beat`; `python -m telemetry.heartbeat` asks if it did.
 
-For health checks of containers, one part each: a loop that hangs beats no more, while a process that merely exists
+For health checks of containers, one part each: a loop that hangs no longer beats, while a check for a process alone
 would pass. Without HEARTBEAT_FILE nothing is written. Only the standard library is used: it is run every few seconds.
 """
 
@@ -17,14 +17,14 @@ import streams
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 1.0
-# The longest that a loop which is well may take for one round: several time-outs of a broker that is away (10 s each).
+# The longest that a healthy loop may take for one round: several time-outs of a broker that is away (10 s each).
 STALE_SECONDS = 60.0
 
 _next = float("-inf")
 
 
 def beat() -> None:
-    """Says that the loop goes round. Cheap enough for every round: it writes once a second, and never raises."""
+    """Says that the loop runs. Cheap enough for every round: it writes once a second, and never raises."""
     global _next
     now = time.monotonic()
     if now < _next:

@@ -1,6 +1,6 @@
 """How every part logs: lines for people, or with LOG_FORMAT=json an object a line. What is logged stands in the parts.
 
-Nobody's text goes into a log, and nobody else's characters make a line: an id, a key or an exception may hold anything.
+Nobody's text goes into a log, and no foreign character can break a line: an id, a key or an exception may hold any.
 """
 
 import json
@@ -24,7 +24,7 @@ from settings import Settings
 # What a line may know of a record, given as `extra`. `id` is the message's UUID: a source id is its sender's text.
 FIELDS = ("topic", "partition", "offset", "id", "task_id")
 
-# A line is one line, so all of the C0 controls; and halves of surrogate pairs, which no encoding takes.
+# Escaped so that a line stays one line: all C0 controls; also halves of surrogate pairs, which no encoding takes.
 CONTROLS = re.compile(f"[\x00-\x1f{OBEYED}\ud800-\udfff]")
 SAID_CHARS = 500
 LINE_CHARS = 20_000
@@ -77,7 +77,7 @@ def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackTy
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
     else:
-        # Not that the process ends: psycopg2's C code calls this too, for an error that it cannot raise.
+        # Does not say that the process ends: psycopg2's C code calls this too, for an error that it cannot raise.
         logging.getLogger(_process or "process").critical("an error that nothing caught", exc_info=(kind, error, trace))
 
 
@@ -114,11 +114,11 @@ class JsonLines(Formatter):
         }
         if error := way(record):
             line["error"] = error
-        return json.dumps(line, default=str)  # ASCII, with what a program takes for an end of line escaped
+        return json.dumps(line, default=str)  # ASCII: whatever a program takes for an end of line is escaped
 
 
 def escaped(text: str) -> str:
-    """The text on one line: characters that nobody can read are shown by their code, and a very long text is cut."""
+    """The text on one line: unreadable characters are shown by their code, and a very long text is cut."""
     shown = CONTROLS.sub(code, text[: LINE_CHARS + 1])
     return shown if len(text) <= LINE_CHARS else shown[:LINE_CHARS] + "…"
 
@@ -128,8 +128,8 @@ def code(found: re.Match[str]) -> str:
 
 
 def message_of(record: LogRecord) -> str:
-    """What was said. Of a task's error Celery gives all that the exception says, which may quote a statement and its
-    values."""
+    """What was said; of a task's error one line, since Celery gives all that the exception says, which may quote a
+    statement and its values."""
     if isinstance(record.args, Mapping) and "exc" in record.args:
         short = {**record.args, "exc": short_line(str(record.args["exc"]).replace("\\n", "\n"))}
         return str(record.msg) % short
@@ -146,14 +146,14 @@ def known(record: LogRecord) -> Iterable[tuple[str, object]]:
 
 
 def current_task() -> str | None:
-    """The id of the task that this thread is at. Celery is asked only where it is there."""
+    """The id of the task that this thread runs. Celery is asked only if it is loaded."""
     celery = sys.modules.get("celery")
     task = getattr(celery, "current_task", None)
     return str(task.request.id) if task and task.request.id else None
 
 
 def way(record: LogRecord) -> list[str]:
-    """Where an error came from: calls, and of each exception its type and first line, for the rest may quote a text."""
+    """Where an error came from: the calls, and each exception's type and first line, as the rest may quote a text."""
     error = record.exc_info[1] if record.exc_info else None
     found: list[str] = []
     while error is not None and len(found) < 200:
@@ -177,7 +177,7 @@ def place(record: Place) -> dict[str, object]:
 def each(
     log: Logger, did: str, records: Iterable[Record], topic: str, *, only: Collection[str] | None = None, **more: str
 ) -> None:
-    """Logs a line for each record of a batch at DEBUG, or for those with an id in `only`; else it costs one check."""
+    """Logs a line at DEBUG for each record of a batch, or for those with an id in `only`; else it costs one check."""
     if log.isEnabledFor(DEBUG):
         for record in records:
             if only is None or record.id in only:
@@ -192,8 +192,8 @@ def each_id(log: Logger, did: str, ids: Iterable[bytes]) -> None:
 
 
 def dead_letters(log: Logger, bad: Sequence[tuple[Place, Any]]) -> None:
-    """A line for the dead letters of a hand-over, (record, error with a reason) pairs: a sender that has changed makes
-    thousands a second. At DEBUG one for each as well."""
+    """One line for all dead letters of a hand-over, (record, error with a reason) pairs: a sender that has changed
+    makes thousands a second. At DEBUG also one for each."""
     record, error = bad[0]
     at = f"{record.topic}/{record.partition} offset {record.offset}"
     if len(bad) == 1:

@@ -24,8 +24,8 @@ class Number:
     """A counter or, with `buckets` (upper bounds), a histogram, under its Prometheus name without `_total`.
 
     `labels` have few values each. A counter names those of each label in `values`, so that it is shown as 0 before
-    anything was counted: Prometheus sees no increase in a series that begins with its first burst. One with `history`
-    is kept for the charts too.
+    anything was counted: Prometheus sees no increase in a series that begins with its first burst. A number with
+    `history` is kept for the charts too.
     """
 
     name: str
@@ -69,7 +69,7 @@ TASKS = Number(
 ALL = (CONSUMED, DEAD_LETTERS, PERSISTED, EMBEDDED, EMBEDDING_FAILURES, FRESHNESS, BATCH_SIZE, RUNTIME, TASKS)
 BY_NAME: Mapping[str, Number] = {number.name: number for number in ALL}
 
-# Of a histogram: its sum. The other fields of it are the places of its buckets, the last of which has no bound.
+# The field of a histogram's sum. Its other fields are the numbers of its buckets, the last of which has no bound.
 SUM = "sum"
 
 
@@ -100,7 +100,7 @@ class Tally:
         return taken
 
     def put_back(self, taken: Mapping[str, float]) -> None:
-        """What was taken and could not be delivered."""
+        """Takes back what was taken and could not be delivered."""
         with self._lock:
             for name, amount in taken.items():
                 self._add(name, amount)

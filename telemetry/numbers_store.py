@@ -1,7 +1,7 @@
 """Where the numbers of all processes meet: in Redis, brought there by a thread of each process about once a second.
 
 Redis holds nothing here that matters to a record. When it loses everything, counters begin anew at zero, which
-Prometheus takes for a restart; what cannot be brought waits in the process.
+Prometheus takes for a restart. Numbers that cannot be delivered wait in the process.
 """
 
 import atexit
@@ -23,15 +23,15 @@ log = logging.getLogger(__name__)
 EVERY_SECONDS = 1.0
 BUCKET_SECONDS = 5
 HISTORY_SECONDS = 15 * 60
-# A process that said nothing for so long is not up; a task that keeps Python busy may make it miss a few turns.
+# A process that has been silent for so long is not up; a task that keeps Python busy may make it miss a few turns.
 SILENT_SECONDS = 15.0
 FORGET_SECONDS = 3600.0
 REDIS_SECONDS = 2.0
 
 
 class Process(NamedTuple):
-    """A running process: "bridge", "beat" or the worker of a queue, and one of each for a worker of several; where, and
-    seconds since it was last heard of."""
+    """A running process: its part ("bridge", "beat" or the worker of a queue; a worker of several queues is one for
+    each), where it runs, and the seconds since it was last heard of."""
 
     part: str
     host: str
@@ -54,8 +54,8 @@ def connect(address: str) -> redis.Redis:
 
 
 def deliver(client: redis.Redis, *processes: str) -> None:
-    """Brings what was counted, and says that `processes` are up. Raises redis.RedisError; nothing is lost of the totals
-    then, nor counted twice where Redis refuses some of it, as where another type lies under a key.
+    """Delivers what was counted, and says that `processes` are up. Raises redis.RedisError; nothing is lost of the
+    totals then, nor counted twice if Redis refuses some of it, as when another type lies under a key.
 
     Times are the server's, so that the clocks of several machines need not agree.
     """
@@ -97,7 +97,7 @@ def is_in_history(name: str) -> bool:
 
 
 def read(client: redis.Redis) -> Kept:
-    """Everything that was brought, in two round trips. Raises redis.RedisError."""
+    """Everything that was delivered, in two round trips. Raises redis.RedisError."""
     now = client.time()[0]
     last = now // BUCKET_SECONDS * BUCKET_SECONDS
     times = range(last - HISTORY_SECONDS + BUCKET_SECONDS, last + 1, BUCKET_SECONDS)
@@ -167,8 +167,8 @@ _delivery: Delivery | None = None
 
 
 def begin(*parts: str) -> None:
-    """From now on this process, which is all of these `parts`, delivers its numbers; once for each process, by its main
-    thread."""
+    """From now on this process, which is all of these `parts`, delivers its numbers. Called once in each process, by
+    its main thread."""
     global _delivery
     if _delivery is None or _delivery.pid != os.getpid():
         _delivery = Delivery(configuration.load().redis_address, *parts)

@@ -1,5 +1,5 @@
 """Spans of OpenTelemetry: of a bridge's hand-overs and a worker's tasks, in one trace with the record's producer. Only
-telemetry.tracing imports this, and only where traces are wanted; those of an API's calls are in api/spans.py.
+telemetry.tracing imports this, and only if traces are wanted; the spans of an API's calls are in api/spans.py.
 
 A hand-over of one record goes on in its producer's trace; one of many has a trace of its own, with a link to each. No
 span holds a text.
@@ -32,7 +32,7 @@ W3C = TraceContextTextMapPropagator()
 FIELDS = ("traceparent", "tracestate")
 
 EXPORT_SECONDS = 3.0
-FLUSH_SECONDS = 3.0  # a part that ends waits no longer for a collector
+FLUSH_SECONDS = 3.0  # for which an ending part waits for the collector
 LINKS_MOST = 2_000  # or BRIDGE_BATCH_MAX, where that is more; the library's own limit would be 128
 
 # Who writes a line at each export that fails, or whose answer has odd headers.
@@ -43,8 +43,8 @@ UNTRACED = frozenset({task_names.SWEEP, task_names.TEND_INDEX})
 
 
 class Exporter(OTLPSpanExporter):
-    """Says once that the collector takes nothing, and once that it does again. The library writes a line or two at each
-    try, every few seconds in each process."""
+    """Says once that the collector takes nothing, and once that it takes traces again. The library would write a line
+    or two at each try, every few seconds in each process."""
 
     away = False
 
@@ -77,7 +77,7 @@ def start_tracer(settings: Settings, part: str) -> Tracer:
     provider = TracerProvider(
         resource=Resource.create({"service.namespace": "text-pipeline", "service.name": part}),
         span_limits=limits(settings),
-        shutdown_on_exit=False,  # it would wait for a collector that is away
+        shutdown_on_exit=False,  # that would wait for a collector that is away
     )
     logging.getLogger(trace.__name__).setLevel(logging.ERROR)  # it warns of anybody's headers, and quotes them
     address = f"{settings.otel_exporter_otlp_endpoint.rstrip('/')}/v1/traces"
@@ -142,7 +142,7 @@ def watch_bridge(settings: Settings, hand_overs: Any) -> None:
 
 
 def sender(headers: Iterable[tuple[str, bytes | None]]) -> list[Context]:
-    """The context in a record's headers; none where there is none, or a wrong one."""
+    """The context in a record's headers; empty if there is none, or a wrong one."""
     carrier: dict[str, str] = {}
     for name, value in headers:
         if name in FIELDS and value is not None:

@@ -12,7 +12,7 @@ PACKAGES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 
 def is_on(settings: Settings) -> bool:
-    """Whether traces are wanted. Raises InvalidSetting where the packages for it are missing."""
+    """Whether traces are wanted. Raises InvalidSetting if the packages for that are missing."""
     if not settings.otel_exporter_otlp_endpoint:
         return False
     missing = [package for package in PACKAGES if not installed(package)]
@@ -33,7 +33,7 @@ def installed(package: str) -> bool:
 
 
 def watch_bridge(settings: Settings, hand_overs: Any) -> None:
-    """Makes a span of each hand-over of this bridge, where traces are wanted."""
+    """Makes a span of each hand-over of this bridge, if traces are wanted."""
     if is_on(settings):
         from telemetry import spans
 
@@ -41,7 +41,7 @@ def watch_bridge(settings: Settings, hand_overs: Any) -> None:
 
 
 def watch_worker(settings: Settings) -> None:
-    """Makes a span of each task of this process, where traces are wanted."""
+    """Makes a span of each task of this process, if traces are wanted."""
     if is_on(settings):
         from telemetry import spans
 
