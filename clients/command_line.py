@@ -1,4 +1,5 @@
-"""The parser of every command line here: argparse's, but for how it writes its help, and options stand anywhere."""
+"""The parser of cli.py, kafka_cli.py and e2e_test.sh: argparse's, but for how it writes its help and where options
+stand."""
 
 import argparse
 import sys
@@ -6,7 +7,7 @@ from typing import Any
 
 
 def utf8(given: str) -> str:
-    """What was typed, where it is UTF-8: Python holds every other byte as half of a surrogate pair."""
+    """What was typed, if it is UTF-8: Python holds every other byte as half of a surrogate pair."""
     try:
         given.encode("utf-8")
     except UnicodeEncodeError:
@@ -15,12 +16,12 @@ def utf8(given: str) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises OSError where its help cannot be written, which argparse would pass over; for subcommands too.
+    """Raises OSError if its help cannot be written, which argparse would pass over; for subcommands too.
 
-    An argument that may be missing can stand behind an option as well: argparse by itself gives it up with the first
-    run of arguments (`produce TOPIC --key a JSON`).
+    An optional argument can also stand behind an option: argparse by itself takes it as missing after the first run of
+    arguments (`produce TOPIC --key a JSON`).
 
-    A value that is not UTF-8 is refused, but where `type=str` says that its bytes are meant.
+    A value that is not UTF-8 is refused, unless `type=str` says that its bytes are meant.
     """
 
     _intermixing = False
@@ -40,7 +41,7 @@ class Parser(argparse.ArgumentParser):
 
     def add_subparsers(self, **kwargs: Any) -> "argparse._SubParsersAction[Any]":
         made = super().add_subparsers(**kwargs)
-        made.type = str  # its values are all the words of a command, which are looked at there
+        made.type = str  # its values are all the words of a command, which that command's parser checks
         return made
 
     def print_help(self, file: Any = None) -> None:

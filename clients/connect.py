@@ -1,4 +1,4 @@
-"""Connections to Kafka for the commands: every wait has an end below 10 s, every error is one line."""
+"""Connections to Kafka for the commands: every wait ends within 10 s, and every error is one line."""
 
 import logging
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ class KafkasOwn(CommandFailed):
 
 
 def common() -> dict[str, object]:
-    # kafka-python logs each attempt; the command says it once.
+    # kafka-python logs each attempt; the command reports the failure once.
     logging.getLogger("kafka").setLevel(logging.CRITICAL + 1)
     return {
         "client_id": "kafka-cli",
@@ -119,13 +119,13 @@ def producer(settings: Settings, largest: int, *, patience_ms: int = ANSWER_MS) 
             try:
                 client.close(timeout=1)
             except KafkaTimeoutError:
-                # Records are left that will never go; without this its __del__ tries again, and complains.
+                # Records are left that will never go; without this the client's __del__ tries again, and complains.
                 client._closed = True
 
 
 def partitions(client: KafkaAdminClient, topic: str, *, internal: bool = False) -> list[TopicPartition]:
-    """The partitions of a topic, with `internal` also of one of Kafka's own. Raises NoSuchTopic, with the names that
-    there are, when it does not exist, and KafkasOwn."""
+    """The partitions of a topic, with `internal` also of one of Kafka's own. Raises NoSuchTopic, which names the topics
+    that there are, and KafkasOwn."""
     described = {found["name"]: found for found in client.describe_topics()}
     own = {name for name, found in described.items() if found["is_internal"]}
     if topic not in described:

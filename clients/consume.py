@@ -15,14 +15,14 @@ from clients import json_form
 from replay.reading import POLL_RECORDS, commit_taken, drain
 from replay.reading import follow as follow
 
-JOIN_MS = 3_000  # kafka-python ends a join only inside of a poll that waits for it: a short one may leave it half done
+JOIN_MS = 3_000  # kafka-python completes a join only inside a poll that waits: a short one may leave it half done
 JOIN_SECONDS = 25.0  # longer than the session of a member that ended without a word
 
 
 def follow_as_group(
     consumer: KafkaConsumer, topic: str, *, limit: int | None, patience: float
 ) -> Iterator[ConsumerRecord]:
-    """Like `follow`, as a member of the consumer's group: goes on where that left off, and commits what was taken."""
+    """Like `follow`, as a member of the consumer's group: goes on where that left off, and commits what it took."""
     consumer.subscribe([topic])
     deadline = time.monotonic() + JOIN_SECONDS
     first: list[ConsumerRecord] = []

@@ -1,7 +1,7 @@
 """`kafka_cli.py drain`: holds the intake and waits until nothing is under way, so that parts may be stopped.
 
 Under way is what the bridges have taken and not committed, tasks in Redis, and texts that wait for their vector. The
-bridges say themselves when they rest (bridge/steering.py); where none runs, nothing of theirs is under way.
+bridges say themselves when they rest (bridge/steering.py); if none runs, nothing of theirs is under way.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def drain(given: argparse.Namespace, settings: Settings) -> int:
 
 @contextmanager
 def told_that_it_stays_paused() -> Iterator[None]:
-    """Says that the intake stays paused however the command ends, by Ctrl-C, SIGTERM or a part that is away too."""
+    """Says that the intake stays paused, however the command ends: also by Ctrl-C, SIGTERM or a part that is away."""
 
     def end(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
@@ -122,7 +122,7 @@ def in_hand(
 ) -> tuple[int, int]:
     """Partitions of which a running bridge has not said that it rests, and persist tasks that wait.
 
-    Raises Resumed where somebody has resumed the intake, and Unreachable where Redis is away.
+    Raises Resumed if somebody has resumed the intake, and Unreachable if Redis is away.
     """
     try:
         client.hsetnx(steering_key(settings.kafka_group_id), PAUSED, name)  # Redis may have been emptied

@@ -46,13 +46,13 @@ def choose(given: argparse.Namespace, settings: Settings) -> tuple[dict[str, Any
                     refused.append(f"{place}: {why}")
             return {"keys": keys}, len(keys), refused
         found = [row for row in dead_letter_queries.counts(connection) if given.all or row["reason"] == given.reason]
-    # Those that were counted: one that comes while the question is read is not dropped unseen.
+    # Only those that were counted: a letter that comes while the question is read is not dropped unseen.
     until = max((row["newest"] for row in found), default=None)
     return {"why": given.reason, "until": until}, sum(row["count"] for row in found), []
 
 
 def tell_workers(settings: Settings, choice: Mapping[str, Any]) -> int:
-    from clients import workers  # it brings Celery, which would make every other command wait
+    from clients import workers  # it imports Celery, for which every other command would wait
 
     about = ", ".join(map(str, choice["keys"])) if "keys" in choice else f"all: {choice['why'] or 'any'}"
     return int(workers.ask(settings, task_names.DROP_DEAD_LETTERS, choice, about)["dropped"])

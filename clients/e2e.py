@@ -48,8 +48,8 @@ def check(given: argparse.Namespace) -> int:
 
 
 def run_to_its_end(command: list[str]) -> int:
-    """The exit code of a command. Ctrl-C is the command's too, which then has to clean up: subprocess.run would kill it
-    after a quarter of a second. Raises KeyboardInterrupt when it has ended."""
+    """The exit code of a command. Ctrl-C reaches the command too, which then has to clean up: subprocess.run would kill
+    it after a quarter of a second. Raises KeyboardInterrupt when the command has ended."""
     running = subprocess.Popen(command)
     interrupted = False
     while True:
@@ -87,7 +87,7 @@ def passes(trial: Trial, name: str, call: Callable[[Trial], None], began: float,
 
 
 def tell(line: str) -> None:
-    """A line of the output. Where its reader has enough (`| grep -m1 ✗`) the exit code has still to tell the rest."""
+    """A line of the output. If its reader has enough (`| grep -m1 ✗`), the exit code still has to tell the rest."""
     try:
         print(line, flush=True)
     except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""The seven checks of the running system, each through its ports as any client would do it, with texts of its own.
+"""The seven checks of the running system, each through the system's ports, as any client, with texts of its own.
 
 A check returns when all is as it should be and raises Unmet when it is not, before its deadline. clients.e2e runs them.
 """
@@ -39,7 +39,7 @@ OTHERS = [
 
 
 class Unmet(Exception):
-    """Something is not as it should be: what was expected, and what came instead."""
+    """A check's expectation that was not met: what was expected, and what came instead."""
 
     def __init__(self, expected: str, came: object) -> None:
         super().__init__(f"expected {expected}, got {came}")
@@ -66,7 +66,7 @@ class Trial:
         return self.created[-1]
 
     def eventually(self, expected: str, check: Callable[[], tuple[Found | None, object]]) -> Found:
-        """Repeats a check, which gives what it found and what it saw, until it has found something or time is up."""
+        """Repeats a check, which returns what it found and what it saw, until it finds something or time is up."""
         while True:
             found, seen = check()
             if found is not None:

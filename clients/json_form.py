@@ -10,13 +10,13 @@ from typing import Any
 
 from records import INT_DIGITS, OBEYED
 
-# What JSON may hold as it is and a terminal, an editor or a reader of lines may obey. The marks of a direction as well,
-# which belong into an Arabic text: they lose nothing as escapes. And halves of a character: no UTF-8 has them.
+# What JSON may hold unescaped and a terminal, an editor or a reader of lines may obey. Direction marks as well, which
+# belong in an Arabic text: as escapes they lose nothing. And halves of surrogate pairs, which UTF-8 cannot hold.
 MARKS = re.compile(f"[{OBEYED}\u061c\u200e\u200f\ud800-\udfff]")
 
 
 class LongNumber:
-    """A whole number that is too long to count with: it is only shown."""
+    """A whole number that is too long to calculate with: it is only shown."""
 
     def __init__(self, digits: str) -> None:
         self.digits = digits
@@ -30,7 +30,7 @@ def number(digits: str) -> int | LongNumber:
 
 
 def parse(text: str) -> Any:
-    """The value of a JSON text. Raises ValueError, for one that is nested too deeply too."""
+    """The value of a JSON text. Raises ValueError, also for one that is nested too deeply."""
     try:
         return json.loads(text, parse_int=number)
     except RecursionError:

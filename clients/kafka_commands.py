@@ -26,7 +26,7 @@ from clients.terminal import (
 )
 from settings import Settings
 
-# While a stream is sent, a broker may restart; a single record is not waited for so long.
+# A broker may restart while a stream is sent; a single record is not waited for so long.
 STREAM_PATIENCE_MS = 30_000
 PAUSED = "the intake is paused: `python kafka_cli.py resume` takes it up again"
 PAUSES = "intake pauses within a second; `python kafka_cli.py drain` waits for it, and until all that was read is done"
@@ -118,7 +118,7 @@ def produce_lines(given: argparse.Namespace, settings: Settings, lines: BinaryIO
 
 
 def length(lines: BinaryIO) -> int | None:
-    """The length of standard input where it is a file."""
+    """The length of standard input, if it is a file."""
     found = os.fstat(lines.fileno())
     return found.st_size if stat.S_ISREG(found.st_mode) else None
 
@@ -157,7 +157,7 @@ def consume_records(given: argparse.Namespace, settings: Settings) -> int:
 
 
 def member(group: str | None) -> dict[str, object]:
-    # A short session: a reader that ended without a word keeps its successor waiting no longer.
+    # A short session: no longer does a reader that ended without a word keep its successor waiting.
     return {"group_id": group, "session_timeout_ms": 10_000, "heartbeat_interval_ms": 2_000} if group else {}
 
 
@@ -177,13 +177,13 @@ def list_topics(given: argparse.Namespace, settings: Settings) -> int:
 def show_lag(given: argparse.Namespace, settings: Settings) -> int:
     group = given.group or settings.kafka_group_id
     with connect.admin(settings) as admin:
-        # Of the bridge's group all partitions, so that one without a commit is seen too.
+        # All partitions for the bridge's group, so that one without a commit is seen too.
         partitions = connect.partitions(admin, settings.kafka_topic) if group == settings.kafka_group_id else None
         found = topics.lag(admin, group, partitions)
     if not found:
         raise CommandFailed(f"the group {group!r} has not committed anything")
     total = sum(row.lag for row in found)
-    # Of other groups nobody knows here; None says that Redis, which knows it, is away.
+    # Of other groups it is not known. None means that Redis, which knows it of the bridge's, is away.
     paused = steering.is_paused(settings) if group == settings.kafka_group_id else False
     if given.json:
         rows_as_json = [row._asdict() for row in found]
@@ -236,7 +236,7 @@ def rewind(given: argparse.Namespace, settings: Settings) -> int:
         ends = reader.end_offsets(partitions)
         records = sum(max(0, ends[part] - wished[part.partition]) for part in partitions if part.partition in wished)
         these = f"{records:,} records of {settings.kafka_topic} again"
-        # A machine that reads the answer as JSON has nobody to ask.
+        # A program that reads the answer as JSON has nobody to ask.
         unasked = None if given.json else f"this reads {these}"
         confirm(f"Read {these}?", "nothing was changed", yes=given.yes, unasked=unasked)
         steering.rewind(settings, admin, wished)

@@ -67,7 +67,7 @@ def produce(commands: Any) -> None:
     made = add(commands, "produce", "Sends a record, or one for each line of standard input.", example)
     option = made.add_argument
     option("topic", type=topic_name, metavar="TOPIC")
-    # As bytes, whatever they are: nothing is refused that another producer could send.
+    # As bytes, whatever they are: nothing that another producer could send is refused.
     option("value", nargs="?", type=str, metavar="JSON", help="the value, sent as it is; - reads one from each line")
     option("--key", type=str, help='the key (the "id" in the value, where that is a string)')
     option("--header", action="append", default=[], type=header, metavar="NAME=VALUE", help="may be repeated")
@@ -121,12 +121,12 @@ def chosen(made: argparse.ArgumentParser) -> None:
     which = made.add_mutually_exclusive_group()
     which.add_argument("--all", action="store_true", help="every open one")
     which.add_argument("--reason", help="every open one with this reason, such as rejected")
-    # Not one of the group: argparse does not take those from among options.
+    # Not in the group: argparse does not find such arguments among options.
     made.add_argument("letters", nargs="*", default=[], metavar="TOPIC:PARTITION:OFFSET", help="these")
 
 
 def check_choice(given: argparse.Namespace) -> None:
-    """Raises WrongUsage where not exactly one of what `chosen` adds was given."""
+    """Raises WrongUsage unless exactly one of the choices that `chosen` adds was given."""
     if sum((given.all, given.reason is not None, bool(given.letters))) != 1:
         raise WrongUsage("which dead letters? Give --all, --reason REASON, or TOPIC:PARTITION:OFFSET, and one of these")
 

@@ -1,6 +1,6 @@
 """`kafka_cli.py dead-letters show`: one dead letter whole, with its key, its headers and its value.
 
-The table has most of them whole; of a large one the log, or its copy in the dead-letter topic, has the rest.
+The table has most of them whole; the rest of a large one is in the log, or in its copy in the dead-letter topic.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def record_of(row: Row, settings: Settings) -> tuple[Original, str | None]:
     try:
         sources = [lambda wanted: in_log(settings, wanted), lambda wanted: in_copies(settings, wanted)]
         if letter.topic != settings.kafka_topic:
-            del sources[0]  # another topic's log was read here once
+            del sources[0]  # its topic was read here once, and is not any more
         for _, original in first_found([letter], sources):
             return original, None
     except (Unreachable, NoSuchTopic) as error:
@@ -92,7 +92,7 @@ def as_text(row: Row, original: Original) -> None:
 
 
 def as_escaped(content: bytes) -> str:
-    """Bytes for a terminal: what is no UTF-8 as \\xff, and what a terminal would obey by its code."""
+    """Bytes for a terminal: what is no UTF-8 as \\xff, and what a terminal would obey as its code."""
     return escaped(content.decode("utf-8", "backslashreplace"))
 
 

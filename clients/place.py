@@ -1,4 +1,4 @@
-"""A record's place in the log, as it is typed and shown: TOPIC:PARTITION:OFFSET. A dead letter is named by it too."""
+"""A record's place in the log, as it is typed and shown: TOPIC:PARTITION:OFFSET. It also names a dead letter."""
 
 import re
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
-        """Of a row or an answer that has these three among others."""
+        """The place in a row or an answer that has these three among others."""
         return cls(row["topic"], row["partition"], row["offset"])
 
 
 def place_in(given: str) -> Place | None:
-    """The place that may be meant; slashes stand for colons as well."""
+    """The place that may be meant; slashes may stand for the colons."""
     found = FORM.fullmatch(given)
     return Place(found[1], int(found[3]), int(found[4])) if found else None
 

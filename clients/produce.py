@@ -17,7 +17,7 @@ from clients.terminal import CommandFailed
 
 Headers = Sequence[tuple[str, bytes]]
 
-# Records handed to the producer and not yet acknowledged. Enough to keep it busy, and bounded: it has no bound itself.
+# Records handed to the producer and not yet acknowledged. Enough to keep it busy, and bounded, as its own queue is not.
 IN_FLIGHT = 20_000
 IN_FLIGHT_BYTES = 32 * 1024 * 1024
 FUTURE_SECONDS = 60.0  # longer than any delivery time-out, which is what really ends the wait
@@ -26,7 +26,7 @@ REASONS_KEPT = 5
 
 
 class NotJson(CommandFailed):
-    """The value is not JSON; the message says where it stops being that."""
+    """The value is not JSON; the message says where it stops being JSON."""
 
 
 class Line(NamedTuple):
@@ -39,7 +39,7 @@ class Line(NamedTuple):
 
 
 class Unsent(NamedTuple):
-    """A record that Kafka does not have: the number that it was sent under, and the reason."""
+    """A record that Kafka does not have: the number under which it was sent, and the reason."""
 
     number: int
     reason: str
@@ -49,12 +49,12 @@ def refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
 
 
-# As floats numbers may have any length; nobody needs their value here.
+# Whole numbers are read as floats, which may have any length; nobody needs their value here.
 JSON = json.JSONDecoder(parse_int=float, parse_constant=refuse)
 
 
 def key_in(value: bytes) -> bytes | None:
-    """The key of a record with this JSON value: its "id" where that is a string, else None. Raises NotJson."""
+    """The key of a record with this JSON value: its "id" if that is a string, else None. Raises NotJson."""
     try:
         document = JSON.decode(value.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -95,7 +95,7 @@ class Sending:
         self.reasons: list[Unsent] = []
         self.waiting: deque[tuple[int, int, FutureRecordMetadata]] = deque()
         self.waiting_bytes = 0
-        # For each partition the first offset that was given to one of these records, and the one behind the last.
+        # By partition, the first offset that one of these records got, and the one behind the last.
         self.begins: dict[int, int] = {}
         self.ends: dict[int, int] = {}
 
@@ -108,13 +108,13 @@ class Sending:
         *,
         partition: int | None = None,
     ) -> None:
-        """Sends a record; `number` is what a failure is reported under."""
+        """Sends a record; a failure is reported under `number`."""
         try:
             future = self.producer.send(self.topic, value=value, key=key, headers=list(headers), partition=partition)
         except MessageSizeTooLargeError:
             self.fail(number, too_large(self.producer.config["max_request_size"]))
             return
-        except ValueError as error:  # of the partition: the topic was made again with fewer
+        except ValueError as error:  # about the partition: the topic was made again with fewer
             self.fail(number, str(error))
             return
         size = len(value or b"")
@@ -144,7 +144,7 @@ class Sending:
             if isinstance(error, RetriableError) or not isinstance(error, BrokerResponseError):
                 raise
             reason = str(error)
-        self.waiting.popleft()  # not sooner: Ctrl-C mostly comes while one is waited for, which is on its way then
+        self.waiting.popleft()  # not sooner: Ctrl-C mostly comes while one is waited for, which is then on its way
         self.waiting_bytes -= size
         if sent is None:
             self.fail(number, reason)
@@ -160,8 +160,8 @@ class Sending:
 
 
 def records(lines: BinaryIO, *, raw: bool, largest: int) -> Iterator[Line]:
-    """The record of each line; blank lines are left out. With `raw` every line is one, whatever it holds. Of a line of
-    more than `largest` bytes no more is held than those."""
+    """The record of each line; blank lines are left out. With `raw` every line is one, whatever it holds. Of a longer
+    line no more than `largest` bytes are held."""
     for number in count(1):
         line = lines.readline(largest + 1)
         if not line:

@@ -1,4 +1,4 @@
-"""`kafka_cli.py dead-letters`: the list of them, and sending chosen ones to the topic again."""
+"""`kafka_cli.py dead-letters`: lists them, and sends chosen ones to the topic again."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -90,7 +90,7 @@ def replay(given: argparse.Namespace, settings: Settings) -> int:
 
 def choose(given: argparse.Namespace, settings: Settings) -> tuple[list[Letter], list[str]]:
     """The open dead letters that were asked for, and a line for each that cannot be sent again."""
-    asked: list[tuple[Letter, str | None]] = []  # each with its state; None where there is no such letter
+    asked: list[tuple[Letter, str | None]] = []  # each with its state; None if there is no such letter
     with database.connect(settings) as connection:
         if given.letters:
             for place in dict.fromkeys(map(dead_letter, given.letters)):
@@ -112,7 +112,7 @@ def choose(given: argparse.Namespace, settings: Settings) -> tuple[list[Letter],
 
 
 def send_again(settings: Settings, producer: KafkaProducer, letters: Sequence[Letter]) -> tuple[Sending, list[Letter]]:
-    """Sends the letters to their partitions, and returns the count and those whose bytes nobody has any more."""
+    """Sends the letters to their partitions; returns the count, and the letters whose bytes nobody has any more."""
     numbers = {letter: number for number, letter in enumerate(letters)}
     sending = Sending(producer, settings.kafka_topic)
     with bar("sending again", total=len(letters)) as advance:

@@ -12,7 +12,7 @@ from clients import json_form
 from clients.terminal import CommandFailed, Unreachable, WrongUsage
 from settings import Settings
 
-# A POST may wait POST_WAIT_SECONDS for its record to be stored; this is well beyond that and a slow search.
+# A POST may wait POST_WAIT_SECONDS for its record to be stored; this is well above that, and above a slow search.
 ANSWER_SECONDS = 30.0
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -58,7 +58,7 @@ class Api:
         parameters: dict[str, object] | None = None,
         also: tuple[int, ...] = (),
     ) -> Answer:
-        """Sends a request; what is not None of `body` goes as JSON. `also` are statuses above 400 that are answers."""
+        """Sends a request; the members of `body` that are not None go as JSON. Statuses in `also` are answers too."""
         given = {name: value for name, value in (parameters or {}).items() if value is not None}
         target = self.url.geturl().rstrip("/") + path
         headers = {"Accept": "application/json, application/problem+json"}
@@ -138,7 +138,7 @@ def read(target: str, status: int, reason: str, content: bytes, also: tuple[int,
 
 
 def detail(document: object) -> str:
-    """The reason in a problem document (RFC 9457), with the id that makes posting again safe where there is one."""
+    """The reason in a problem document (RFC 9457), with the id that makes posting again safe, if there is one."""
     if not isinstance(document, dict):
         return ""
     said = str(document.get("detail") or document.get("title") or "")

@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
 
     add("health", "Is the text API up, and everything that it needs?", "health", health)
     listing = add("list", "The newest messages.", 'list --limit 20 --q "hello -world"', list_messages)
-    listing.add_argument("--limit", type=int, metavar="N", help="how many, 1 to 1000 (10); fewer where they have 8 MB")
+    listing.add_argument("--limit", type=int, metavar="N", help="how many, 1 to 1000 (10); fewer if they exceed 8 MB")
     listing.add_argument("--cursor", help="go on from here: the 'next' of the page before")
     listing.add_argument("--q", metavar="WORDS", help="only those with these words (full text)")
     creating = add("create", "Stores a text.", 'create "Hello" --id greeting --metadata \'{"lang": "en"}\'', create)
@@ -133,7 +133,7 @@ def create(given: argparse.Namespace) -> int:
 
 
 def read_text() -> str:
-    """Standard input as it is, but for the line break that an editor or `echo` puts at the end."""
+    """Standard input as it is, without the line break that an editor or `echo` puts at its end."""
     try:
         return standard_input().read().decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:

@@ -66,7 +66,7 @@ def stats(answer: Mapping[str, Any]) -> None:
 
 
 def spark(numbers: Sequence[int]) -> str:
-    """Numbers as a row of bars, the largest as a full one."""
+    """Numbers as a row of bars, the largest at full height."""
     top = max(numbers, default=0) or 1
     return "".join(BARS[-(-number * (len(BARS) - 1) // top)] for number in numbers)
 

@@ -34,7 +34,7 @@ def redis_away(settings: Settings, error: Exception) -> Unreachable:
 
 
 def pause(settings: Settings, *, paused: bool) -> str:
-    """Returns the name of this pause, by which the bridges answer. Raises Unreachable where Redis is away."""
+    """Returns the name of this pause, with which the bridges answer. Raises Unreachable if Redis is away."""
     name = str(uuid.uuid4())
     client = connect(settings)
     try:
@@ -47,7 +47,7 @@ def pause(settings: Settings, *, paused: bool) -> str:
 
 
 def is_paused(settings: Settings) -> bool | None:
-    """Whether the intake is paused by command; None where Redis is away."""
+    """Whether the intake is paused by command; None if Redis is away."""
     client = connect(settings)
     try:
         return bool(client.hget(steering_key(settings.kafka_group_id), PAUSED))
@@ -61,7 +61,7 @@ Commits = dict[int, OffsetAndMetadata]
 
 
 def committed(settings: Settings, admin: KafkaAdminClient, partitions: list[TopicPartition]) -> Commits:
-    """What the bridges have committed, by partition; one of which nothing was ever read is missing."""
+    """What the bridges have committed, by partition; without partitions of which nothing was ever read."""
     group = settings.kafka_group_id
     found = admin.list_group_offsets({group: partitions}).get(group, {})
     return {part.partition: place for part, place in found.items() if place.offset >= 0}
@@ -76,8 +76,8 @@ def earliest_of(
     offsets: dict[int, int],
 ) -> dict[int, int]:
     """The offset of each partition from which to read again: those given, or the first record at or after `since`, or
-    the beginning; never one behind the commit, since what was not read yet is not skipped. Raises CommandFailed for a
-    partition or offset that is not in the log."""
+    the beginning; never one after the commit, so that nothing unread is skipped. Raises CommandFailed for a partition
+    or offset that is not in the log."""
     begins = consumer.beginning_offsets(partitions)
     ends = consumer.end_offsets(partitions)
     if offsets:
@@ -105,7 +105,7 @@ def earliest_of(
 def rewind(settings: Settings, admin: KafkaAdminClient, offsets: dict[int, int]) -> None:
     """Makes the bridges read the partitions again from these offsets: running ones by a wish, else in Kafka itself.
 
-    Raises CommandFailed when running bridges have not answered in time, and Unreachable where Redis is away.
+    Raises CommandFailed if running bridges have not answered in time, and Unreachable if Redis is away.
     """
     if not is_running(settings, admin):
         set_in_kafka(settings, admin, offsets)
@@ -131,7 +131,7 @@ def rewind(settings: Settings, admin: KafkaAdminClient, offsets: dict[int, int])
     except (redis.RedisError, OSError) as error:
         raise redis_away(settings, error) from error
     finally:
-        # However it ends (Ctrl-C too): a wish that stays would be one of every bridge that has not answered it.
+        # However this ends (Ctrl-C too): a wish that stays would be done by every bridge that has not answered it.
         with contextlib.suppress(redis.RedisError, OSError):
             client.hdel(wishes, REWIND, *(answer_field(request, part) for part in offsets))
         client.close()
@@ -148,7 +148,7 @@ def is_running(settings: Settings, admin: KafkaAdminClient) -> bool:
 
 
 def set_in_kafka(settings: Settings, admin: KafkaAdminClient, offsets: dict[int, int]) -> None:
-    """Sets the group's offsets; what says which topic of this name they belong to stays with them."""
+    """Sets the group's offsets; their metadata, the id of the topic that they belong to, is kept."""
     parts = {number: TopicPartition(settings.kafka_topic, number) for number in offsets}
     commits = committed(settings, admin, list(parts.values()))
     new = {

@@ -22,7 +22,7 @@ class CommandFailed(Exception):
 
 
 class WrongUsage(CommandFailed):
-    """What was typed cannot be meant."""
+    """What was typed makes no sense."""
 
     exit_code = streams.WRONG_USAGE
 
@@ -34,7 +34,7 @@ class Unreachable(CommandFailed):
 
 
 SNIPPET = 200  # characters of a text in a line of its own; a table cuts at the terminal's edge
-NARROW = 40  # columns below which a table would be dots only; some terminals say that they have 0
+NARROW = 40  # columns; below that a table would show only dots; some terminals report 0
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the commands write nowhere but to their output
 
@@ -54,7 +54,7 @@ def run(program: str, command: Callable[[], int]) -> int:
     try:
         code = outcome(program, command)
         sys.stdout.flush()
-    except BrokenPipeError:  # who read us has enough (`| head`)
+    except BrokenPipeError:  # the reader has enough (`| head`)
         streams.discard_output()
     except KeyboardInterrupt:
         return streams.INTERRUPTED
@@ -93,24 +93,24 @@ def output_fails() -> bool:
 
 
 def say(line: str) -> None:
-    """A line for the person, beside the output: on standard error, where that is open."""
+    """A line for the person, beside the output: on standard error, if that is open."""
     if sys.stderr is not None:  # print would take standard output instead
         with suppress(OSError):  # full: there is no other place to say it
             print(line, file=sys.stderr)
 
 
 def standard_input() -> BinaryIO:
-    """Raises WrongUsage where it is closed, as by the shell's <&-."""
+    """Raises WrongUsage if it is closed, as by the shell's <&-."""
     if sys.stdin is None:
         raise WrongUsage("standard input is closed: there is nothing to read")
     return sys.stdin.buffer
 
 
 def confirm(question: str, otherwise: str, *, yes: bool, unasked: str | None = None) -> None:
-    """Asks on the terminal, unless --yes has said it already. `otherwise` is what is told after anything but a yes.
+    """Asks on the terminal, unless --yes has answered already. `otherwise` is said after anything but a yes.
 
-    Where there is no terminal to ask on, what destroys nothing goes on; with `unasked`, which says what would be done,
-    it is wrong usage. Raises CommandFailed for a no and for the end of the input, and WrongUsage.
+    Without a terminal to ask on, the command goes on if it destroys nothing; with `unasked`, which says what would be
+    done, it is wrong usage. Raises CommandFailed for a no and for the end of the input, and WrongUsage.
     """
     if yes:
         return
@@ -149,7 +149,7 @@ def table(
 ) -> None:
     """A table on the terminal. `right` columns are numbers; the `wide` one takes the room that is left, and is cut.
 
-    Where there is hardly any room it is lines that the terminal wraps, so that no name is cut.
+    If there is hardly any room, it prints lines that the terminal wraps, so that no name is cut.
     """
     from rich.console import Console
     from rich.table import Table

@@ -15,7 +15,7 @@ class Topic(NamedTuple):
 
 
 class Lag(NamedTuple):
-    """How far a group is behind in a partition; `committed` is None where it has not committed anything."""
+    """How far a group is behind in a partition; `committed` is None if it has not committed anything."""
 
     topic: str
     partition: int
@@ -41,7 +41,7 @@ def topics(admin: KafkaAdminClient, *, internal: bool = False) -> list[Topic]:
 def lag(admin: KafkaAdminClient, group: str, partitions: Sequence[TopicPartition] | None = None) -> list[Lag]:
     """The lag in these partitions; None means all that the group has committed something for.
 
-    Where nothing is committed, all that the log holds is still to come. Records of open transactions do not count.
+    If nothing is committed, all that the log holds is still to come. Records of open transactions do not count.
     """
     found = admin.list_group_offsets({group: None if partitions is None else list(partitions)})
     committed = {partition: place.offset for partition, place in found.get(group, {}).items() if place.offset >= 0}

@@ -36,7 +36,7 @@ def headline(answer: Mapping[str, Any]) -> str:
 
 
 def when(step: Mapping[str, Any]) -> str:
-    """The time of the first step, and of each other how long after the one before it was."""
+    """The time of the first step; of any other, how long after the one before it came."""
     if step["seconds"] is not None:
         return duration(step["seconds"])
     return str(step["at"])[:23].replace("T", " ") if step["at"] else "at some time"

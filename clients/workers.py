@@ -20,8 +20,8 @@ SILENT_SECONDS = 30.0  # without a word of a worker
 def ask(settings: Settings, name: str, arguments: Mapping[str, Any], about: str) -> dict[str, Any]:
     """Sends a task and returns its result. `about` is what Flower shows of its arguments.
 
-    Raises Unreachable where Redis is away or no worker says anything, and CommandFailed with the task's own words.
-    Ctrl-C takes nothing back, and that is said.
+    Raises Unreachable if Redis is away or no worker says anything, and CommandFailed with the task's own words. Ctrl-C
+    takes nothing back, and the user is told so.
     """
     task = str(uuid.uuid4())
     try:
