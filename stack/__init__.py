@@ -1,7 +1,7 @@
 """The stack: installs, configures and supervises the parts of a system on one machine, without containers.
 
 For tests and scripts: `local_part(settings, "postgres")` is one part that can be run by hand, and `parts(settings)` all
-of them. Settings with free ports and a DATA_DIR of their own make a system that is apart from every other.
+of them. Settings with free ports and a DATA_DIR of their own make a system that is separate from every other.
 """
 
 from importlib import import_module
@@ -25,7 +25,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Imported when it is asked for: `python -m stack` passes here before it can see to a Ctrl-C."""
+    """Imports on first use: `python -m stack` passes through here before it can handle a Ctrl-C."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -10,7 +10,7 @@ from types import FrameType
 
 
 def main() -> int:
-    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a job in the background is not
+    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a background job is not
     if interruptible:
         signal.signal(signal.SIGINT, _end_quietly)
     from stack import commands
@@ -19,7 +19,7 @@ def main() -> int:
 
 
 def _end_quietly(number: int, frame: FrameType | None) -> None:
-    """Nothing was begun yet, and where in its imports a program was is nobody's business."""
+    """Ends without a traceback: nothing was begun yet, and where in its imports a program was helps nobody."""
     os._exit(128 + number)
 
 

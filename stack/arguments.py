@@ -4,9 +4,9 @@ import argparse
 
 
 def read(given: list[str]) -> argparse.Namespace:
-    """The words of a command line; `command` is which it is. Ends the process after --help and wrong usage.
+    """The parsed command line; `command` says which command it is. Ends the process after --help and wrong usage.
 
-    Each command reads its own words, so that it is named as it was typed, and options may stand anywhere.
+    Each command reads its own words, so that its help names it as it was typed, and options may stand anywhere.
     """
     parser = argparse.ArgumentParser(
         prog="python -m stack", description="The pipeline on this machine, without containers."
@@ -19,7 +19,7 @@ def read(given: list[str]) -> argparse.Namespace:
 
 def _add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     install = commands.add_parser("install", help="install what is missing into the checkout")
-    install.add_argument("--dev", action="store_true", help="and what the tests need")
+    install.add_argument("--dev", action="store_true", help="also what the tests need")
     install.add_argument("--no-ui", action="store_true", help="without the Kafka UI")
     install.set_defaults(command="install")
 

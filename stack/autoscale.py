@@ -1,7 +1,7 @@
 """Scaling by what waits: looks at the queues every few seconds, and starts and ends workers as `./scale.sh` does.
 
-It is a part of the system where PERSIST_AUTOSCALE or EMBED_AUTOSCALE is set. What waits for `embed` in PostgreSQL
-counts as the tasks that it will be: that queue is bounded. Where a server is away, all stays as it is.
+It is a part of the system if PERSIST_AUTOSCALE or EMBED_AUTOSCALE is set. What waits for `embed` in PostgreSQL counts
+as the tasks that it will become, because that queue is bounded. While a server is away, all stays as it is.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from stack.errors import StackError
 from task_names import QUEUES
 
 LOOK_SECONDS = 1.0
-# A burst is over sooner than a new worker is there.
+# A shorter burst is over before a new worker is there.
 UP_SECONDS = 3.0
-# To start a worker costs something: the model is loaded and compiled. So it stays for a while.
+# Starting a worker costs something: the model is loaded and compiled. So it stays for a while.
 DOWN_SECONDS = 30.0
-# For how long a worker that is to go may be at its task, while no queue is looked at.
+# How long a worker that is to go may take to end its task; no queue is looked at meanwhile.
 PATIENCE_SECONDS = 30.0
 
 
@@ -31,8 +31,8 @@ PATIENCE_SECONDS = 30.0
 class Wish:
     """How many workers one queue wants. Knows no time but what it is told.
 
-    More than one waiting task for each worker, for a while, doubles them; nothing waiting for a longer while ends one.
-    In between all stays, so that it does not go up and down with every burst.
+    More than one waiting task for each worker, for a while, doubles the workers; nothing waiting for a longer while
+    ends one. In between their number stays, so that it does not go up and down with every burst.
     """
 
     fewest: int
@@ -52,7 +52,7 @@ class Wish:
 
 
 def waiting(settings: Settings, queue: str) -> int | None:
-    """How many tasks wait in a queue, those included that texts in PostgreSQL will become; None where that cannot be
+    """How many tasks wait in a queue, including those that texts in PostgreSQL will become; None if that cannot be
     known."""
     tasks = probes.queue_length(settings, queue)
     if tasks is None or queue != "embed":
@@ -62,8 +62,8 @@ def waiting(settings: Settings, queue: str) -> int | None:
 
 
 def follow(settings: Settings, wishes: dict[str, Wish], say: Callable[[str], None]) -> None:
-    """Looks at each queue once, and scales it where that is wanted. Raises the StackError of the last queue for which
-    that failed."""
+    """Looks at each queue once, and scales it if that is wanted. Raises the StackError of the last queue for which
+    scaling failed."""
     now = scale.counts(scale.running(settings))
     failed: StackError | None = None
     for queue, wish in wishes.items():

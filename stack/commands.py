@@ -16,7 +16,7 @@ from stack import lock, places, progress
 from stack.errors import StackError, WrongUsage
 from stack.progress import red, say
 
-SHOWING = ("status", "scale")  # of no use when nobody learns what they say
+SHOWING = ("status", "scale")  # useless if their output cannot be written
 
 
 def main(given: list[str], *, interruptible: bool = True) -> int:
@@ -37,15 +37,15 @@ def main(given: list[str], *, interruptible: bool = True) -> int:
 
 
 def _carry_out(given: list[str]) -> tuple[bool, int]:
-    """Whether the command is for what it shows, and its exit code."""
+    """Whether the command's purpose is what it shows, and its exit code."""
     try:
         arguments = command_line.read(given)
     except SystemExit as ended:  # after --help or wrong usage
         return True, streams.exit_code(ended)
     shows = arguments.command in SHOWING or (arguments.command == "start" and arguments.status)
-    # Client libraries warn of a server that is not up yet; what matters of it is said by the commands.
+    # Client libraries warn of a server that is not up yet; the commands say what matters of that.
     logging.getLogger().addHandler(logging.NullHandler())
-    if arguments.command != "run":  # which is ended like the part that it becomes
+    if arguments.command != "run":  # run is ended like the part that it becomes
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _as_interrupt)
     try:
@@ -68,7 +68,7 @@ def _carry_out(given: list[str]) -> tuple[bool, int]:
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
-    """The settings; to stop a system, and to look at it, where they are wrong, what finds it. Raises InvalidSetting."""
+    """The settings. If they are wrong, stop and status get those that find the system. Raises InvalidSetting."""
     try:
         return load()
     except InvalidSetting as error:
@@ -114,7 +114,7 @@ def _start(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def tell_misspelt() -> None:
-    """Says of the lines of `.env` that set nothing which look as if they should."""
+    """Names the lines of `.env` that set nothing but look as if they should."""
     for name, setting in misspelt(read_env_file(ROOT / ".env")).items():
         say(f".env: {name} is no setting, and changes nothing; {setting} is one")
 
@@ -129,7 +129,7 @@ def _already_running(settings: Settings) -> int:
 
 
 def _go_on_in_venv(hold: lock.Lock) -> None:
-    """The same command in the Python that has the packages; returns when this is it."""
+    """Goes on in the Python that has the packages; returns if this one has them."""
     if Path(sys.prefix) == places.VENV:
         return
     hold.hand_on()
@@ -181,7 +181,7 @@ def _stop(settings: Settings, arguments: argparse.Namespace) -> int:
         return 0
     hold = _hold(settings)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # half a stop helps nobody, and a stop has an end
+        signal.signal(number, signal.SIG_IGN)  # half a stop helps nobody, and a stop ends soon
     say("Stopped." if stop.stop_all(settings) else "Nothing was running.")
     if arguments.volumes:
         stop.remove_data(settings)
@@ -191,7 +191,7 @@ def _stop(settings: Settings, arguments: argparse.Namespace) -> int:
 
 
 def _confirm(settings: Settings, docker: bool) -> None:
-    """Asks whether the data may go. Raises StackError for a no, and WrongUsage where nobody can be asked."""
+    """Asks whether the data may be removed. Raises StackError for a no, and WrongUsage if nobody can be asked."""
     answer = streams.confirmed(f"Remove all data in {'the compose volumes' if docker else places.data(settings)}?")
     if answer is None:
         raise WrongUsage("--volumes removes all data: without a terminal to ask on, it wants --yes too")
@@ -231,7 +231,7 @@ def _as_interrupt(number: int, frame: FrameType | None) -> None:
 
 def _fail(message: str, detail: tuple[str, ...] = (), code: int = streams.FAILED) -> int:
     """One line on standard error, and below it what helps to understand it."""
-    with contextlib.suppress(OSError):  # where that cannot be written either, the exit code has to do
+    with contextlib.suppress(OSError):  # if that cannot be written either, the exit code has to suffice
         print(red(message), file=sys.stderr)
         for line in detail:
             print(f"    {line}", file=sys.stderr)

@@ -30,11 +30,11 @@ class Hit:
 
 
 def demo(settings: Settings) -> None:
-    """Sends the record, searches until it is there, and shows the hit. Raises StackError when it is not found."""
+    """Sends the record, searches until it is found, and shows the hit. Raises StackError if it is not found."""
     text = TEXT.format(time=time.strftime("%H:%M:%S"))
     # The hashing embedder knows words, not meanings.
     query = QUERY if settings.embedding_provider != "hashing" else text
-    _search(settings, query)  # what a first search loads is no part of the time that is shown
+    _search(settings, query)  # what the first search loads does not count in the time that is shown
     hit = _publish_and_find(settings, text, query)
     say()
     say(bold("One message through Kafka"))

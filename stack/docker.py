@@ -1,6 +1,6 @@
 """The same system through docker compose: the compose files say what runs, this only starts, waits, shows and stops.
 
-A mark in DATA_DIR remembers that it was started so, for the commands that are not told.
+A mark in DATA_DIR remembers that it was started in containers, for commands without --docker.
 """
 
 import json
@@ -17,16 +17,16 @@ from stack.part import Port
 from stack.progress import bold, say
 from stack.status import Line, show, show_pause
 
-# Building the images on two busy cores takes minutes, but that comes before the waiting.
+# Building the images takes minutes on two busy cores, but that comes before this wait.
 HEALTHY_SECONDS = 600
-# Without any -f Compose reads these by itself. The others are where somebody says what is to be different here.
+# Without any -f Compose reads these by itself. The last two hold what somebody wants to be different here.
 _FILES = ("docker-compose.yml", "docker-compose.override.yml", "docker-compose.override.yaml")
 _ZOOKEEPER = "docker-compose.zookeeper.yml"
 
 
 def up(settings: Settings) -> None:
-    """Builds, starts, and waits until every service is healthy. Compose shows its own progress. Raises StackError where
-    containers of the other mode of Kafka are there: half of them would go on beside those of this one."""
+    """Builds, starts, and waits until every service is healthy. Compose shows its own progress. Raises StackError if
+    there are containers of Kafka's other mode: half of them would run on beside the new ones."""
     there = _coordination(_containers(_ask(settings, "ps", "-a", "--format", "json")))
     if there not in (None, settings.kafka_coordination):
         raise StackError(f"it runs with KAFKA_COORDINATION={there}: start it with the same, or ./stop.sh first")
@@ -43,7 +43,7 @@ def down(settings: Settings, *, volumes: bool) -> None:
 
 
 def _coordination(containers: list[dict[str, Any]]) -> str | None:
-    """The mode of the Kafka that is there; None where there is none."""
+    """The mode of the Kafka that is there; None if there is none."""
     services = {each["Service"] for each in containers}
     if "zookeeper" in services:
         return "zookeeper"
@@ -51,7 +51,7 @@ def _coordination(containers: list[dict[str, Any]]) -> str | None:
 
 
 def is_up(settings: Settings) -> bool:
-    """Whether the system was started in containers and still has some; forgets it where somebody else has ended it."""
+    """Whether the system was started in containers and still has some; forgets that if somebody else has ended it."""
     if not _mark(settings).exists() or shutil.which("docker") is None:
         return False
     if _ask(settings, "ps", "-a", "-q").strip():
@@ -72,7 +72,7 @@ def status(settings: Settings) -> int:
 
 
 def lines(containers: list[dict[str, Any]], settings: Settings) -> list[Line]:
-    """What `docker compose ps` says, as lines; one that has done its work and ended well has none."""
+    """What `docker compose ps` says, as lines; a container that has done its work and ended well has none."""
     done = [each for each in containers if each["State"] == "exited" and each.get("ExitCode") == 0]
     living = [each for each in containers if each not in done or each["Service"] != "migrate"]
     details = _details([each["ID"] for each in living])
@@ -106,7 +106,7 @@ def _containers(answer: str) -> list[dict[str, Any]]:
 
 
 def _details(ids: list[str]) -> dict[str, tuple[int, int]]:
-    """The pid and the restarts of containers, by id. Nothing where docker does not say."""
+    """The pid and the restarts of containers, by id; without those of which docker does not say it."""
     if not ids:
         return {}
     form = "{{.Id}} {{.State.Pid}} {{.RestartCount}}"
@@ -137,7 +137,7 @@ def _docker() -> str:
 
 
 def _command(settings: Settings, *arguments: str) -> list[str]:
-    """What is shown or removed is that of both modes of Kafka: it may have been started or stopped in the other one."""
+    """Shows or removes the containers of both modes of Kafka: they may have been started or stopped in the other."""
     files = []
     if settings.kafka_coordination == "zookeeper" or arguments[0] != "up":
         files = [*(name for name in _FILES if (ROOT / name).exists()), _ZOOKEEPER]

@@ -19,4 +19,4 @@ class Unhealthy(StackError):
 
 
 class WrongUsage(StackError):
-    """What was typed cannot be meant."""
+    """What was typed makes no sense."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 
 def remove(folder: Path) -> None:
-    """Removes a folder with what it holds, if it is there. Of a link the folder that it leads to may stay, empty: it is
-    perhaps where a disk is mounted, or in a folder of somebody else. Raises OSError."""
+    """Removes a folder with what it holds, if it is there. If it is a link, the folder that it leads to may stay,
+    empty: a disk may be mounted there, or it may lie in somebody else's folder. Raises OSError."""
     if not folder.is_symlink():
         if folder.exists():
             shutil.rmtree(folder)

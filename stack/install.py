@@ -1,7 +1,7 @@
 """Installs what is missing into the checkout: Python packages, Kafka's jars, the Kafka UI, the model, psql.
 
-Each piece knows by a mark of its own whether it is whole, so an interrupted installation is repaired by the next one.
-Pieces that do not need each other are installed at the same time. Only the standard library is used.
+Each piece has a mark that says whether it is whole, so an interrupted installation is repaired by the next one. Pieces
+that do not need each other are installed at the same time. Only the standard library is used.
 """
 
 import concurrent.futures
@@ -34,7 +34,7 @@ def kafka_ui_packages() -> Packages:
 def install(settings: Settings, *, dev: bool = False, ui: bool = True, local: bool = True) -> None:
     """Installs what is missing and says so; silent when nothing is. Without `local` only the Python packages.
 
-    Raises StackError with what to do when a piece cannot be had.
+    Raises StackError with what to do if a piece cannot be had.
     """
     if not _missing(settings, dev=dev, ui=ui, local=local):
         return
@@ -44,7 +44,7 @@ def install(settings: Settings, *, dev: bool = False, ui: bool = True, local: bo
     hold = _wait_for_lock()
     try:
         works = _missing(settings, dev=dev, ui=ui, local=local)
-        if not works:  # who had the lock has installed it
+        if not works:  # whoever had the lock has installed it
             return
         say(bold("Installing"))
         with Progress() as progress:
@@ -81,7 +81,7 @@ def _model_mark() -> Path:
 
 
 def _model_is_built() -> bool:
-    """Whether this version of the builder has built it. Asking the builder itself would cost every start a second."""
+    """Whether this version of the builder has built it. To ask the builder itself would cost every start a second."""
     try:
         known = _model_mark().read_text() == _builder_hash()
     except FileNotFoundError:

@@ -27,7 +27,7 @@ def check_tools() -> None:
 
 
 def install(settings: Settings, progress: Progress) -> None:
-    """Fetches the jars into a folder beside, renamed when all are there."""
+    """Fetches the jars into a folder beside the final one, which is renamed when all are there."""
     if not missing(settings):
         return
     folder = kafka.jars(settings)
@@ -39,7 +39,7 @@ def install(settings: Settings, progress: Progress) -> None:
         shutil.rmtree(half, ignore_errors=True)
         half.mkdir(parents=True)
         goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={half / 'lib'}"]
-        # A short-lived Java: compiling with all optimizations would cost more than it gives.
+        # For a short-lived Java, compiling with all optimizations would cost more than it gains.
         options = f"-XX:TieredStopAtLevel=1 {os.environ.get('MAVEN_OPTS', '')}"
         shell.run(
             [maven(), "-B", "-f", str(_pom(folder)), *_repository(), *goal],
@@ -55,7 +55,7 @@ def install(settings: Settings, progress: Progress) -> None:
 
 
 def _repository() -> list[str]:
-    """Where Maven keeps what it fetches: where it would, or in `.local` for a user without a home to write into."""
+    """Where Maven keeps what it fetches: its usual place, or `.local` for a user without a home to write into."""
     chosen = (os.environ.get("MAVEN_OPTS", ""), os.environ.get("MAVEN_ARGS", ""))
     if any("maven.repo.local" in options for options in chosen):
         return []

@@ -12,7 +12,7 @@ _INSTEAD = "or set KAFKA_BOOTSTRAP_SERVERS to use an existing Kafka"
 
 
 def java() -> str:
-    """The path of a Java 17 or later. Raises StackError where there is none."""
+    """The path of a Java 17 or later. Raises StackError if there is none."""
     home = os.environ.get("JAVA_HOME", "")
     found = shutil.which("java", path=os.path.join(home, "bin")) if home else None
     found = found or shutil.which("java")
@@ -36,7 +36,7 @@ def check_java() -> None:
 
 
 def maven() -> str:
-    """The path of Maven. Raises StackError where there is none."""
+    """The path of Maven. Raises StackError if there is none."""
     found = shutil.which("mvn")
     if found is None:
         raise StackError(f"Maven fetches Kafka's jars, and there is no mvn here: {_how_to('maven')}")

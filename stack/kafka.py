@@ -1,4 +1,4 @@
-"""The local Kafka, one node: with KRaft (Kafka 4), or with ZooKeeper (Kafka 3.9) in a data folder apart.
+"""The local Kafka, one node: with KRaft (Kafka 4), or with ZooKeeper (Kafka 3.9) in a data folder of its own.
 
 All paths in the configuration are relative to the working folder, because a properties file gives `\\`, `,` and letters
 beyond Latin-1 a meaning of their own.
@@ -116,7 +116,7 @@ def configuration(settings: Settings) -> str:
             "controller.quorum.voters": f"1@{controller}",
             "controller.listener.names": "CONTROLLER",
             "listeners": f"{listener},CONTROLLER://{controller}",
-            # After a kill -9 the broker's old registration stands in its way until this time (by default 9 s) is over.
+            # After a kill -9 the broker's old registration blocks the new one for this long (by default 9 s).
             "broker.session.timeout.ms": "4000",
             "broker.heartbeat.interval.ms": "1000",
             "share.coordinator.state.topic.replication.factor": "1",
@@ -133,7 +133,7 @@ def configuration(settings: Settings) -> str:
         "advertised.listeners": listener,
         "log.dirs": "log",
         "num.partitions": "4",
-        # One node can keep one copy; few partitions for Kafka's own topics make its first start quick.
+        # One node can keep one copy; few partitions of Kafka's own topics make its first start quick.
         "offsets.topic.replication.factor": "1",
         "offsets.topic.num.partitions": "4",
         "transaction.state.log.replication.factor": "1",

@@ -27,7 +27,7 @@ def kafka_ui(settings: Settings) -> Part:
         ports=(port,),
         prepare=lambda: _prepare(folder, settings),
         problem=lambda: probes.http_ok(port.reachable_host, port.number, "/"),
-        # Each open page is a process of its own below the server.
+        # Each open page is a child process of the server.
         stop_as_group=True,
     )
 

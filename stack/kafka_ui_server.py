@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 _PR_SET_PDEATHSIG = 1
 
-# The page asks another host for a font that the package has itself.
+# The page would ask another host for a font that the package itself has.
 _FONT_FROM_OUTSIDE = re.compile(r'<link[^>]*href="https://fonts\.googleapis\.com[^>]*>', re.DOTALL)
 _FONT_FROM_HERE = (
     "<style>@font-face { font-family: 'Roboto Mono'; "
@@ -23,7 +23,7 @@ _FONT_FROM_HERE = (
 
 
 def session() -> None:
-    """Becomes kaskade, which dies with the server: left alone it spins at the end of its input."""
+    """Becomes kaskade, which dies with the server: left alone, it would spin at the end of its input."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     kaskade = str(Path(sys.executable).with_name("kaskade"))
     os.execv(sys.executable, [sys.executable, kaskade, "admin", "--config-file", "kafka.ini"])
@@ -34,7 +34,7 @@ def serve(host: str, port: int) -> None:
     from textual_serve.server import Server  # type: ignore[import-not-found,unused-ignore]
 
     class KafkaUi(Server):  # type: ignore[misc,unused-ignore]
-        """textual-serve's server, for whatever name it is called by, and for its own page only."""
+        """textual-serve's server, under any host name, but only for its own page."""
 
         async def handle_index(self, request: web.Request) -> web.StreamResponse:
             self.public_url = f"{request.scheme}://{request.host}"

@@ -1,7 +1,7 @@
-"""Marks of workers that are to end for good. The supervisor starts again whatever has ended, so what it starts in the
-place of a marked worker only waits to be stopped.
+"""Marks of workers that are to end for good. The supervisor starts again whatever has ended, so the process that it
+starts in the place of a marked worker only waits to be stopped.
 
-A mark counts as long as the command lives that has set it: one that was killed leaves no worker waiting for ever.
+A mark counts as long as the command that has set it lives: a killed command leaves no worker waiting for ever.
 """
 
 import json
@@ -34,8 +34,8 @@ def is_marked(settings: Settings, name: str) -> bool:
 
 
 def say_waiting(settings: Settings, name: str) -> None:
-    """Said by what was started in the place of a marked worker, once it can be stopped: a signal that comes between the
-    supervisor's fork and its exec is lost."""
+    """Called by the process that was started in the place of a marked worker, once it can be stopped: a signal that
+    comes between the supervisor's fork and its exec is lost."""
     _waiting(settings, name).touch()
 
 

@@ -1,6 +1,6 @@
 """What the stack itself says in a log: lines for people as they are, and with LOG_FORMAT=json an object a line.
 
-The object has the keys that every part's lines have. The parts' own logging is no business of the stack.
+The object has the keys that every part's lines have. The stack does not touch the parts' own logging.
 """
 
 import json

@@ -45,7 +45,7 @@ class Packages:
     def state(self) -> str:
         """READY; UPDATE when other versions are wanted; REBUILD when it is missing, half made, broken or was moved.
 
-        A package that pip was interrupted in looks installed to pip, so after that only a new beginning is safe.
+        To pip, a package at which it was interrupted looks installed, so after that only a new beginning is safe.
         """
         if self._half_done.exists() or not self._runs():
             return REBUILD
@@ -79,7 +79,7 @@ class Packages:
         state = self.state()
         if state == READY:
             return
-        if self.folder.is_symlink():  # it may be another checkout's, which has other wishes and runs on it
+        if self.folder.is_symlink():  # it may be another checkout's, which needs other packages and runs on it
             raise StackError(
                 f"{self.folder} is a link to {self.folder.resolve()}, which does not have what is wanted here, and "
                 f"nothing is changed through a link: rm {shlex.quote(str(self.folder))} has it made here"
@@ -127,19 +127,19 @@ def check_python() -> None:
 
 
 def _base_python() -> str:
-    """The Python outside of any environment: one inside would be removed under our feet."""
+    """The Python outside of any environment: one inside might be removed while it runs this."""
     return str(getattr(sys, "_base_executable", sys.executable))
 
 
 def _environment() -> dict[str, str]:
-    """pip as the user has set it up, less what would send packages elsewhere than into the environment."""
+    """pip as the user has set it up, without what would install packages anywhere but in the environment."""
     apart = ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX")
     inherited = {name: value for name, value in os.environ.items() if name not in apart}
     return {**inherited, "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
 
 
 def _gist(line: str) -> str | None:
-    """The package that pip is at."""
+    """The package that pip is working on."""
     if line.startswith("Collecting "):
         return line.split()[1].partition("=")[0]
     if line.startswith("Installing collected packages"):

@@ -15,12 +15,12 @@ from stack import places
 from stack.errors import Unhealthy
 from stack.processes import MARK
 
-# The order of stopping is the reverse: nothing loses its database or its broker before itself.
+# The order of starting; stopping is the reverse, so that nothing loses its database or broker before it has ended.
 COORDINATION, SERVICE, PIPELINE = 0, 1, 2
 
 
 class Lasting(str):
-    """A problem that no waiting mends."""
+    """A problem that waiting does not mend."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Port:
 
     @property
     def reachable_host(self) -> str:
-        """Where a client on this machine finds it: an address that means "all" is none to connect to."""
+        """Where a client on this machine finds it: nobody can connect to an address that means "all"."""
         return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)
 
 
@@ -51,7 +51,7 @@ class Part:
 
     `prepare` creates folders, configuration files and, once, the data; it may be called again and again, but not while
     the part runs. `problem` asks the running part one quick question and returns None when it is well, otherwise why
-    not. `stop_signal` is the name of the signal that ends it cleanly, within `stop_seconds`.
+    not. `stop_signal` is the name of the signal that ends the part cleanly, within `stop_seconds`.
     """
 
     name: str
@@ -86,8 +86,8 @@ class Part:
 def environment(settings: Settings, **more: str) -> dict[str, str]:
     """The environment of a part: this process's, with every setting written out, and `more` over it.
 
-    All parts of a system see the settings that it was started with, whatever becomes of `.env` meanwhile. PYTHONPATH
-    and PYTHONHOME would mix another Python's packages into ours.
+    All parts of a system see the settings that it was started with, even if `.env` changes meanwhile. PYTHONPATH and
+    PYTHONHOME are left out: they would mix another Python's packages into ours.
     """
     inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     chosen = {field.name.upper(): str(getattr(settings, field.name)) for field in fields(settings)}
@@ -96,5 +96,5 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
 
 
 def without_empty(variables: Mapping[str, str], prefix: str) -> dict[str, str]:
-    """The variables less the empty ones with that prefix, for programs that take an empty value for a value."""
+    """The variables without the empty ones of that prefix, for programs that take an empty value for a value."""
     return {name: value for name, value in variables.items() if value or not name.startswith(prefix)}

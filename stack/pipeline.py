@@ -1,6 +1,6 @@
 """The parts that are this project's own: bridge, Celery workers, beat, Flower and the two APIs.
 
-How many of each, which queue they take and where they listen; what they do stands in their own packages.
+Here is how many of each run, which queue they take and where they listen; what they do stands in their own packages.
 """
 
 import re
@@ -48,12 +48,12 @@ def bridges(settings: Settings) -> list[Part]:
 def worker(settings: Settings, queue: str, number: int = 1) -> Part:
     """One of a queue's Celery workers, as the node `QUEUE@host`, and those after the first as `QUEUE@host.NUMBER`.
 
-    Each is a process that works itself: handing each task through a pipe to a child cost an eighth of the pipeline's
-    time, and 50 MB. Being apart they come and go one by one, and take no other with them.
+    Each is a process that does its tasks itself: handing each task through a pipe to a child cost an eighth of the
+    pipeline's time, and 50 MB. Separate workers come and go one by one, and none ends with another.
     """
     node = f"{queue}@%h" if number == 1 else f"{queue}@%h.{number}"
     options = ["worker", "-Q", queue, "-n", node, "--pool", "solo"]
-    # Workers need not know of each other; finding each other would cost a second at every start.
+    # Workers need not know each other; to find each other would cost a second at every start.
     alone = ["--without-mingle", "--without-gossip"]
     return Part(
         name=worker_name(queue, number),
@@ -77,7 +77,7 @@ def worker_of(name: str) -> tuple[str, int] | None:
 
 
 def _worker_problem(settings: Settings, queue: str, number: int) -> str | None:
-    """A worker with a task in hand answers no ping, but its thread that delivers numbers says that it is there."""
+    """A worker with a task in hand answers no ping, but its thread that delivers numbers shows that it is there."""
     problem = probes.celery_node(settings, queue, "" if number == 1 else f".{number}")
     if problem is None:
         return None
@@ -86,7 +86,7 @@ def _worker_problem(settings: Settings, queue: str, number: int) -> str | None:
 
 
 def all_workers(settings: Settings, queue: str) -> Part:
-    """All worker processes of a queue as one part, for whoever runs it without the supervisor."""
+    """All worker processes of a queue as one part, for those who run it without the supervisor."""
     single, processes = worker(settings, queue), settings.workers(queue)
     if processes == 1:
         return single
@@ -137,7 +137,7 @@ def api(settings: Settings, name: str, title: str, port: Port) -> Part:
 def flower(settings: Settings) -> Part:
     folder = places.data(settings) / "flower"
     port = Port("FLOWER_PORT", settings.bind_host, settings.flower_port)
-    # Saved every minute, because at a hard stop it does not save at all.
+    # Saved every minute, because Flower saves nothing at a hard stop.
     saved = [f"--db={folder / 'flower.db'}", "--persistent=True", "--state_save_interval=60000"]
     listens = [f"--address={port.host}", f"--port={port.number}"]
     return Part(

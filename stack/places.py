@@ -14,7 +14,7 @@ LOCAL = ROOT / ".local"
 VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
 
-# sun_path has room for 107 bytes, and supervisord binds to its name with ".PID" behind it first.
+# sun_path has room for 107 bytes, and supervisord first binds to the name with ".PID" behind it.
 _LONGEST_SOCKET_NAME = 107 - len(".4194304")
 
 
@@ -37,7 +37,7 @@ def log(settings: Settings, part: str) -> Path:
 
 
 def socket(settings: Settings) -> Path:
-    """The supervisor's socket: beside its other files, or below /tmp where that path is too long for a socket."""
+    """The supervisor's socket: beside its other files, or below /tmp if that path is too long for a socket."""
     beside = run(settings) / "supervisor.sock"
     if len(os.fsencode(beside)) <= _LONGEST_SOCKET_NAME:
         return beside

@@ -44,7 +44,7 @@ def _try(port: Port) -> int | None:
     except socket.gaierror:
         return errno.EADDRNOTAVAIL
     with socket.socket(family, kind, protocol) as trial:
-        # As servers do: connections of the last run that are still closing are no hindrance.
+        # As servers do, so that connections of the last run that are still closing do not matter.
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             trial.bind(address)
@@ -63,7 +63,7 @@ def _holder(number: int) -> str:
 
 
 def _open_files(folder: Path) -> Iterator[str]:
-    """What the descriptors of a process lead to; nothing for somebody else's process."""
+    """The files behind a process's descriptors; none for somebody else's process."""
     try:
         descriptors = os.listdir(folder)
     except OSError:

@@ -11,13 +11,13 @@ from stack.errors import StackError
 from stack.part import SERVICE, Part, Port, environment
 from stack.postgres_place import Account
 
-# Everybody proves who he is, root and local processes too.
+# Everybody has to log in, root and local processes too.
 _LOGINS = "host all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 scram-sha-256\n"
 
 
 def postgres(settings: Settings) -> Part:
     user = postgres_place.account(settings)
-    # A relative data folder: where it is a link, the account that runs PostgreSQL may not be able to follow it.
+    # A relative data folder: if its path leads over a link, PostgreSQL's account may not be able to follow that.
     server = [str(postgres_place.binaries(settings) / "postgres"), "-D", "."]
     return Part(
         name="postgres",
@@ -67,11 +67,11 @@ def _prepare(settings: Settings) -> None:
 
 
 def _remove_stale_lock(folder: Path) -> None:
-    """Removes the lock file of a server that is gone. PostgreSQL itself takes any process that has got its number since
-    for that server, and never starts again."""
+    """Removes the lock file of a server that is gone. PostgreSQL itself would take any process that has its number by
+    now for that server, and never start again."""
     lock = folder / "postmaster.pid"
     try:
-        pid = abs(int(lock.read_text().split("\n", 1)[0]))  # below 0 for one without clients
+        pid = abs(int(lock.read_text().split("\n", 1)[0]))  # negative for a server without clients
     except FileNotFoundError:
         return
     except ValueError:  # the machine lost power while it was written
@@ -93,7 +93,7 @@ def _serves(pid: int, folder: Path) -> bool:
 
 
 def _make_data(settings: Settings, folder: Path, user: Account | None) -> None:
-    """initdb into a folder beside, renamed when it is complete: an interrupted one never looks finished."""
+    """Runs initdb in a folder beside the final one, renamed when complete: an interrupted one never looks finished."""
     half, password = folder.with_name("postgres.half"), folder.with_name("postgres.half-password")
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir(mode=0o700)
@@ -130,7 +130,7 @@ def _write(file: Path, text: str, user: Account | None) -> None:
 
 
 def link_tools() -> None:
-    """Puts psql and what backups take into `.local/bin`, as links that hold when the checkout is moved."""
+    """Puts psql and the backup tools into `.local/bin`, as links that still work when the checkout is moved."""
     folder = places.LOCAL / "bin"
     folder.mkdir(parents=True, exist_ok=True)
     for tool in ("psql", "pg_isready", "pg_dump", "pg_restore"):

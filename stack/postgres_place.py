@@ -1,8 +1,8 @@
 """Where the local PostgreSQL lives and as whom it runs.
 
 PostgreSQL refuses to run as root. Started by root it runs as nobody, who must be able to reach its binaries and data:
-below a private folder (/root, a checkout with mode 0700) that is not so, and it gets a place of its own below /var/lib.
-Folders of the user are never opened up for it.
+below a private folder (/root, a checkout with mode 0700) nobody cannot, and they get a place of their own below
+/var/lib. The user's folders are never opened up for it.
 """
 
 import os
@@ -38,7 +38,7 @@ class Account:
         return [setpriv, f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"]
 
     def reaches(self, path: Path) -> bool:
-        """Whether this account may read and enter (or run) `path`, by its own try."""
+        """Whether this account may read and enter (or run) `path`: it tries."""
         check = ["test", "-r", str(path), "-a", "-x", str(path)]
         return subprocess.run([*self.command(), *check], cwd="/", stdin=subprocess.DEVNULL).returncode == 0
 
@@ -64,7 +64,7 @@ def data(settings: Settings) -> Path:
 
 
 def make_data_place(settings: Settings) -> Path:
-    """The real path of the data, made or still to be made. Makes the place outside and the link to it when needed."""
+    """The real path of the data, made or still to be made. Makes the place outside and the link to it if needed."""
     here, user = data(settings), account(settings)
     here.parent.mkdir(parents=True, exist_ok=True)
     if user is None or here.is_dir() or user.reaches(here.parent):
@@ -85,7 +85,7 @@ def make_data_place(settings: Settings) -> Path:
 
 
 def remove_data(settings: Settings) -> None:
-    """Removes the data, and with it what was put outside of the checkout once no other data needs it."""
+    """Removes the data, and what was put outside of the checkout for it, unless other data needs that."""
     here = data(settings)
     outside = Path(os.readlink(here)) if here.is_symlink() else None
     if outside is not None and outside.is_relative_to(_OUTSIDE):
@@ -101,7 +101,7 @@ def remove_data(settings: Settings) -> None:
 
 
 def binaries(settings: Settings) -> Path:
-    """The folder of postgres, initdb and so on: the installed one, or the copy outside where that cannot be reached."""
+    """The folder of postgres, initdb and so on: the installed one, or the copy outside if that cannot be reached."""
     user = account(settings)
     if user is None or user.reaches(installed_binaries() / "postgres"):
         return installed_binaries()

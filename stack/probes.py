@@ -17,9 +17,9 @@ from settings import Settings, kafka_address
 from stack.part import Lasting
 
 _SECONDS = 2.0
-# Of PostgreSQL: libpq may have several addresses to try.
+# To log in to PostgreSQL: libpq may have several addresses to try.
 _LOGIN_SECONDS = 5.0
-# Until Kafka has said who its brokers are, over TLS and from far away too. The client's own limit is 30.
+# For Kafka to name its brokers, also over TLS and from far away. The client's own limit is 30.
 _KAFKA_SECONDS = 10.0
 # A process says that it is there once a second.
 _HEARD_SECONDS = 5.0
@@ -69,7 +69,7 @@ def kafka(settings: Settings) -> str | None:
 
 
 def _kafka_admin(settings: Settings) -> Any:
-    """Raises KafkaError, and leaves nothing behind then: who waits for Kafka asks again and again."""
+    """Raises KafkaError, and leaves nothing behind then: whoever waits for Kafka asks again and again."""
     from kafka import KafkaAdminClient
 
     import kafka_clients
@@ -102,10 +102,10 @@ def database(settings: Settings, *, create: bool = False) -> str | None:
 
 def _ask(settings: Settings, database: str, statement: Any, seconds: float = 5.0) -> Any:
     """What a statement returns in its first row, if any, asked outside of any transaction. Raises psycopg2.Error, also
-    where there is no answer.
+    if there is no answer.
 
     The connection is asynchronous, because libpq would wait for ever for a server that goes silent after the login:
-    TCP sees nothing of that where a proxy or a paused machine goes on to acknowledge.
+    TCP sees nothing of that if a proxy or a paused machine goes on to acknowledge.
     """
     import psycopg2
 
@@ -115,7 +115,7 @@ def _ask(settings: Settings, database: str, statement: Any, seconds: float = 5.0
         dbname=database,
         user=settings.database_user,
         password=settings.database_password,
-        # Nothing is to be at work, or in line for a lock, whose asker has given up.
+        # No statement may go on working, or waiting for a lock, after its asker has given up.
         options=f"-c statement_timeout={seconds * 1000:.0f} -c lock_timeout={_SECONDS * 1000:.0f}",
         async_=True,
     )
@@ -129,7 +129,7 @@ def _ask(settings: Settings, database: str, statement: Any, seconds: float = 5.0
 
 
 def _wait(connection: Any, seconds: float) -> None:
-    """Returns when the connection, or what was asked through it, is there."""
+    """Returns when the connection is made, or the answer to its question is there."""
     import psycopg2
     from psycopg2 import extensions
 
@@ -180,7 +180,7 @@ def celery_node(settings: Settings, name: str, ending: str) -> str | None:
 
 
 def heard_of(settings: Settings, part: str, pid: int) -> bool:
-    """Whether a process of the pipeline has said within the last seconds that it is there: busy workers do."""
+    """Whether a process of the pipeline has shown within the last seconds that it is there; a busy worker does too."""
     import redis as client
 
     try:
@@ -192,7 +192,7 @@ def heard_of(settings: Settings, part: str, pid: int) -> bool:
 
 
 def intake_paused(settings: Settings) -> bool | None:
-    """Whether somebody has paused the bridges; None where that cannot be known."""
+    """Whether somebody has paused the bridges; None if that cannot be known."""
     try:
         import redis as client
     except ImportError:
@@ -216,8 +216,8 @@ def queue_length(settings: Settings, queue: str) -> int | None:
 
 
 def texts_pending(settings: Settings) -> int | None:
-    """How many messages wait for their vector, those of a second model aside (db.queries.PENDING); None where
-    PostgreSQL is away."""
+    """How many messages wait for their vector, except for a second model's (db.queries.PENDING); None if PostgreSQL is
+    away."""
     import psycopg2
 
     try:

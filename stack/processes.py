@@ -48,7 +48,7 @@ def alive(known: Identity | None) -> bool:
 
 
 def command_line(pid: int) -> str:
-    """What a process runs, for messages; "" where that cannot be read."""
+    """What a process runs, for messages; "" if that cannot be read."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
@@ -56,7 +56,7 @@ def command_line(pid: int) -> str:
 
 
 def marked(settings: Settings) -> list[int]:
-    """The processes whose environment says that they belong to this DATA_DIR, this one excepted.
+    """The processes whose environment says that they belong to this DATA_DIR, except for this one.
 
     Valkey overwrites its environment with its title: it is found by the identity that was written down at its start.
     """
@@ -84,7 +84,7 @@ def send(pid: int, number: int) -> None:
 
 
 def end(known: dict[Identity, int], patience: float) -> None:
-    """Ends processes: to each its stop signal, and SIGKILL to those that are still there after `patience` seconds."""
+    """Ends processes: each gets its stop signal, and SIGKILL if it is still there after `patience` seconds."""
     for process, stop_signal in known.items():
         if alive(process):
             send(process.pid, stop_signal)

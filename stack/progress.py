@@ -20,7 +20,7 @@ def on_terminal() -> bool:
 
 
 def style(text: str, code: str) -> str:
-    """Text in bold, dim or a colour where that can be seen and is wanted."""
+    """Text in bold, dim or a colour, if that can be seen and is wanted."""
     return f"\033[{code}m{text}\033[0m" if on_terminal() and not os.environ.get("NO_COLOR") else text
 
 
@@ -46,12 +46,12 @@ def say(text: str = "") -> None:
 
 
 def flush() -> None:
-    """What was printed by others goes out now, and is lost like what `say` says where that cannot be."""
+    """Writes out what others have printed; if that fails, it is lost like what `say` prints."""
     _out("")
 
 
 def lost() -> str | None:
-    """Why something could not be written, such as a full disk; None where all was, or the reader had enough."""
+    """Why something could not be written, such as a full disk; None if all was written, or the reader had enough."""
     return _lost[0] if _lost else None
 
 
@@ -66,7 +66,7 @@ def _out(text: str) -> None:
 
 @dataclass
 class Step:
-    """A step under way; `note` says what it is at."""
+    """A step under way; `note` says what it is working on."""
 
     label: str
     note: str = ""

@@ -14,7 +14,7 @@ from settings import Settings
 from stack import places
 from stack.processes import Identity, identity
 
-# A part that lived less than this died early, and waits longer and longer before its next start.
+# A part that lived for less than this died early; its next starts wait longer and longer.
 SHORT_LIFE = 10.0
 LONGEST_WAIT = 10.0
 # One that died so often is not waited for any longer: what was in its way for a moment only is gone by then.
@@ -37,7 +37,7 @@ class Record:
 
     @property
     def waits_until(self) -> float:
-        """When the part itself begins, in time.monotonic(): after an early death not at once."""
+        """When the part itself begins, in time.monotonic(): after an early death, only after a wait."""
         if self.early_deaths == 0:
             return self.since
         return self.since + min(LONGEST_WAIT, 0.25 * 2.0**self.early_deaths)
@@ -67,7 +67,7 @@ def hopeless(settings: Settings, name: str) -> str | None:
 
 
 def write_own(settings: Settings, name: str, stop_signal: str) -> Record:
-    """Writes down that this process is the part, and returns that."""
+    """Writes down that this process is the part, and returns the record."""
     process = identity(os.getpid())
     assert process is not None
     number = signal.Signals[f"SIG{stop_signal}"].value
@@ -94,7 +94,7 @@ def clear(settings: Settings) -> None:
 
 
 def forget(settings: Settings, name: str) -> None:
-    """For a part that is there no more."""
+    """Removes the record of a part that exists no more."""
     _file(settings, name).unlink(missing_ok=True)
 
 

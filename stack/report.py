@@ -32,7 +32,7 @@ def rows(settings: Settings, *, docker: bool = False) -> list[tuple[str, str]]:
 def _psql(settings: Settings) -> str:
     host = "localhost" if settings.database_address == "127.0.0.1" else settings.database_address
     is_default = settings.database_password == Settings.database_password
-    # Any other is nobody else's business, nor that of a log: psql asks for it.
+    # Only the default is shown: any other password belongs on no screen and in no log, and psql asks for it.
     password = f"PGPASSWORD={settings.database_password} " if is_default else ""
     return f"{password}.local/bin/psql -h {host} -p {settings.database_port}"
 

@@ -1,7 +1,7 @@
 """What the supervisor runs for each part: `python -m stack run NAME` writes the start down and becomes the part.
 
-The supervisor's configuration needs no paths, quoting or environment this way, and a part that keeps dying is started
-again for ever, with pauses that are bounded.
+So the supervisor's configuration needs no paths, quoting or environment, and a part that keeps dying is started again
+for ever, with pauses that are bounded.
 """
 
 import os
@@ -14,7 +14,7 @@ from stack.plan import supervised_part
 
 
 def run(settings: Settings, name: str) -> None:
-    """Becomes the part. Returns never; raises OSError when its program is not there."""
+    """Becomes the part. Never returns; raises OSError if its program is not there."""
     # Python ignores SIGPIPE and catches SIGINT; a program that is started expects neither.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)

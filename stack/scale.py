@@ -1,6 +1,6 @@
 """`scale`: starts and ends worker processes of a queue while the system runs. It goes by what runs, not by settings.
 
-A worker that goes takes no new task, ends the one in hand however long that takes, and hands back what it had fetched:
+A worker that goes takes no new task, ends the one in hand, however long that takes, and hands back what it had fetched:
 nothing is lost, and nothing is done twice.
 """
 
@@ -29,7 +29,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class WrongNumber(WrongUsage):
-    """There cannot be so many workers."""
+    """That many workers cannot be run here."""
 
 
 def counts(known: System) -> dict[str, int]:
@@ -53,7 +53,7 @@ def running(settings: Settings) -> System:
 
 
 def check(queue: str, wanted: int) -> None:
-    """Raises WrongNumber for a number that cannot be meant."""
+    """Raises WrongNumber for a number that makes no sense."""
     if wanted == 0:
         raise WrongNumber(
             f"a queue needs a worker, or its work waits for ever: 1 or more for {queue}; to hold the pipeline, "
@@ -66,10 +66,10 @@ def check(queue: str, wanted: int) -> None:
 
 
 def scale(settings: Settings, queue: str, wanted: int, *, patience: float = PATIENCE_SECONDS) -> tuple[int, int]:
-    """Brings a queue to so many workers, and returns how many there were and are. Raises StackError.
+    """Brings a queue to `wanted` workers, and returns how many there were and are. Raises StackError.
 
-    New ones are there and well when it returns, and those that went have ended; so are those that were to stay, also
-    where a command that was killed has left one stopped. One at a time does this.
+    When it returns, all workers that are wanted run and are well, also one that a killed command had left stopped, and
+    those that were to go have ended. Only one command does this at a time.
     """
     check(queue, wanted)
     running(settings)
@@ -132,7 +132,7 @@ def _hopeless(settings: Settings, part: Part) -> str | None:
 
 
 def _retire(known: System, queue: str, numbers: Sequence[int], patience: float) -> None:
-    """Ends workers once their tasks in hand are done. The supervisor by itself would kill them after some seconds."""
+    """Ends workers once their tasks in hand are done. The supervisor alone would kill them after some seconds."""
     names = [worker_name(queue, number) for number in numbers]
     for name in names:
         leaving.mark(known.settings, name)
@@ -171,7 +171,7 @@ def _wait_for_tasks(settings: Settings, names: Sequence[str], patience: float) -
 
 def _remove(known: System, queue: str, numbers: Sequence[int]) -> None:
     names = [worker_name(queue, number) for number in numbers]
-    with _alone(known.settings):  # a worker that is stopped, and counted all the same, would be missing for good
+    with _alone(known.settings):  # a worker that is stopped and still counted would be missing for good
         talk = _talk(known.settings)
         talk.stop(names)
         supervisor.wait_for(lambda: not talk.running(names), _STOP_SECONDS, f"{', '.join(names)} did not end")
@@ -183,12 +183,12 @@ def _remove(known: System, queue: str, numbers: Sequence[int]) -> None:
 
 @contextlib.contextmanager
 def _alone(settings: Settings) -> Iterator[None]:
-    """Keeps starts and stops away, and a signal waits until it is over: it takes seconds. Raises StackError where a
-    start or stop is under way, after some patience, or the system does not run any more."""
+    """Keeps starts and stops away, and signals waiting, for the seconds that this takes. Raises StackError if a start
+    or stop is under way, after some patience, or if the system does not run any more."""
     alone = _take(settings, "lock", "a start or stop is under way here: wait for it", seconds=_LOCK_SECONDS)
     came: list[int] = []
-    # Blocked for what is run here meanwhile, which takes that over. That is for one thread, and the one that shows the
-    # progress takes the signal then: so it is noted too.
+    # Blocked also for the programs that are run here, which inherit that. But it holds for this thread only, and the
+    # one that shows the progress still takes the signal: so it is noted too.
     handlers = {each: signal.signal(each, lambda number, _: came.append(number)) for each in _SIGNALS}
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:

@@ -1,4 +1,4 @@
-"""./scale.sh: what was typed is checked, and how many workers there are is shown. stack.scale starts and ends them."""
+"""./scale.sh: checks what was typed, and shows how many workers there are. stack.scale starts and ends them."""
 
 import argparse
 import contextlib
@@ -15,7 +15,7 @@ from task_names import QUEUES
 
 
 def run(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Returns the exit code. Raises StackError, and WrongUsage for what cannot be meant."""
+    """Returns the exit code. Raises StackError, and WrongUsage for what makes no sense."""
     queue, workers = arguments.queue, arguments.workers
     if queue is not None:
         _check(queue, workers)

@@ -1,4 +1,4 @@
-"""Runs the programs of an installation: output into a log, the gist of it to the screen, children ended with us."""
+"""Runs the programs of an installation: their output goes to a log, its gist to the screen, and they end with us."""
 
 import subprocess
 import threading
@@ -22,7 +22,7 @@ def run(
     gist: Callable[[str], str | None],
     folder: Path,
 ) -> None:
-    """Runs a program to its end. Raises StackError with the end of its output when it fails.
+    """Runs a program to its end. Raises StackError with the end of its output if it fails.
 
     `gist` turns a line of output into a note for the screen, or None for a line that says nothing to the user.
     """

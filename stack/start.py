@@ -18,13 +18,13 @@ from stack.part import SERVICE, Part, environment
 from stack.progress import Progress, bold, say
 from stack.supervisor import Supervisor
 
-# A cold disk and two busy cores; a warm start of everything takes some ten seconds.
+# Enough for a cold disk and two busy cores; a warm start of everything takes some ten seconds.
 HEALTHY_SECONDS = 90.0
 _SHOWN_LINES = 15  # of the end of a log
 
 
 def start(settings: Settings) -> None:
-    """Starts the system. Raises StackError with what to do; nothing of it runs then."""
+    """Starts the system. Raises StackError with what to do; then no part of it runs."""
     parts = plan.parts(settings)
     if any(part.name == "kafka" for part in parts):
         check_java()
@@ -54,7 +54,7 @@ def _start(settings: Settings, parts: list[Part], progress: Progress) -> None:
     others = [part for part in parts if part.layer > SERVICE]
     _in_parallel([part.prepare for part in parts])
     supervisor.launch(settings, parts)
-    # Topics and tables are there before anything that reads them.
+    # Topics and tables exist before anything that reads them starts.
     groups = {
         "kafka": _command(settings, progress, "Topics", "bridge.topics"),
         "postgres": _command(settings, progress, "Migrations", "db", "upgrade"),

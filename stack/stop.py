@@ -15,7 +15,7 @@ from stack.part import PIPELINE
 from stack.processes import Identity, identity
 from stack.supervisor import Supervisor
 
-# Everything of a system that DATA_DIR holds; what else may be in there is not ours.
+# All that DATA_DIR holds of a system; anything else in there is not ours.
 _FOLDERS = ["kafka", "kafka-zookeeper", "zookeeper", "valkey", "flower", "kafka-ui", "logs", "run"]
 _STOP_SECONDS = 10.0
 
@@ -39,7 +39,7 @@ def stop_all(settings: Settings) -> bool:
 
 
 def _note_half(settings: Settings) -> None:
-    """So that the next start ends what a stop leaves that is killed on its way, and does not take it for whole."""
+    """Notes that a stop has begun: if it is killed, the next start ends what is left and does not take it for whole."""
     known = system.read(settings)
     if known is not None:
         with contextlib.suppress(OSError):  # a full disk keeps nobody from stopping
@@ -47,7 +47,7 @@ def _note_half(settings: Settings) -> None:
 
 
 def _stop_parts(settings: Settings, talk: Supervisor) -> None:
-    """Layer after layer, the parts of one at the same time. The supervisor kills what does not end in time."""
+    """Stops layer after layer, the parts of a layer together. The supervisor kills what does not end in time."""
     known = system.read(settings)
     layers = {part.name: part.layer for part in known.parts} if known else {}
     names = list(talk.states())
@@ -80,7 +80,7 @@ def _end_supervisor(settings: Settings, talk: Supervisor | None) -> bool:
 def end_orphans(settings: Settings) -> bool:
     """Ends processes of this system that no supervisor looks after; says whether there were any.
 
-    Known are those that a start wrote down, by pid and the time they began, and those that carry DATA_DIR as a mark.
+    They are known by what a start wrote down, pid and time of beginning, or by DATA_DIR as a mark in their environment.
     """
     orphans: dict[Identity, int] = {}
     for pid in processes.marked(settings):

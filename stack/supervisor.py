@@ -24,18 +24,18 @@ from stack.processes import Identity, alive, identity
 _STOPPED = {"STOPPED", "EXITED", "FATAL"}
 # Of supervisor.xmlrpc.Faults:
 _SHUTDOWN_STATE, _BAD_NAME, _FAILED, _ALREADY_STARTED, _NOT_RUNNING, _ALREADY_ADDED = 6, 10, 30, 60, 70, 90
-# Why a part gets no signal. One that cannot be ended so is ended as an orphan, when the supervisor is gone.
+# Why a part may get no signal. It is then ended as an orphan, when the supervisor is gone.
 _NOT_SIGNALLED = (_BAD_NAME, _FAILED, _NOT_RUNNING)
 
 
 def configuration(settings: Settings, parts: Iterable[Part]) -> str:
     """supervisord.conf. Paths are relative to its working folder, DATA_DIR/run, and Python is found by PATH.
 
-    So no path of the user stands in here: supervisord gives `%`, ` #`, ` ;` and quotes a meaning, and differently from
+    So no path of the user stands in here: supervisord gives `%`, ` #`, ` ;` and quotes a meaning, which differs from
     line to line.
 
-    `startsecs=0` leaves counting and pausing to `stack.run`; the supervisor alone would give up on a part in the end,
-    or pause longer and longer without a bound.
+    `startsecs=0` leaves counting and pausing to `stack.run`; the supervisor alone would at last give up on a part, or
+    pause longer and longer without a bound.
     """
     control = places.socket(settings)
     beside = control.parent == places.run(settings)
@@ -115,7 +115,7 @@ def launch(settings: Settings, parts: Iterable[Part]) -> None:
 
 
 def _make_private(folder: Path) -> None:
-    """A folder below /tmp that is ours alone; anybody could have made one of that name."""
+    """Makes a folder below /tmp that is ours alone: anybody could have made one of that name."""
     folder.mkdir(mode=0o700, exist_ok=True)
     facts = folder.lstat()
     if folder.is_symlink() or facts.st_uid != os.getuid() or facts.st_mode & 0o077:
@@ -162,14 +162,14 @@ class Gone(StackError):
 
 
 class Supervisor:
-    """The conversation with a supervisor. Calls raise Gone where it has died or is ending meanwhile."""
+    """The conversation with a supervisor. Calls raise Gone if it has died, or is ending."""
 
     def __init__(self, settings: Settings) -> None:
         transport = _Transport(places.socket(settings))
         self._server: Any = xmlrpc.client.ServerProxy("http://supervisor", transport=transport).supervisor
 
     def _call(self, name: str, *arguments: object, ignoring: Collection[int] = ()) -> Any:
-        """What it answers; None where it refuses for one of the reasons that do not matter."""
+        """The supervisor's answer; None if it refuses for one of the reasons in `ignoring`."""
         try:
             return getattr(self._server, name)(*arguments)
         except PermissionError:
@@ -203,11 +203,11 @@ class Supervisor:
     def add(self, names: Iterable[str]) -> None:
         """Takes up parts that are new in the configuration, without starting them."""
         self._call("reloadConfig")
-        for name in names:  # one may be there, by one who was killed before he had started it
+        for name in names:  # a killed command may have added one, and not started it
             self._call("addProcessGroup", name, ignoring=[_ALREADY_ADDED])
 
     def remove(self, names: Iterable[str]) -> None:
-        """Forgets parts that are stopped, and in the configuration no more."""
+        """Forgets parts that are stopped and no longer in the configuration."""
         self._call("reloadConfig")
         for name in names:
             self._call("removeProcessGroup", name, ignoring=[_BAD_NAME])
@@ -217,12 +217,12 @@ class Supervisor:
         return [name for name in names if states.get(name, ("STOPPED", 0))[0] not in _STOPPED]
 
     def stopped(self, names: Iterable[str]) -> list[str]:
-        """Those that do not begin anew by themselves: somebody has stopped them, or they were never taken up."""
+        """The parts that do not begin anew by themselves: somebody has stopped them, or they were never added."""
         states = self.states()
         return [name for name in names if states.get(name, ("STOPPED", 0))[0] in ("STOPPED", "FATAL")]
 
     def shutdown(self) -> bool:
-        """Asks it to end with all its parts; says whether it will."""
+        """Asks the supervisor to end with all its parts; returns whether it will."""
         return bool(self._call("shutdown"))
 
 

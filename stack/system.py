@@ -1,6 +1,6 @@
 """What a running system is known by: the settings it was started with and its parts, written down at its start.
 
-So that stopping it, or asking how it is, needs no other settings than its DATA_DIR.
+So stopping it, or asking how it is, needs no setting but its DATA_DIR.
 """
 
 import json
@@ -32,7 +32,7 @@ class System:
 
 
 def write(settings: Settings, parts: Iterable[Part | KnownPart], *, ready: bool) -> None:
-    """Writes the system down; for its owner only, as there are passwords among the settings."""
+    """Writes the system down, readable by its owner only, because the settings hold passwords."""
     known = [KnownPart(part.name, part.layer, part.ports) for part in parts]
     content = {"settings": asdict(settings), "parts": [asdict(part) for part in known], "ready": ready}
     file = _file(settings)

@@ -48,7 +48,7 @@ def configuration(settings: Settings) -> str:
         "bind": "127.0.0.1",
         "port": settings.redis_port,
         "daemonize": "no",
-        # Queues come through a restart; a snapshot beside the append-only file would only cost.
+        # Queues survive a restart; a snapshot beside the append-only file would only cost time.
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": '""',
