@@ -35,7 +35,7 @@ CASES = (
 
 
 def case(name: str) -> ModuleType:
-    """Raises StackError where a development package is missing."""
+    """Raises StackError if a development package is missing."""
     try:
         return import_module(f"benchmarks.cases.{name}")
     except ModuleNotFoundError as error:
@@ -64,7 +64,7 @@ def parser(name: str | None = None) -> argparse.ArgumentParser:
 
 
 def chosen(arguments: Sequence[str]) -> list[tuple[str, argparse.Namespace]]:
-    """The cases to run with their arguments: one that is named first, or all."""
+    """The cases to run, with their arguments: the one that is named first, or all."""
     if arguments and not arguments[0].startswith("-"):
         name, *rest = arguments
         if name not in CASES:
@@ -75,7 +75,7 @@ def chosen(arguments: Sequence[str]) -> list[tuple[str, argparse.Namespace]]:
 
 
 def read(name: str, arguments: Sequence[str]) -> argparse.Namespace:
-    """A case's arguments. --quick sets other defaults, so what is said beside it holds."""
+    """A case's arguments. --quick only sets other defaults, so arguments beside it hold."""
     made = parser(name)
     if made.parse_args(arguments).quick:
         defaults = made.parse_args([])
@@ -89,7 +89,7 @@ def read(name: str, arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def kept_command(arguments: Sequence[str]) -> list[str]:
-    """The arguments without those that say only where its files go."""
+    """The arguments without those that only say where files go."""
     files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     files.add_argument("--output")
     files.add_argument("--plot")
@@ -121,7 +121,7 @@ def measure(name: str, given: argparse.Namespace, bench: Bench, results: report.
         if bench.outcome is not None and bench.outcome.figures:
             results.add(bench.outcome, failed="interrupted")
         raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, hours may stand before it and behind it
+    except Exception as error:  # noqa: BLE001 - whatever it is, hours of other cases may have gone before or follow
         failed = reason(error)
         say(f"{name} failed: {failed}")
     outcome = bench.outcome or report.Outcome(name, case(name).ABOUT, what_matters(given))
@@ -139,7 +139,7 @@ def measure(name: str, given: argparse.Namespace, bench: Bench, results: report.
 
 
 def reason(error: Exception) -> str:
-    """What went wrong; of what nobody has foreseen, where it did, too."""
+    """What went wrong; for an error that nobody has foreseen, also where."""
     if isinstance(error, Unfinished | StackError):
         return str(error)
     place = traceback.extract_tb(error.__traceback__)[-1]

@@ -1,4 +1,4 @@
-"""Kinds of arguments. What cannot be meant is refused when it is read, before any server is started."""
+"""Kinds of arguments. What makes no sense is refused when it is read, before any server is started."""
 
 import argparse
 import json
@@ -30,14 +30,14 @@ def not_negative(text: str) -> float:
 
 
 def wholes(text: str) -> str:
-    """Whole numbers of at least 1, by commas."""
+    """Whole numbers of at least 1, separated by commas."""
     for each in text.split(","):
         whole(each)
     return text
 
 
 def some_of(names: Collection[str]) -> Callable[[str], str]:
-    """Some of these names, by commas."""
+    """Some of these names, separated by commas."""
 
     def chosen(text: str) -> str:
         unknown = [each for each in text.split(",") if each not in names]
@@ -51,7 +51,7 @@ def some_of(names: Collection[str]) -> Callable[[str], str]:
 
 
 def results_file(text: str) -> Path:
-    """A JSON of results, or the name of one to be."""
+    """A JSON of results, or a name for a new one."""
     file = Path(text)
     if file.is_dir():
         raise argparse.ArgumentTypeError(f"{file} is a folder")

@@ -38,14 +38,14 @@ class Live:
     warm: list[Text] = field(default_factory=list)
 
     def problem(self) -> str | None:
-        """Why it cannot go on, or None."""
+        """Why the contestant cannot go on, or None."""
         for each in self.running:
             if not each.alive:
                 return f"{each.name} of {self.contestant.name} has ended:\n{each.log_tail()}"
         return None
 
     def wait_for_first(self) -> int:
-        """Waits for the first vectors, and lets the meter begin there; returns how many there were by then."""
+        """Waits for the first vectors, and starts the meter there; returns how many there were by then."""
         vectors = self.contestant.layout.vectors
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while not watch.number(self.connection, f"SELECT count(*) FROM (SELECT FROM {vectors} LIMIT 1) AS first"):
@@ -66,7 +66,7 @@ class Live:
         )
 
     def warm_up(self) -> None:
-        """Waits until it takes texts: sends one after the other until all of these are visible. They stay in `warm`."""
+        """Sends one text after the other until all are visible: then it takes texts. They stay in `warm`."""
         deadline = time.monotonic() + TIMEOUT_SECONDS
         query = f"SELECT count(*) FROM {self.contestant.layout.vectors}"
         while True:
@@ -91,7 +91,7 @@ class Bench:
     servers: Servers
     quick: bool = False
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-    outcome: Outcome | None = None  # what has been found so far, also where the case fails
+    outcome: Outcome | None = None  # what has been found so far, also if the case fails
 
     def begin(self, case: str, title: str, given: argparse.Namespace) -> Outcome:
         self.outcome = Outcome(case, title, what_matters(given))
@@ -152,8 +152,8 @@ def what_matters(given: argparse.Namespace) -> dict[str, object]:
 
 
 def installed(outcome: Outcome, wanted: Sequence[Contestant]) -> list[Contestant]:
-    """Those of the contestants that can be measured here: the packages of peers are installed before anything is. A
-    note tells which are left out, and why. Raises Unfinished where that is all of them."""
+    """The contestants that can be measured here: the packages of peers are installed before anything is measured. A
+    note tells which are left out, and why. Raises Unfinished if that is all of them."""
     missing: dict[str, str] = {}
     for name in dict.fromkeys(each.peer for each in wanted if each.peer):
         try:

@@ -1,5 +1,5 @@
-"""Work that goes on in a thread beside a measurement. A thread that dies says nothing to whoever waits for it, so the
-measurement would be told as if it had gone on."""
+"""Work that goes on in a thread beside a measurement. A thread that dies tells nobody, so without this the measurement
+would be reported as if the work had gone on."""
 
 import contextlib
 import threading
@@ -11,7 +11,7 @@ from benchmarks.watch import Unfinished
 
 @contextlib.contextmanager
 def beside(what: str, work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Runs `work` until the block has ended, which the event tells it. Raises Unfinished where it has failed."""
+    """Runs `work` until the block has ended, which the event tells it. Raises Unfinished if the work has failed."""
     over = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         going = pool.submit(work, over)

@@ -61,7 +61,7 @@ class Contestant:
     parts: tuple[str, ...]
     start: Callable[[Round, str], Running]
     about: Mapping[str, object] = field(default_factory=dict)
-    peer: str = ""  # whose packages it needs: the name of an environment
+    peer: str = ""  # the environment whose packages it needs
 
 
 # --- This pipeline ---
@@ -69,19 +69,19 @@ class Contestant:
 CORE = ("bridge", "persist-worker", "embed-worker", "beat")
 EVERYTHING = (*CORE, "text-api", "search-api", "flower")
 
-# What Pathway does not do either is switched off by these, as far as the product knows them.
+# These switch off what Pathway does not do either, as far as the product knows them.
 LEAN_SETTINGS: dict[str, object] = {"keyword_index": "off", "metadata_index": "off", "vector_index": "off"}
 
 
 def known(changes: Mapping[str, object]) -> dict[str, object]:
-    """Those of the changes whose setting the product has."""
+    """The changes whose setting the product has."""
     names = {each.name for each in fields(Settings)}
     return {name: value for name, value in changes.items() if name in names}
 
 
 def ours(name: str, parts: tuple[str, ...], changes: Mapping[str, object] | None = None) -> Contestant:
-    """Where `changes` say how many workers a queue has, each is a part of its own, as `./start.sh` has them; where the
-    settings of a round do, they are the processes of one part."""
+    """If `changes` say how many workers a queue has, each is a part of its own, as with `./start.sh`; if the settings
+    of a round do, they are the processes of one part."""
     changes = dict(changes or {})
     applied = known(changes)
     apart = {f"{queue}-worker": int(str(applied.get(f"{queue}_workers", 1))) for queue in QUEUES}
@@ -109,7 +109,7 @@ def ours(name: str, parts: tuple[str, ...], changes: Mapping[str, object] | None
 
 def start_part(part: Part, folder: Path) -> Running:
     part.prepare()
-    # What a killed part leaves behind goes with the round's own folder.
+    # What a killed part leaves behind is removed with the round's own folder.
     environment = {**part.environment, "TMPDIR": str(folder)}
     log = folder / f"{part.name}.log"
     return Running(part.name, part.command, environment=environment, folder=part.directory, log=log)
@@ -128,7 +128,7 @@ def lean(**changes: object) -> Contestant:
 
 
 def pathway(*, threads: int = 1, autocommit_ms: int = 10, backlog: int = 0, name: str = "Pathway") -> Contestant:
-    """`backlog` bounds how many records it takes in at once, and with that its commits; 0 leaves it to Pathway."""
+    """`backlog` bounds how many records it takes in at once, and so its commits; 0 leaves that to Pathway."""
 
     def create(this: Round) -> None:
         create_documents(this, "TEXT")  # Pathway knows no UUIDs
@@ -173,14 +173,14 @@ def create_documents(this: Round, id_type: str) -> None:
 
 
 def start_peer(this: Round, name: str, more: Mapping[str, str]) -> Running:
-    """A peer gets what it needs by its environment, and the embedder's code by PYTHONPATH."""
+    """A peer gets what it needs through its environment, and the embedder's code through PYTHONPATH."""
     environment = peer_environment(this.settings, this.folder, more)
     command = [str(environments.python(name)), str(PEERS / f"{name}_peer.py")]
     return Running(name, command, environment=environment, folder=this.folder, log=this.folder / f"{name}.log")
 
 
 def peer_environment(settings: Settings, folder: Path, more: Mapping[str, str]) -> dict[str, str]:
-    """With every setting written out, as our own parts have it: nobody gets what stands in this checkout's `.env`."""
+    """With every setting written out, as for our own parts: nothing of this checkout's `.env` reaches a peer."""
     whole = part_environment(
         settings,
         PYTHONPATH=str(ROOT),

@@ -44,7 +44,7 @@ def sentences(embedder: Embedder, count: int, *, noise: bool = False) -> tuple[l
 
 
 def kept_vectors(embedder: Embedder, held: Sequence[Text]) -> np.ndarray:
-    """The vectors of texts, from the file of an earlier run as far as it goes."""
+    """The vectors of texts, from the file of an earlier run as far as that goes."""
     key = hashlib.md5("\n".join(each.text for each in held[:1_000]).encode()).hexdigest()[:8]
     file = places.LOCAL / "bench" / "vectors" / f"{embedder.model}-{key}.npy"
     known = load(file, embedder.dimensions)
@@ -59,7 +59,7 @@ def kept_vectors(embedder: Embedder, held: Sequence[Text]) -> np.ndarray:
 
 
 def load(file: Path, dimensions: int) -> np.ndarray:
-    """The vectors of a file; none where it is not there, or was cut off."""
+    """The vectors of a file; none if it does not exist, or was cut off."""
     if file.exists():
         try:
             found = np.load(file)
@@ -72,7 +72,7 @@ def load(file: Path, dimensions: int) -> np.ndarray:
 
 
 def save(file: Path, vectors: np.ndarray) -> None:
-    """Writes a file so that it is never there in part: to embed anew takes hours."""
+    """Writes a file so that it never exists in part: embedding again would take hours."""
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with beside.open("wb") as output:
@@ -83,7 +83,7 @@ def save(file: Path, vectors: np.ndarray) -> None:
 
 
 def store(settings: Settings, embedder: Embedder, held: Sequence[Text], vectors: np.ndarray) -> None:
-    """Stores texts with their vectors, as persist_text and embed_text do; the workers' own part in it is left out."""
+    """Stores texts with their vectors, as persist_text and embed_text do, without the workers' own work."""
     engine = session.connect_engine(settings.database_url(), "benchmark", timeout_ms=0)
     with engine.begin() as connection:
         embeddings.register_model(connection, embedder.model, embedder.dimensions)

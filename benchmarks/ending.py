@@ -11,8 +11,8 @@ REQUESTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def on_request() -> None:
-    """From now on each of these signals raises KeyboardInterrupt, but those that are ignored already, as `nohup` has a
-    closed terminal ignored."""
+    """From now on each of these signals raises KeyboardInterrupt, except for those that are already ignored, as SIGHUP
+    is under `nohup`."""
     for each in REQUESTS:
         if signal.getsignal(each) != signal.SIG_IGN:
             signal.signal(each, _stop)
@@ -25,7 +25,7 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """For cleaning up: another Ctrl-C in the midst of it would leave the servers and their data behind."""
+    """For cleaning up: another Ctrl-C in the middle of that would leave the servers and their data behind."""
     before = {each: signal.signal(each, signal.SIG_IGN) for each in REQUESTS}
     try:
         yield

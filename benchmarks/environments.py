@@ -1,6 +1,6 @@
 """The virtual environments of the peers and of the plots, each with packages of its own, below `.local/bench`.
 
-The peers embed with the product's own code, so that its libraries have the product's versions there too.
+The peers embed with the product's own code, so the libraries of that code have the product's versions there too.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ def environment(name: str) -> Packages:
 
 
 def python(name: str) -> Path:
-    """The Python of an environment, which is installed first where that is needed. Raises StackError."""
+    """The Python of an environment, which is installed first if needed. Raises StackError."""
     packages = environment(name)
     if packages.state() != "ready":
         with Progress() as progress:

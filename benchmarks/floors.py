@@ -34,8 +34,8 @@ def copy_rate(bench: Bench, outcome: Outcome, texts: Sequence[Text], embedder: E
 
 
 def disk_waits(folder: Path) -> list[float]:
-    """How many ms each of some writes to a file there waits for the disk, while nothing else is done: what a commit
-    waits for at least."""
+    """How many ms each of some writes to a file in `folder` waits for the disk, while nothing else is done: a commit
+    waits at least as long."""
     waits = []
     with tempfile.TemporaryFile(dir=folder) as file:
         for _ in range(DISK_WRITES):
@@ -49,7 +49,7 @@ def disk_waits(folder: Path) -> list[float]:
 
 
 def insert_rate(bench: Bench, texts: Sequence[Text], vectors: np.ndarray) -> float:
-    """Rows a second where each goes into one HNSW index at once, in commits of 500."""
+    """Rows a second if each goes into one HNSW index as it comes, in commits of 500."""
     with table(bench, "UUID", vectors.shape[1]) as connection, connection.cursor() as cursor:
         cursor.execute(HNSW)
         return len(texts) / copy_into(cursor, texts, vectors)
@@ -103,7 +103,7 @@ def steps(texts: Sequence[Text]) -> range:
 
 
 def model_rate(texts: Sequence[str], processes: int) -> float:
-    """Texts a second of the model alone, in so many processes of one thread, each with an even share of the texts.
+    """Texts a second of the model alone, in `processes` of one thread, each with an even share of the texts.
 
     Loading is not counted: each process loads and embeds one text before all begin together.
     """

@@ -1,4 +1,4 @@
-"""Plots as SVG, drawn by matplotlib in an environment of its own (peers/draw.py); here is only the asking."""
+"""Plots as SVG, drawn by matplotlib in an environment of its own (peers/draw.py), which is called from here."""
 
 import json
 import subprocess

@@ -55,7 +55,7 @@ class Running:
                 os.kill(self.pid, signal.Signals[f"SIG{name}"])
 
     def stop(self, name: str = "TERM", seconds: float = 10) -> None:
-        """Asks for an end, and after so many seconds makes one."""
+        """Asks it to end, and kills it after `seconds`."""
         if self not in RUNNING:
             return
         self.ask_to_stop(name)
@@ -71,7 +71,7 @@ class Running:
 
 
 def stop_all() -> None:
-    """Whatever went wrong: nothing outlives the benchmarks."""
+    """Ends everything that runs, whatever went wrong: nothing outlives the benchmarks."""
     for each in reversed(list(RUNNING)):
         each.kill()
 
@@ -125,7 +125,7 @@ class Meter:
         self.roots = dict(roots)
         self.began: dict[str, float] = {}
         self.spent: dict[str, float] = {}
-        self.seconds: list[tuple[float, float]] = []  # at which second since 1970 how many were spent by all together
+        self.seconds: list[tuple[float, float]] = []  # (time since 1970, seconds spent by all until then)
         self.restart()
         self.largest_mb = dict.fromkeys(self.roots, 0.0)
         self.series: list[tuple[float, dict[str, float]]] = []

@@ -28,7 +28,7 @@ Values = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Ratio:
-    """One contestant's figure over another's, from the rounds that stood beside each other; `reach` is the aim."""
+    """One contestant's figure over another's, from rounds that ran one after the other; `reach` is the aim."""
 
     figure: str
     of: str
@@ -70,7 +70,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def ratio_values(outcome: Outcome, ratio: Ratio) -> list[float]:
-    """The ratio in each round; rounds stand beside each other because the contestants take turns."""
+    """The ratio in each round, whose figures compare because the contestants take turns."""
     over = outcome.figures.get(ratio.of, {}).get(ratio.figure, [])
     under = outcome.figures.get(ratio.to, {}).get(ratio.figure, [])
     pairs = zip(over, under, strict=False)
@@ -168,7 +168,7 @@ def versions(servers: Servers) -> dict[str, str]:
 
 
 def peer_versions() -> dict[str, str]:
-    """Of the peers that are installed by now."""
+    """The versions of the peers that are installed by now."""
     found = {}
     for peer, package in (("pathway", "pathway"), ("script", "kafka-python")):
         folders = environments.environment(peer).folder.glob(
@@ -193,9 +193,9 @@ def postgres_settings(servers: Servers) -> dict[str, str]:
 class Results:
     """The JSON of a run, written anew after each case, so that a run that is broken off keeps what it has.
 
-    Where the file is there already, its cases stay, but for those that are measured again, with the same arguments: so
-    a long run can be made in pieces, on several machines. Each case says by which command it was measured, when, and on
-    what. One that has failed says why, and leaves an earlier one that has not in its place.
+    If the file exists already, its cases stay, except for those that are measured again with the same arguments: so a
+    long run can be made in pieces, on several machines. Each case says by which command it was measured, when, and on
+    what. A case that has failed says why, and does not replace an earlier one that succeeded.
     """
 
     def __init__(self, path: Path | None, command: str, servers: Servers) -> None:
@@ -207,7 +207,7 @@ class Results:
             "versions": versions(servers),
             "postgresql settings": postgres_settings(servers),
         }
-        # Files of before had the machine and the versions of all cases at the top, where they stay.
+        # Older files have the machine and the versions of all cases at the top, where they stay.
         self.content: dict[str, Any] = {"cases": []}
         if self.path.exists():
             self.content = json.loads(self.path.read_text(encoding="utf-8"))
@@ -232,14 +232,14 @@ class Results:
 
 
 def replaces(case: Mapping[str, object], earlier: Mapping[str, object]) -> bool:
-    """Whether it is the same that was measured again. What failed may have done so before it had its title."""
+    """Whether the same case was measured again. One that failed may have no title yet."""
     if any(case.get(key) != earlier.get(key) for key in ("case", "given")):
         return False
     return "failed" in earlier or ("failed" not in case and case["title"] == earlier["title"])
 
 
 def plain(value: Any) -> Any:
-    """The same, with null for what is not a number, which JSON has no word for."""
+    """The same value, with null for numbers that JSON cannot express (NaN and infinite ones)."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -248,7 +248,7 @@ def plain(value: Any) -> Any:
 
 
 def write_whole(path: Path, content: str) -> None:
-    """Writes a file so that it is never there in part: what it held before may be hours of measuring."""
+    """Writes a file so that it never exists in part: what it held before may be hours of measuring."""
     path = path.resolve()
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:

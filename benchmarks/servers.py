@@ -2,7 +2,7 @@
 folder of their own, and a new database for each round.
 
 Only one thing differs from what the product runs on: PostgreSQL keeps the time of each commit, so that it can be asked
-afterwards when a row became visible (pg_xact_commit_timestamp), and nothing has to look on while it is measured.
+afterwards when a row became visible (pg_xact_commit_timestamp), and nothing has to watch during a measurement.
 """
 
 import contextlib
@@ -54,8 +54,8 @@ class Servers:
         return connect(self.settings, database)
 
     def run_in(self) -> None:
-        """Goes through the write-ahead log once. PostgreSQL fills each segment with zeros when it makes it, and under
-        load uses it again and again: otherwise whoever comes first would pay for what comes once in a server's life."""
+        """Fills the write-ahead log once. PostgreSQL writes zeros into each new segment, and under load uses segments
+        again and again: otherwise the first contestant would pay for what happens once in a server's life."""
         with contextlib.closing(self.connect()) as connection, connection.cursor() as cursor:
             for _ in range(WAL_SEGMENTS):
                 cursor.execute("SELECT pg_logical_emit_message(FALSE, 'run in', '')")
@@ -63,7 +63,7 @@ class Servers:
             cursor.execute("CHECKPOINT")
 
     def create_database(self, name: str) -> None:
-        """An empty database, with nothing left to be written of the ones before it."""
+        """An empty database; of the databases before it nothing is left to be written to the disk."""
         with contextlib.closing(self.connect()) as connection, connection.cursor() as cursor:
             cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
             cursor.execute("CHECKPOINT")

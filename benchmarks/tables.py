@@ -1,6 +1,6 @@
-"""`.venv/bin/python -m benchmarks.tables [JSON]`: puts a run's figures into the docs, each page between its two marks.
+"""`.venv/bin/python -m benchmarks.tables [JSON]`: puts a run's figures into the docs, between the two marks of a page.
 
-By default those of the reference run. So no figure between the marks is typed by hand.
+By default it takes the reference run's. So no figure between the marks is typed by hand.
 """
 
 import argparse
@@ -37,8 +37,8 @@ MACHINE = "machine"
 
 
 def place(run: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, str]:
-    """Where a case was measured: how large its machine is, and the version of each part. Files of before have both for
-    all cases together."""
+    """Where a case was measured: how large its machine is, and the version of each part. Older files have both once for
+    all cases."""
     machine, versions = (case.get(name) or run[name] for name in ("machine", "versions"))
     return {
         MACHINE: f"{machine['cores']} cores, {machine['memory GB']} GB",
@@ -47,7 +47,7 @@ def place(run: Mapping[str, Any], case: Mapping[str, Any]) -> dict[str, str]:
 
 
 def tables(run: Mapping[str, Any]) -> str:
-    """All cases of a run in Markdown, headed by where and how it was made; what differs stands with each case."""
+    """All cases of a run in Markdown, headed by where and how it was made; what differs is said with each case."""
     places = [place(run, case) for case in run["cases"]]
     common = {name: told for name, told in places[0].items() if all(each.get(name) == told for each in places)}
     machine = f"{common[MACHINE]}. " if MACHINE in common else ""
@@ -76,8 +76,8 @@ def tables(run: Mapping[str, Any]) -> str:
 
 
 def costs(run: Mapping[str, Any]) -> str:
-    """What one unit of each part costs, and how many that makes at three rates, in Markdown; from the cases throughput
-    (like Pathway, without a stub) and minilm. Nothing where the run has not the first."""
+    """What one unit of each part costs, and how many cores that makes at three rates, in Markdown; from the cases
+    throughput (like Pathway, without a stub) and minilm. Nothing if the run lacks the first."""
     spent = median_costs(run, "throughput", "like Pathway")
     if not spent:
         return ""
@@ -102,7 +102,7 @@ def costs(run: Mapping[str, Any]) -> str:
 
 
 def median_costs(run: Mapping[str, Any], case: str, contestant: str) -> dict[str, float]:
-    """By process, the median over the rounds of one contestant, with an embedder that costs next to nothing."""
+    """The median cost of each process over one contestant's rounds, with an embedder that costs next to nothing."""
     rounds = [
         each["cpu seconds a 100,000"]
         for found in run["cases"]
@@ -115,7 +115,7 @@ def median_costs(run: Mapping[str, Any], case: str, contestant: str) -> dict[str
 
 
 def filled(page: str, content: str) -> str:
-    """The page with the content between its marks. Raises ValueError where it has none."""
+    """The page with the content between its marks. Raises ValueError if it has no marks."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

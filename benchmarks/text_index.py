@@ -1,7 +1,7 @@
 """The index over words by itself: `.venv/bin/python -m benchmarks.text_index`, without Kafka and workers.
 
-How much processor time PostgreSQL takes for each text that is stored, by how much may wait beside the index; how long a
-search for a word takes with what waits by then, and how long it takes to put that into the index.
+It prints how much processor time PostgreSQL takes to store a text, depending on how much may wait beside the index; how
+long a search for a word takes with what waits by then; and how long it takes to put that into the index.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def measure(running: Servers, database: str, state: str, limit: int | None, batches: Sequence[list[Record]]) -> None:
-    """Prints a line for one state, of a database of its own."""
+    """Prints a line for one state, in a database of its own."""
     running.create_database(database)
     indexed = limit is not None
     schema.upgrade(replace(running.settings, database_name=database, keyword_index="on" if indexed else "off"))
@@ -66,7 +66,7 @@ def measure(running: Servers, database: str, state: str, limit: int | None, batc
 
 
 def store(cursor: psycopg2.extensions.cursor, records: Sequence[Record]) -> float:
-    """Stores texts as persist_text does those that are new; returns the seconds that it took."""
+    """Stores texts as persist_text stores new ones; returns the seconds that it took."""
     rows = copy.message_rows(records, [record.timestamp for record in records])
     began = time.perf_counter()
     copy.copy_pieces(cursor, commands.COPY_MESSAGES, [rows])

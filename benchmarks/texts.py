@@ -22,7 +22,7 @@ class Text(NamedTuple):
 
 @cache
 def vocabulary() -> list[str]:
-    """The words of the sample of real texts, as often as they are in it."""
+    """The words of the sample of real texts, each as often as it occurs there."""
     return [word for each in descriptions.sample() for word in re.findall(r"[A-Za-z']+", str(each["text"]))]
 
 
@@ -45,7 +45,7 @@ def real() -> Sequence[descriptions.Record]:
 
 
 def debian(count: int, seed: int = 0) -> list[Text]:
-    """Descriptions, picked evenly; where there are not so many, all that there are."""
+    """Descriptions, picked evenly; all of them, if there are fewer than `count`."""
     records = list(real())
     picked = random.Random(seed).sample(records, min(count, len(records)))
     return [Text(str(uuid.uuid5(uuid.NAMESPACE_URL, str(each["id"]))), str(each["text"])) for each in picked]
@@ -56,7 +56,7 @@ def synopses(count: int, seed: int = 0) -> list[tuple[Text, str]]:
     pairs = []
     for each in debian(len(real()), seed):
         synopsis, _, long = each.text.partition("\n\n")
-        # A synopsis that stands in the description word for word would be found by any search.
+        # Any search would find a synopsis that stands in the description word for word.
         if len(long) > 80 and len(synopsis.split()) > 2 and synopsis not in long:
             pairs.append((Text(each.id, long), synopsis))
         if len(pairs) == count:
@@ -65,7 +65,7 @@ def synopses(count: int, seed: int = 0) -> list[tuple[Text, str]]:
 
 
 def sentences(count: int, seed: int = 0) -> list[Text]:
-    """Single sentences of the descriptions, none twice."""
+    """Single sentences of the descriptions, each only once."""
     found: dict[str, None] = {}
     for each in debian(len(real()), seed):
         for sentence in re.split(r"(?<=[.!?])\s+|\n+", each.text):

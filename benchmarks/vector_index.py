@@ -1,8 +1,8 @@
 """The vector index by itself: `.venv/bin/python -m benchmarks.vector_index`, without Kafka and workers.
 
-Builds parts and then one index over everything, with the product's own builder, and asks in each state: how long a
+Builds parts and then one index over everything, with the product's own builder, and measures in each state how long a
 search takes, and how many of the true neighbours it finds. Rows put one by one into one HNSW index are timed in the
-same run, since only the ratio says something on a machine that does other work too.
+same run, since on a machine that does other work too only the ratio says something.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def measure(settings: Settings, model: str, held: Sequence[Text], vectors: np.nd
 
 
 def row_by_row(engine: Engine, vectors: np.ndarray) -> float:
-    """Rows a second, where each goes into one HNSW index as it comes; in commits of 500."""
+    """Rows a second if each goes into one HNSW index as it comes, in commits of 500."""
     literals = [vector_search.literal(vector.tolist()) for vector in vectors]
     with engine.begin() as connection:
         connection.execute(text(f"CREATE TABLE plain (id INTEGER, embedding HALFVEC({vectors.shape[1]}))"))

@@ -18,7 +18,7 @@ LOOK_SECONDS = 0.25
 # Less WAL than this in one look means that nobody is writing rows.
 QUIET_BYTES = 65_536
 COUNT_EVERY_SECONDS = 5.0
-COUNT_SHARE = 0.005  # of the time, at most, is spent on counting, which takes longer with each row that is there
+COUNT_SHARE = 0.005  # of the time, at most, goes to counting, which takes longer with each row
 SAMPLE_SECONDS = 2.0  # a look at the memory of all processes takes some ten milliseconds
 
 Connection = psycopg2.extensions.connection
@@ -48,7 +48,7 @@ def wait_until_visible(
     meter: Meter | None = None,
     alive: Callable[[], str | None] = lambda: None,
 ) -> None:
-    """Waits for so many vectors, and hardly disturbs: rows are only counted when the server has gone quiet.
+    """Waits for `expected` vectors, and hardly disturbs: rows are only counted when the server has gone quiet.
 
     Raises Unfinished.
     """
@@ -95,20 +95,20 @@ class Commits:
 
     @property
     def running_rate(self) -> float:
-        """Vectors a second from the first visible one to the last. Those of the first commit were made before it, so
+        """Vectors a second from the first visible one to the last. Those of the first commit were made before that, so
         they do not count."""
         return (self.total - self.rows[0]) / (self.last - self.first) if len(self.at) > 1 else float("nan")
 
     @property
     def second_half_rate(self) -> float:
-        """Vectors a second from when half of them were visible: far from what was done before the first one was."""
+        """Vectors a second from when half of them were visible: far from the work before the first one was."""
         reached = np.cumsum(self.rows)
         half = int(np.searchsorted(reached, self.total / 2))
         span = self.last - self.at[half]
         return float((self.total - reached[half]) / span) if span > 0 else float("nan")
 
     def times(self, every: int) -> NDArray[np.float64]:
-        """When none was there, when `every` of them were, twice as many, and so on; in seconds since 1970."""
+        """When none was visible, when `every` of them were, twice as many, and so on; in seconds since 1970."""
         reached = np.cumsum(self.rows)
         marks = np.arange(0, self.total + 1, every)
         return np.interp(marks, np.concatenate(([0], reached)), np.concatenate(([self.first], self.at)))
@@ -129,7 +129,7 @@ def commits(connection: Connection, layout: Layout) -> Commits:
 
 
 def committed(connection: Connection, layout: Layout, ids: Sequence[str]) -> dict[str, float]:
-    """When the vector of each of these texts was committed, its last one where it has several: seconds since 1970."""
+    """When the vector of each of these texts was committed, or the last of several: seconds since 1970."""
     rows = ask(
         connection,
         f"""SELECT {layout.vector_id}::text, max(extract(epoch FROM pg_xact_commit_timestamp(xmin)))::float8
@@ -155,7 +155,7 @@ def stored_checksum(connection: Connection, layout: Layout) -> int:
 def verify(
     connection: Connection, layout: Layout, texts: Sequence[Text], embedder: Embedder | None, sample: int = 1_000
 ) -> dict[str, object]:
-    """Counts and checksums of what is stored against what was sent. Raises Unfinished where they differ.
+    """Compares counts and checksums of what is stored with what was sent. Raises Unfinished if they differ.
 
     Each text is checked by the checksum, and a sample of vectors against the embedder's own: their cosine is at least
     0.999 (a half float has 11 bits).
@@ -187,13 +187,13 @@ def verify(
         own = embedder.embed(list(chosen.values()))
         cosines = [cosine(stored[key], vector) for key, vector in zip(chosen, own, strict=True)]
         least = round(min(cosines), 5)
-        if not all(each >= 0.999 for each in cosines):  # which NaN is not, either
+        if not all(each >= 0.999 for each in cosines):  # false for NaN too
             raise Unfinished(f"a stored vector has a cosine of only {least} with the text's own")
     return {**counted, "checksum": "equal", "least cosine of sampled vectors": least}
 
 
 def cosine(stored: NDArray[np.float64], unit: NDArray[np.float32]) -> float:
-    """Of a stored vector with a unit vector; 0 where all that is stored are zeros."""
+    """The cosine of a stored vector and a unit vector; 0 if the stored one is all zeros."""
     length = np.linalg.norm(stored)
     return float(stored @ unit / length) if length else 0.0
 

@@ -1,7 +1,7 @@
 """Searches for words of very many messages: `.venv/bin/python -m benchmarks.word_matches`, without Kafka and workers.
 
-For each query how many match, how long a page of the newest takes, how long a ranked search, and how long PostgreSQL
-takes for that page when left to choose.
+It prints for each query how many messages match, how long a page of the newest takes, how long a ranked search, and how
+long PostgreSQL takes for that page if left to choose its plan.
 """
 
 import argparse

@@ -1,1 +1,1 @@
-"""The cases, one in a module: what it measures, its arguments, and how it is run."""
+"""The cases, one in each module: what it measures, its arguments, and how it is run."""

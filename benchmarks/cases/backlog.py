@@ -102,8 +102,8 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
 
 
 def cost_figures(costs: NDArray[np.float64]) -> dict[str, float]:
-    """How even the processor time of the steps is. The first has what is stored ahead of the vectors in it, and the
-    last lacks it, so neither says what a text costs."""
+    """How even the processor time of the steps is. The first step includes storing texts ahead of their vectors, and
+    the last lacks that, so neither says what a text costs."""
     between = costs[1:-1]
     return {
         "CPU most of average": float(between.max() / between.mean()),

@@ -1,7 +1,7 @@
-"""Freshness: how long after a record was given to Kafka its vector is there to be found, at an even rate.
+"""Freshness: how long after a record was given to Kafka its vector can be found, at an even rate.
 
 PostgreSQL is asked afterwards when each vector was committed. To ask it meanwhile, every two milliseconds, took a fifth
-of two cores, and made 15 ms 20. Of the whole pipeline the search API is asked, too, as its users do.
+of two cores, and turned 15 ms into 20. For the whole pipeline the search API is asked too, as its users would.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def plans(text: str) -> str:
-    """Some of EMBEDDER:TEXTS A SECOND, by commas."""
+    """Some of EMBEDDER:TEXTS A SECOND, separated by commas."""
     for each in text.split(","):
         name, _, rate = each.partition(":")
         some_of(EMBEDDERS)(name)
@@ -118,7 +118,7 @@ def add(outcome: Outcome, who: str, milliseconds: Sequence[float], **others: flo
 
 
 def cpu_milliseconds(live: Live, texts: int) -> dict[str, float]:
-    """Processor time of a text since the meter was restarted, of the contestant's own processes and of the servers."""
+    """Processor time for a text since the meter was restarted, of the contestant's own processes and of the servers."""
     live.meter.sample()
     own = {each.name for each in live.running}
     parts = {"CPU own ms": own, "CPU servers ms": live.meter.spent.keys() - own}
@@ -126,8 +126,8 @@ def cpu_milliseconds(live: Live, texts: int) -> dict[str, float]:
 
 
 def follow(live: Live, sent: Sequence[Text], rate: float, searched: bool) -> tuple[list[float], list[float]]:
-    """Sends texts, and asks afterwards when their vectors were committed; the waits in ms, and those of the probes by
-    HTTP."""
+    """Sends texts, and asks afterwards when their vectors were committed. Returns the waits in ms, and the probes'
+    waits by HTTP."""
     searches: list[float] = []
     asking = beside("the search for a probe", partial(probe, live, searches)) if searched else contextlib.nullcontext()
     with contextlib.closing(Pacer(live.settings, live.settings.kafka_topic, rate)) as pacer, asking:
@@ -140,7 +140,7 @@ def follow(live: Live, sent: Sequence[Text], rate: float, searched: bool) -> tup
 def probe(live: Live, waits: list[float], over: threading.Event) -> None:
     """Now and then sends a text of its own, and searches for it over HTTP until it is found; each gives a wait in ms.
 
-    Raises Unfinished where one is not found: what was found alone would say that all is well.
+    Raises Unfinished if one is not found: the waits of those that were found would look as if all were well.
     """
     url = f"http://127.0.0.1:{live.settings.search_api_port}/embeddings/search"
     with (

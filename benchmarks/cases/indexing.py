@@ -41,7 +41,7 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
     wanted = [
         contestants.ours(WITHOUT, everything, {"vector_index": "off"}),
         contestants.ours(WITH, everything),
-        # Without a bound it takes all records in at once, and nothing is visible until the one commit at the end.
+        # Without a bound it takes in all records at once, and nothing is visible until a single commit at the end.
         contestants.pathway(name="Pathway with HNSW", backlog=min(1_000, given.few // 4)),
     ]
     entered = installed(outcome, wanted)
@@ -77,5 +77,5 @@ def once(bench: Bench, outcome: Outcome, contestant: Contestant, sent: list[Text
     outcome.add(contestant.name, **{"searchable /s": found.running_rate})
     if contestant.name == WITH:
         outcome.add(WITH, **{"indexed /s": len(sent) / (settled - found.first)})
-    elif peer:  # a row that it has written is in the index
+    elif peer:  # a row that the peer has written is in the index
         outcome.add(contestant.name, **{"indexed /s": found.running_rate})

@@ -74,7 +74,7 @@ def measure(bench: Bench, outcome: Outcome, contestant: Contestant, sent: list[T
 
 @contextlib.contextmanager
 def counted(bench: Bench, live: Live) -> Iterator[list[float]]:
-    """Counts what no index holds, beside the block, into the list."""
+    """While the block runs, counts the rows that no index holds, into the list."""
     found: list[float] = []
 
     def look(over: threading.Event) -> None:

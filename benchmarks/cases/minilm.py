@@ -1,7 +1,7 @@
 """Throughput with the real model: real texts that fit its window, against the model alone on the same cores.
 
-Everything runs and has the model loaded before the texts are sent; the time goes from the first one sent to the last
-vector, so it has the sending, the waiting for full batches and the idle core at the end in it.
+Everything runs and has loaded the model before the texts are sent. The time goes from the first text sent to the last
+vector, so it includes the sending, the waiting for full batches and the idle core at the end.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
         "script": lambda: contestants.script(threads=workers),
     }
     model = load_provider(replace(bench.servers.settings, embedding_provider="minilm"))
-    # A longer one would be several passages here, and cut off by the others.
+    # A longer text would be several passages here, and cut off by the others.
     sent = [each for each in texts.debian(2 * given.records) if len(model.passages(each.text)) == 1][: given.records]
     outcome = bench.begin("minilm", f"{len(sent):,} real texts, all-MiniLM-L6-v2 int8, {workers} workers", given)
     entered = installed(outcome, [choices[name]() for name in given.of.split(",")])

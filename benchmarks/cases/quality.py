@@ -66,7 +66,7 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
 
 
 def exact_search(model: MiniLM, documents: Sequence[str], queries: Sequence[str]) -> list[list[int]]:
-    """For each query the documents of the best passages, each document once, best first."""
+    """For each query, the documents of the best passages, each document once, best first."""
     passages, owners = [], []
     for place, document in enumerate(documents):
         for start, end in model.passages(document):

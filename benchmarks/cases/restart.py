@@ -1,7 +1,7 @@
 """Restart: everything, or one part, is killed with SIGKILL in the middle of a backlog and started again at once.
 
-Given is the longest time without a new vector from then on, and that nothing was lost or doubled. (The very next vector
-says nothing: PostgreSQL commits what the killed processes had sent it already.)
+The result is the longest time without a new vector from then on, and that nothing was lost or doubled. (The very next
+vector says nothing: PostgreSQL still commits what the killed processes had sent.)
 """
 
 import argparse
@@ -39,7 +39,7 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
     if "ours" in given.of.split(","):
         plan += [(contestants.lean(), part) for part in given.parts.split(",")]
     if "pathway" in given.of.split(","):
-        # Bounded, or it may have taken everything in before it is killed.
+        # Bounded, or it may have taken in everything before it is killed.
         plan.append((contestants.pathway(backlog=max(500, given.records // 40)), "all"))
     left = installed(outcome, [contestant for contestant, _ in plan])
     plan = [(contestant, part) for contestant, part in plan if contestant in left]
@@ -78,7 +78,7 @@ def once(bench: Bench, outcome: Outcome, contestant: Contestant, part: str, topi
 
 
 def wait_for_share(live: Live, count: int) -> None:
-    """Waits for so many vectors. Counting costs, but here nothing is timed yet."""
+    """Waits for `count` vectors. Counting costs time, but nothing is timed yet."""
     deadline = time.monotonic() + 180
     while watch.number(live.connection, f"SELECT count(*) FROM {live.contestant.layout.vectors}") < count:
         if (ended := live.problem()) is not None or time.monotonic() > deadline:

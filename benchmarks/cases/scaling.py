@@ -1,4 +1,4 @@
-"""Scaling by queue: what more workers on one queue bring, where the work of that queue is waiting for somebody else.
+"""Scaling by queue: what more workers on one queue bring, if the work of that queue is waiting for somebody else.
 
 The embed workers ask an endpoint that answers after 200 ms; in the runs that are about persist, its workers write to a
 database that is a round trip of 20 ms away. So both can be scaled on two cores, each without the other.
@@ -45,7 +45,7 @@ def quick(given: argparse.Namespace) -> None:
 
 
 class Remote:
-    """The embedder's settings: a stand-in for what the harness needs of an embedder."""
+    """A stand-in with what the harness needs of an embedder, its settings included."""
 
     dimensions = DIMENSIONS
 
@@ -95,13 +95,13 @@ def once(
         "embed_workers": embed,
         "bridge_batch_max": TEXTS_A_TASK,
         "embed_batch_max": TEXTS_A_TASK,
-        # Room for each of the workers, and no more than what they do in a lease.
+        # Room for each of the workers, and no more than they can do in a lease.
         "bridge_window": 32,
     }
     contestant = contestants.ours("scaled", CORE, contestants.LEAN_SETTINGS)
     if queue == "persist":
         contestant = far_persist(contestant, far)
-    # More than can be done in that time: a worker embeds 160 texts a second, and stores some hundreds.
+    # More than the workers can do in that time: one embeds 160 texts a second, or stores some hundreds.
     sent = list(texts.made_up(int((given.seconds + 15) * count * (250 if queue == "embed" else 500)) + 5_000))
     with (
         bench.topic(sent) as topic,

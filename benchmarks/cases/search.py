@@ -1,6 +1,6 @@
 """Search: latency and rate by the number of rows, at rest and while texts come in; recall; plain SQL beside it.
 
-Rows get in by the product's own commands, with vectors that were embedded once and kept (`.local/bench/vectors`).
+Rows are stored by the product's own commands, with vectors that were embedded once and kept (`.local/bench/vectors`).
 """
 
 import argparse
@@ -31,11 +31,11 @@ from stack.progress import say
 ABOUT = "latency, rate and recall of searches, by rows, with and without texts coming in"
 
 LIMIT = 10
-SETTLED_SECONDS = 1_800.0  # so long an index may take
+SETTLED_SECONDS = 1_800.0  # which an index may take
 # By the recall they reach: pgvector's default, and what the product asks for.
 PLAIN_SQL = {"plain SQL on HNSW": 40, "plain SQL, same ef_search": Settings.index_ef_search}
 
-# What else is asked for in the same searches: a time that all texts pass, and the words instead of the meaning.
+# Variants of the same searches: with a time that all texts pass, and by words instead of meaning.
 KINDS: dict[str, dict[str, str]] = {
     "": {},
     ", from a time on": {"since": "2000-01-01T00:00:00Z"},
@@ -100,14 +100,14 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
 
 
 def held_sizes(wanted: Sequence[int], there: int) -> list[int]:
-    """The numbers of rows that can be had, each once. Raises Unfinished where there is none."""
+    """The numbers of rows that are possible here, each once. Raises Unfinished if there are none."""
     if there < 1:
         raise watch.Unfinished("there are no more sentences here than queries are asked for: --queries with fewer")
     return sorted({min(size, there) for size in wanted})
 
 
 def nearest(queries: np.ndarray, vectors: np.ndarray, limit: int) -> np.ndarray:
-    """The places of the nearest vectors to each query, exactly. In portions, to bound the memory."""
+    """The places of the vectors nearest to each query, found exactly. In portions, to bound the memory."""
     found = []
     for query in np.array_split(queries, max(1, len(queries) // 50)):
         scores = query @ vectors.T
@@ -174,7 +174,7 @@ def ask_all(live: Live, queries: Sequence[Text], narrowed: Mapping[str, str]) ->
 
 
 def rate(live: Live, queries: Sequence[Text], clients: int) -> float:
-    """Searches a second with so many clients at once. Raises HTTPError where one is refused."""
+    """Searches a second with `clients` at once. Raises HTTPError if a search is refused."""
     began = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
         asking = [pool.submit(ask_all, live, queries[number::clients], KINDS[""]) for number in range(clients)]
@@ -192,7 +192,7 @@ def recall(found: Sequence[Sequence[str]], truth: Sequence[set[str]]) -> float:
 
 
 def recall_of_held(found: Sequence[Sequence[str]], truth: Sequence[set[str]], held: Sequence[Text]) -> float:
-    """Recall where new texts may stand among the answers: of the k held ones that were found, the k best count."""
+    """Recall when new texts may be among the answers: if k held texts were found, they are compared with the k best."""
     known = {each.id for each in held}
     kept = [[key for key in each if key in known] for each in found]
     return sum(len(set(a) & b) for a, b in zip(kept, truth, strict=True)) / max(1, sum(map(len, kept)))
@@ -231,7 +231,7 @@ def wait_until_settled(live: Live) -> float:
 
 
 def settled(status: dict[str, object]) -> bool:
-    """Whether all vectors are where searches will find them for good, as /status tells."""
+    """Whether all vectors are where searches will find them from now on, by what /status says."""
     index = status.get("index")
     return isinstance(index, dict) and bool(index.get("settled", True)) and not index.get("unindexed")
 

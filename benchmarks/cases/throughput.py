@@ -1,7 +1,7 @@
 """Throughput without a model: a preloaded topic, and how fast its texts become visible vectors.
 
-The embedder is the hashing one, so that everything but the model is measured. `--stub` makes it take so many
-microseconds of a core for each text, as a fast model would; 0 is what hashing takes by itself, about 2.
+The embedder is the hashing one, so that everything but the model is measured. `--stub` is how many microseconds of a
+core it takes for each text, to stand in for a fast model; 0 leaves what hashing takes by itself, about 2.
 """
 
 import argparse
@@ -41,10 +41,10 @@ CHOICES: Mapping[str, Callable[[], Contestant]] = {
     "script": contestants.script,
 }
 
-SECONDS_A_RECORD = 1 / 400  # no contestant is allowed to be slower than that
+SECONDS_A_RECORD = 1 / 400  # no contestant may be slower
 
 # Also against Pathway with as many threads as there are cores. "Running" leaves out what is stored before the first
-# vector, of which a pipeline of several queues has more: the second half is farther from that.
+# vector, which is more in a pipeline of several queues; the second half is farther from that.
 RATIOS = (
     Ratio("running /s", LEAN, "Pathway", "1.2"),
     Ratio("running /s", LEAN2, "Pathway", "1.2"),

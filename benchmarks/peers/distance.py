@@ -8,7 +8,7 @@ import sys
 
 
 async def one_way(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seconds: float) -> None:
-    """Bytes keep their order, and any number of them are under way at once, as on a line."""
+    """Bytes keep their order, and any number of them can be under way at once, as on a cable."""
     loop = asyncio.get_running_loop()
     under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 

@@ -7,7 +7,7 @@ import matplotlib  # type: ignore[import-not-found]
 
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "benchmarks"  # the same figures give the same file
-from matplotlib import pyplot  # noqa: E402 - the kind of output is chosen before
+from matplotlib import pyplot  # noqa: E402 - the kind of output has to be chosen first
 
 COLOURS = ["#1b6ca8", "#e07a1f", "#3a8f4d", "#8a4fa0", "#7a7a7a", "#c23b3b"]
 
