@@ -14,12 +14,12 @@ Client = TypeVar("Client")
 LISTENS_SECONDS = 1.0
 
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)  # for the topic, for its segments
-# A broker's message.max.bytes where it was not changed: so much a batch may have.
+# A broker's message.max.bytes, unless it was changed: so much a batch may have.
 BROKER_MAX_BYTES = 1_048_588
 
 
 def connect(client: Callable[..., Client], settings: Settings, **options: Any) -> Client:
-    """A client with the addresses and the security of the settings. Raises KafkaError, at once where nobody listens.
+    """A client with the addresses and the security of the settings. Raises KafkaError, at once if nobody listens.
 
     It never makes the broker create a topic, which would have the broker's defaults instead of what bridge.topics gives
     it: kafka-python 3.0 takes `allow_auto_create_topics` and loses it (net/manager.py makes a ClusterMetadata without).

@@ -209,7 +209,7 @@ class Settings:
         return LOCAL_TASK_BYTES if self.embedding_provider in LOCAL_PROVIDERS else TASK_BYTES
 
     def autoscale(self, queue: str) -> tuple[int, int] | None:
-        """The fewest and the most worker processes of a queue, where they are to follow its backlog."""
+        """The fewest and the most worker processes of a queue, if they are to follow its backlog."""
         text = {"persist": self.persist_autoscale, "embed": self.embed_autoscale}[queue]
         if not text:
             return None

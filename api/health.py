@@ -1,4 +1,4 @@
-"""/health and /metrics. Every check has an end, and all run at once, so health is told within seconds."""
+"""/health and /metrics. Every check has an end, and all run at once, so /health answers within seconds."""
 
 from concurrent.futures import ThreadPoolExecutor
 

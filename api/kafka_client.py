@@ -12,6 +12,6 @@ REQUEST_MS = 2_000
 
 
 def connect(client: Callable[..., Client], settings: Settings, **options: Any) -> Client:
-    """A client of kafka-python. Raises KafkaError: at once where nobody listens, else after BLOCK_MS."""
+    """A client of kafka-python. Raises KafkaError: at once if nobody listens, else after BLOCK_MS."""
     limits = {"bootstrap_timeout_ms": BLOCK_MS, "request_timeout_ms": REQUEST_MS}
     return kafka_clients.connect(client, settings, **limits, **options)

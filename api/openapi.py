@@ -40,7 +40,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Operation:
-    """One call. `path` has {id} where an id stands; `view` gets the Parts, and id, query, body where there are any."""
+    """One call. `path` has {id} where an id stands; `view` gets the Parts, and id, query and body if there are any."""
 
     method: str
     path: str

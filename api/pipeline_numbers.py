@@ -114,7 +114,7 @@ def of_index(status: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def numbers_in(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers of a dict, those of dicts in it as outer.inner; of a list its length."""
+    """The numbers in a dict: those of an inner dict as outer.inner, and for a list its length."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from numbers_in(value, f"{prefix}{name}.")

@@ -48,7 +48,7 @@ class BadRecord(ValueError):
 
 
 class Fields(NamedTuple):
-    """The checked content of a record. `id` is None where none was given; `metadata` is JSON text."""
+    """The checked content of a record. `id` is None if none was given; `metadata` is JSON text."""
 
     id: str | None
     source_id: str | None
@@ -181,7 +181,7 @@ def check(document: object, max_text_chars: int) -> Fields:
 
 
 def message_id(given: object) -> tuple[str, str | None]:
-    """The UUID of a message, in lower case, and its source id (None where a canonical UUID was given).
+    """The UUID of a message, in lower case, and its source id (None if a canonical UUID was given).
 
     Any other string of 1 to 255 characters becomes UUIDv5 (RFC 9562, 5.5) in NAMESPACE. Raises BadRecord.
     """

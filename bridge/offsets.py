@@ -15,7 +15,7 @@ from kafka import TopicPartition
 @dataclass(eq=False)
 class Run:
     """A run of records of one partition that were handed over together; `next_offset` is the one after its last, whose
-    leader epoch is `epoch`, or -1 where that is not known."""
+    leader epoch is `epoch`, or -1 if that is not known."""
 
     partition: TopicPartition
     next_offset: int
@@ -56,13 +56,13 @@ class Offsets:
             self._reached[partition], self._epochs[partition] = offset, epoch
 
     def committable(self) -> dict[TopicPartition, int]:
-        """Of each partition the next offset to be read, where it has moved since the last commit."""
+        """By partition, the next offset to be read, if it has moved since the last commit."""
         return {
             partition: offset for partition, offset in self._reached.items() if self._committed.get(partition) != offset
         }
 
     def epoch(self, partition: TopicPartition) -> int:
-        """The leader epoch of the record before the offset that may be committed; -1 where it is not known."""
+        """The leader epoch of the record before the offset that may be committed; -1 if it is not known."""
         return self._epochs.get(partition, -1)
 
     def committed(self, offsets: dict[TopicPartition, int]) -> None:

@@ -86,7 +86,7 @@ class Positions:
             self.forget({part})
 
     def mend(self, error: Exception) -> None:
-        """Finds a new position where the old one is not in the log. Raises KafkaError."""
+        """Finds a new position if the old one is not in the log. Raises KafkaError."""
         if isinstance(error, NoOffsetForPartitionError):
             self.begin(error.args[0])
         elif isinstance(error, LogTruncationError):
@@ -178,13 +178,13 @@ class Positions:
 
 
 def position_of(consumer: KafkaConsumer, part: TopicPartition) -> OffsetAndMetadata:
-    """Where a partition of ours is read next, with the epoch of the record before; both -1 where that is not known."""
+    """Where a partition of ours is read next, with the epoch of the record before; both -1 if that is not known."""
     state = consumer._subscription.assignment.get(part)
     nowhere = OffsetAndMetadata(-1, "", -1)
     return nowhere if state is None or state.position is None else state.position
 
 
 def leader_epoch(consumer: KafkaConsumer, part: TopicPartition) -> int:
-    """How often the partition has had a new leader, as far as the client knows; -1 where it does not."""
+    """How often the partition has had a new leader, as far as the client knows; -1 if it does not know."""
     epoch = consumer._cluster.leader_epoch_for_partition(part)
     return -1 if epoch is None else int(epoch)

@@ -32,7 +32,7 @@ def answer_field(request: str, partition: int) -> str:
 
 
 def rest_field(partition: int) -> str:
-    """Where a bridge says, by the name of the pause, that all it took of this partition is done with and committed."""
+    """Where a bridge says, by the name of the pause, that all it took of this partition is done and committed."""
     return f"at rest:{partition}"
 
 

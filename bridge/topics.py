@@ -1,4 +1,4 @@
-"""`python -m bridge.topics`: creates the topic and its dead letters where they are absent, and changes nothing else."""
+"""`python -m bridge.topics`: creates the topic and that of its dead letters if absent, and changes nothing else."""
 
 import argparse
 import logging

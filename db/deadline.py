@@ -29,7 +29,7 @@ _thread: threading.Thread | None = None
 
 
 class BoundedConnection(extensions.connection):
-    """A connection whose every wait ends after `seconds`, by OperationalError; None: it may last for ever."""
+    """A connection whose every wait ends after `seconds`, by OperationalError (None: never)."""
 
     seconds: float | None = 10.0
 
@@ -43,7 +43,7 @@ class BoundedConnection(extensions.connection):
 
 
 class BoundedCursor(extensions.cursor):
-    """What is asked through it is bounded like its connection."""
+    """A cursor whose waits are bounded like its connection's."""
 
     connection: BoundedConnection
 
@@ -76,7 +76,7 @@ def ending_in_time(connection: BoundedConnection) -> Iterator[None]:
 
 
 def watch() -> None:
-    """Starts the thread where this process has none: threads do not survive a fork."""
+    """Starts the thread if this process has none: threads do not survive a fork."""
     global _thread
     if _thread is None or not _thread.is_alive():
         _thread = threading.Thread(target=end_overdue_waits, name="database deadlines", daemon=True)

@@ -111,7 +111,7 @@ def situation(connection: Connection, model: Model, limits: Limits) -> Situation
         Range(from_id, to_id, size(connection, model, from_id, to_id, most)[0])
         for from_id, to_id in index_plan.holes(parts)
     ]
-    # A search of the active model has to pass the vectors of others, too, where there is no index.
+    # Without an index, a search of the active model has to pass other models' vectors, too.
     gaps = [gap for gap in gaps if gap.rows or model.active]
     return Situation(parts, own, span, next_id, model.active, model.first_id, gaps)
 

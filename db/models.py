@@ -26,7 +26,7 @@ class TextMessage(Base):
     message: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime | None] = mapped_column(Timestamp, server_default=NOW)  # the record's timestamp
     processed_at: Mapped[datetime | None] = mapped_column(Timestamp, server_default=NOW)  # when it was last stored
-    source_id: Mapped[str | None] = mapped_column(Text)  # the record's id where that was no UUID
+    source_id: Mapped[str | None] = mapped_column(Text)  # the record's id, if that was no UUID
     metadata_: Mapped[dict[str, object] | None] = mapped_column("metadata", JSONB)
     version_timestamp: Mapped[int] = mapped_column(BigInteger, server_default="-1")  # ms since 1970
     version_partition: Mapped[int] = mapped_column(server_default="-1")

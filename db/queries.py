@@ -100,7 +100,7 @@ def newest(
 
 
 def version(connection: Connection, message_id: str) -> tuple[int, int, int] | None:
-    """The version of a stored message, (timestamp, partition, offset), or None where there is none."""
+    """The version of a stored message, (timestamp, partition, offset), or None if there is none."""
     row = connection.execute(
         text("""
             SELECT version_timestamp, version_partition, version_offset FROM text_messages WHERE id = :id ::uuid
@@ -130,7 +130,7 @@ FAILED = f"SELECT count(*) FROM embedding_failures WHERE model = coalesce({ACTIV
 
 def counts(connection: Connection) -> Row:
     """{"messages", "embeddings", "pending", "failed", "dead_letters"}: embedded messages, those waiting for a vector,
-    those that failed, and the dead letters that are open. The first two are None where it takes too long to count them.
+    those that failed, and the dead letters that are open. The first two are None if it takes too long to count them.
     """
 
     def ask(messages: str, embeddings: str) -> Row:

@@ -22,7 +22,7 @@ ACTIONS = ("start", "status", "stop", "resume", "undo", "forget-old")
 WATCH_SECONDS = 1.0
 COUNT_AGAIN_SECONDS = 300.0  # after a count that took too long, which keeps PostgreSQL busy for half a minute
 
-# What Ctrl-C is told, by how far the command has come.
+# What is said after Ctrl-C, depending on how far the command has come.
 NOTHING = "nothing was changed"
 IN_DOUBT = "whether it was done, `python -m db reembed status` says"
 GOES_ON = "it goes on all the same; `python -m db reembed stop` stops a change, but no deletion"
@@ -143,7 +143,7 @@ def connected(settings: Settings) -> Iterator[Connection]:
 
 
 def ask_before_deleting(given: argparse.Namespace, connection: Connection) -> None:
-    """Raises Failed for a no, and Unasked where nobody can be asked."""
+    """Raises Failed for a no, and Unasked if nobody can be asked."""
     model = dropped_by(given.action, reembedding.present(connection))
     if model is None or given.yes:
         return
@@ -203,7 +203,7 @@ def carry_out(action: str, new: NewModel | None, connection: Connection) -> None
 
 
 def dropped_by(action: str, change: reembedding.Change | None) -> str | None:
-    """The model whose vectors an action would delete; None where it deletes nothing."""
+    """The model whose vectors an action would delete; None if it deletes nothing."""
     if change is None:
         return None
     if action == "undo" and change.under_way and not change.undoing:

@@ -5,7 +5,7 @@ All that there is to know stands in the tables, so any process may die at any po
 it stands; its `model` is
 
 running   the second set, which is being made: `followed_by` in the active model's row says the same
-closing   the same, complete but for what comes in at this moment, which gets both vectors in one go
+closing   the same, complete except for what comes in at this moment, which gets both vectors in one go
 stopped   the same, left as it is
 switched  the active model, the vectors of `old_model` being kept
 dropping  the set that is being deleted

@@ -167,7 +167,7 @@ def migrated(connection: Connection, revision: str, direction: object) -> bool:
     """One try; returns whether it got to the end. A statement that waits for a table lets everybody else wait behind
     it, so it gives up after a moment and is tried again: what was done by then, migration by migration, stays."""
 
-    def bound_waits(begun: Connection) -> None:  # without an effect where no transaction is: see above
+    def bound_waits(begun: Connection) -> None:  # without an effect outside of a transaction: see above
         begun.connection.cursor().execute(f"SET LOCAL lock_timeout = {LOCK_MS}")
 
     event.listen(connection, "begin", bound_waits)

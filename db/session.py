@@ -214,6 +214,6 @@ def is_outage(error: BaseException) -> bool:
         # Exactly DatabaseError is what psycopg2 says of a server that went away in the middle of a COPY.
         lost = isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError)
         return lost or type(cause) is psycopg2.DatabaseError
-    if code.startswith("XX"):  # a damaged page or a catalog in change; but a value too large is told this way too
+    if code.startswith("XX"):  # a damaged page or a catalog in change; but a value too large has such a code too
         return "invalid memory alloc request size" not in str(cause)
     return code in TRANSIENT_CODES or code[:2] in TRANSIENT_CLASSES

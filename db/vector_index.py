@@ -104,7 +104,7 @@ def take_in_texts(settings: Settings) -> bool:
 
 @contextmanager
 def builder(settings: Settings) -> Iterator[Connection | None]:
-    """A connection that holds the builder's lock, or None where somebody else holds it. One database has one builder.
+    """A connection that holds the builder's lock, or None if somebody else holds it. One database has one builder.
 
     Every statement is a transaction of its own, and none has a time limit: CREATE INDEX CONCURRENTLY takes minutes.
     When the process dies the lock lasts for as long as PostgreSQL goes on with the statement.

@@ -1,7 +1,7 @@
 """Search by meaning: the messages nearest to a vector, over the parts of the index and what none of them covers.
 
-Three ways, each with `limit` results wherever so many match: the indexes; an exact pass over the vectors of few
-matching messages; an exact pass over everything, where an index gave up too early.
+Three ways, each with `limit` results if that many match: the indexes; an exact pass over the vectors of few matching
+messages; an exact pass over everything, if an index gave up too early.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,12 +29,12 @@ REACH = 2_000
 
 EXACT = "e.embedding <=> :query ::halfvec"
 
-# Sent with each statement, for it alone where no transaction is open. Sorting is made unattractive, or PostgreSQL would
+# Sent with each statement, for it alone if no transaction is open. Sorting is made unattractive, or PostgreSQL would
 # rather read and sort a part that it believes small than walk its graph. relaxed_order finds more of the nearest than
 # strict_order; what comes out is sorted anyway. Beside indexes nothing is read as a whole: before its first ANALYZE
 # PostgreSQL takes what lies outside of the parts for a third of the table, a quarter of a second at a million vectors.
-# Exception: a filter over a very large open part (MANY_OPEN), where the join needs a sequential scan. For a filter of a
-# time alone bitmap scans are off too: before the first ANALYZE PostgreSQL expects a third of all messages to match and
+# Exception: a filter over a very large open part (MANY_OPEN), whose join needs a sequential scan. For a filter by time
+# alone bitmap scans are off too: before the first ANALYZE PostgreSQL expects a third of all messages to match and
 # would read them all, instead of walking the index from the newest.
 SETTINGS = """
     SELECT set_config('hnsw.ef_search', :ef, true), set_config('hnsw.iterative_scan', 'relaxed_order', true),

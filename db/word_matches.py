@@ -28,7 +28,7 @@ _IN_ORDER = "ORDER BY created_at DESC NULLS LAST, id DESC"
 
 
 def hints(settings: Settings) -> str:
-    """Settings to be sent before the statement; where no transaction is open they hold for it alone. The planner counts
+    """Settings to be sent before the statement; if no transaction is open they hold for it alone. The planner counts
     a text to parse for each match of the index, and for a word that most messages have would rather parse them all."""
     seqscan = "off" if settings.keyword_index == "on" else "on"
     return f"SELECT set_config('enable_seqscan', '{seqscan}', true), set_config('jit', 'off', true);"
@@ -39,8 +39,8 @@ def query(settings: Settings) -> str:
 
 
 def few_dashes(words: str) -> str:
-    """The same query, with two dashes at most where several stand in front of a word, as in a line of them. Those
-    within quotes negate nothing, and stay."""
+    """The same query, with at most two of the dashes in front of a word, where a line of them may stand. Dashes within
+    quotes negate nothing, and stay."""
     parts = words.split('"')
     parts[::2] = [_DASHES.sub(lambda found: "-" if found[0].count("-") % 2 else "--", part) for part in parts[::2]]
     return '"'.join(parts)
@@ -53,7 +53,7 @@ def newest_ids(settings: Settings, words: str, where: Sequence[str], limit: str)
     everywhere = f"SELECT id FROM ({_candidates([f'{column} @@ {asked}', *where])}) AS found {_IN_ORDER} LIMIT {limit}"
     if settings.keyword_index == "off" or all(each.removeprefix("-").isalnum() for each in words.split()):
         return everywhere
-    # Of a query with a negation the words alone would find less, and where none has to follow another, no text is read.
+    # With a negation the words alone would find less, and if no word has to follow another, no text is read.
     likely = [
         f"(SELECT strpos(asked, '!') = 0 AND asked ~ '{_FOLLOWS}' FROM as_text)",
         f"{column} @@ regexp_replace({asked}::text, '{_FOLLOWS}', ' & ', 'g')::tsquery",
@@ -73,7 +73,8 @@ def newest_ids(settings: Settings, words: str, where: Sequence[str], limit: str)
 
 
 def _candidates(where: Sequence[str]) -> str:
-    """OFFSET 0 keeps the planner from walking the newest-first index through all rows for a rare word."""
+    """The matching ids. OFFSET 0 keeps the planner from walking the newest-first index through all rows for a rare
+    word."""
     return f"""
         SELECT id, created_at FROM (
             SELECT m.id, m.created_at FROM text_messages m WHERE {" AND ".join(where)} OFFSET 0) AS candidates"""

@@ -82,7 +82,7 @@ class Embedder(Protocol):
         """Where to cut a text so that each piece fits the model's window, as spans of characters in order.
 
         Together the spans cover the text without a gap: the first starts at 0, each starts at or before the end of the
-        one before it (a longer text's passages overlap, and are cut at ends of sentences where there are any), the
+        one before it (a longer text's passages overlap, and are cut at ends of sentences if there are any), the
         last ends at len(text). A text that fits gives [(0, len(text))], and for a common short text that costs less
         than a microsecond. The empty text gives [(0, 0)].
 

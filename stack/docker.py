@@ -106,7 +106,7 @@ def _containers(answer: str) -> list[dict[str, Any]]:
 
 
 def _details(ids: list[str]) -> dict[str, tuple[int, int]]:
-    """The pid and the restarts of containers, by id; without those of which docker does not say it."""
+    """The pid and the restarts of containers, by id; without those that docker does not know."""
     if not ids:
         return {}
     form = "{{.Id}} {{.State.Pid}} {{.RestartCount}}"

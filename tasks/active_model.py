@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 def provider_of(
     stored: StoredModel | None, settings: Settings, load: Callable[[Settings], Embedder]
 ) -> tuple[Embedder, Settings]:
-    """The provider of the active model as it is stored, or of the settings where there is none yet; and the settings
+    """The provider of the active model as it is stored, or of the settings if there is none yet; and the settings
     that it goes by. `load` makes a provider of settings, or has it at hand.
 
     Raises ModelError when its vectors are not like those that are stored.

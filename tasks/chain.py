@@ -95,7 +95,7 @@ def grouped_by_messages(waiting: Sequence[Waiting], most: int) -> list[tuple[lis
 
 def send_jobs(groups: Sequence[tuple[list[int], int]], *, priority: int, model: str | None = None) -> None:
     """Sends a task for each of these (job ids, number of their messages), whose texts the worker reads itself. `model`
-    is that of the jobs where it is not the active one."""
+    is that of the jobs if it is not the active one."""
     for jobs, messages in groups:
         app.send_task(
             task_names.EMBED_TEXT,

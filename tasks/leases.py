@@ -34,7 +34,7 @@ class Keeper:
         self.thread: threading.Thread | None = None
 
     def watch(self) -> None:
-        """Starts the thread where this process has none: threads do not survive a fork."""
+        """Starts the thread if this process has none: threads do not survive a fork."""
         if self.thread is None or not self.thread.is_alive():
             self.thread = threading.Thread(target=self.keep, name="leases", daemon=True)
             self.thread.start()

@@ -1,6 +1,6 @@
 """How long Kafka keeps a record of the topic. Kafka is asked, because the settings apply only when it is created.
 
-Imported where it is asked, like all of kafka-python in the workers.
+Imported only where it is used, like all of kafka-python in the workers.
 """
 
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
@@ -19,8 +19,8 @@ FOR_EVER_MS = 1000 * 366 * 24 * 3_600_000  # longer than PostgreSQL can count ba
 
 
 def longest_ms(settings: Settings) -> int | None:
-    """How old a record of the topic can become, in ms; None where it may stay for ever. Raises Outage where Kafka does
-    not say it."""
+    """How old a record of the topic can become, in ms; None if it may stay for ever. Raises Outage if Kafka does not
+    say."""
     topic = settings.kafka_topic
     asked = ConfigResource(ConfigResourceType.TOPIC, topic, dict.fromkeys((RETENTION, SEGMENT, POLICY)))
     try:

@@ -1,7 +1,7 @@
 """What is taken for the message of a task: it has the form of Celery's protocol, version 2.
 
-Celery reads a message without a look at its form, at many places. Where it cannot, the worker ends, and so would the
-next one that takes it. Anybody may write to a list of Redis, so the form is looked at before anything is done with it.
+Celery reads a message in many places without a look at its form. If it cannot, the worker ends, and so would the next
+one that takes the message. Anybody may write to a list of Redis, so the form is checked before anything else is done.
 https://docs.celeryq.dev/en/stable/internals/protocol.html
 """
 
@@ -29,7 +29,7 @@ JSON = "application/json"
 
 
 class NoMessage(ValueError):
-    """What lies in a queue is no message. Says what is wrong with it, and nothing of what it holds."""
+    """An item of a queue is no message. Says what is wrong with it, and nothing of what it holds."""
 
 
 class Message(virtual.Message):  # type: ignore[misc]

@@ -70,7 +70,7 @@ def loads(text: str | bytes | bytearray | memoryview) -> Any:
 
 
 def loads_item(text: str) -> Any:
-    """What an item of a queue holds; None where it is no JSON."""
+    """What an item of a queue holds; None if it is no JSON."""
     try:
         return loads(text)
     except (ValueError, RecursionError):

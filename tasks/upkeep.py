@@ -49,7 +49,7 @@ def sweep() -> int:
 
 
 def feed(config: settings.Settings) -> int:
-    """Sends the waiting jobs for which the queue has room; returns how many messages these are."""
+    """Sends the waiting jobs for which the queue has room; returns how many messages they have."""
     queued = queue_length("embed")
     if queued > low_water(config):
         return 0

@@ -112,7 +112,7 @@ def health(
 
 
 def hosts(broker: Seen[Broker]) -> dict[str, list[str]]:
-    """Of each part the machines that it runs on."""
+    """By part, the machines that it runs on."""
     found: dict[str, set[str]] = {}
     for process in broker.value.kept.processes if broker.value else ():
         found.setdefault(process.part, set()).add(process.host)
