@@ -47,7 +47,7 @@ CHOICES = {
 QUOTED = re.compile(r"""\s*(["'])(.*?)\1\s*(?:\s#.*)?""")
 COMMENT = re.compile(r"\s#.*")
 
-# Kafka takes 249 characters, of which the name of the dead letters' topic has 13 more; it refuses "." and "..".
+# Kafka takes 249 characters, and the name of the dead letters' topic has 13 more than this; it refuses "." and "..".
 TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,236}")
 
 # PostgreSQL's limit: https://www.postgresql.org/docs/18/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS
