@@ -16,7 +16,7 @@ DESCRIPTION = "REST client of the text pipeline: store texts, read them, search 
 EXAMPLES = """\
 examples:
   python cli.py health
-  python cli.py create "Hello from Architecture 3!"
+  python cli.py create "Hello over REST"
   python cli.py create - --id note-1 --metadata '{"from": "a file"}' < note.txt
   python cli.py get note-1
   python cli.py list --limit 20 --q "hello world"

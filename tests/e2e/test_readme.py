@@ -67,7 +67,7 @@ def test_the_commands_of_the_readme(checkout: Checkout) -> None:
     assert outputs["./e2e_test.sh"].count("✓") == 7
     assert outputs["./stop.sh && ./start.sh && ./e2e_test.sh"].count("✓") >= 7
     assert "Hello from Kafka" in outputs["curl http://localhost:5002/messages/test-123"]
-    assert "Hello from Architecture 3!" in outputs['curl "http://localhost:5002/messages?limit=10"']
+    assert "Hello over REST" in outputs['curl "http://localhost:5002/messages?limit=10"']
 
 
 @pytest.mark.timeout(600)

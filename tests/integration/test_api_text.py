@@ -32,11 +32,11 @@ def new_id() -> str:
 
 
 def test_a_post_is_answered_with_the_stored_message(pipeline: Pipeline) -> None:
-    answer = post(pipeline, {"message": "Hello from Architecture 3!", "metadata": {"lang": "en"}})
+    answer = post(pipeline, {"message": "Hello over REST", "metadata": {"lang": "en"}})
     assert answer.status_code == 201
     message = answer.json()
     assert set(message) == MEMBERS
-    assert message["message"] == "Hello from Architecture 3!"
+    assert message["message"] == "Hello over REST"
     assert message["metadata"] == {"lang": "en"}
     assert message["source_id"] is None
     assert str(uuid.UUID(message["id"])) == message["id"]

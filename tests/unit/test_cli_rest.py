@@ -69,9 +69,9 @@ def sent(server: Server) -> Any:
 
 def test_create_sends_the_text_and_shows_the_stored_message(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     server.status, server.body = 201, MESSAGE
-    assert rest_commands.main(["--url", server.url, "create", "Hello from Architecture 3!"]) == 0
+    assert rest_commands.main(["--url", server.url, "create", "Hello over REST"]) == 0
     assert server.calls[-1][:2] == ("POST", "/messages")
-    assert sent(server) == {"message": "Hello from Architecture 3!"}
+    assert sent(server) == {"message": "Hello over REST"}
     assert "source_id: test-123\n" in capsys.readouterr().out
 
 
