@@ -4,7 +4,8 @@ statement.
 libpq waits for ever for a server that has gone silent without closing the connection: the server's own time-outs do not
 reach the client then, and TCP's see nothing if a proxy or a paused machine goes on to acknowledge. psycopg2 has a
 callback for such waits, but no COPY with it. So the socket is shut down under libpq, which takes that for the server's
-leaving.
+leaving. The session is ended at the server too, which does not see its client go while a commit waits for a standby:
+each session left so would take one of its connections.
 
 The APIs need no COPY and set that callback as well (api.waits), with shorter limits for callers who wait. There it
 comes first; this module, which allows five seconds more than the server allows for a statement, is the second line.
@@ -22,10 +23,13 @@ import psycopg2
 from psycopg2 import extensions
 
 TICK_SECONDS = 0.5
+# A server that is silent keeps those who would end a session waiting as well.
+ENDINGS_AT_ONCE = 4
 
 _lock = threading.Lock()
 _deadlines: dict["BoundedConnection", float] = {}
 _thread: threading.Thread | None = None
+_endings = threading.Semaphore(ENDINGS_AT_ONCE)
 
 
 class BoundedConnection(extensions.connection):
@@ -93,8 +97,37 @@ def end_overdue_waits() -> None:
 
 
 def cut(connection: BoundedConnection) -> None:
+    end_session(connection)
     with (
         contextlib.suppress(OSError, psycopg2.Error),  # it has ended meanwhile
         socket.socket(fileno=os.dup(connection.fileno())) as end,
     ):
         end.shutdown(socket.SHUT_RDWR)
+
+
+def end_session(connection: BoundedConnection) -> None:
+    """Not by `connection.cancel`: all threads of the process wait in it, and a commit that is canceled while it waits
+    for a standby looks like one that need not."""
+    with contextlib.suppress(psycopg2.Error):
+        info = connection.info
+        where = {**info.dsn_parameters, "password": info.password}
+        threading.Thread(
+            target=terminate, args=(where, info.backend_pid), name="database session's end", daemon=True
+        ).start()
+
+
+def terminate(where: dict[str, Any], process: int) -> None:
+    if not _endings.acquire(blocking=False):
+        return
+    try:
+        with (
+            contextlib.suppress(psycopg2.Error),  # the server is away, or takes no connection
+            contextlib.closing(psycopg2.connect(**where)) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND application_name = %s",
+                (process, where.get("application_name")),
+            )
+    finally:
+        _endings.release()

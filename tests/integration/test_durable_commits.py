@@ -20,7 +20,7 @@ from tasks import persist as storing
 from tasks import resources
 from tests.integration.test_few_messages import at
 from tests.integration.test_locked_rows import Again
-from tests.parts import Running, service
+from tests.parts import Running, eventually, service
 from tests.samples import a_record, ask, persist, run
 
 QUEUED = "SELECT unnest(message_ids)::text AS id FROM embedding_jobs"
@@ -234,3 +234,32 @@ def test_who_may_write_the_messages_may_wait_for_the_disk(own: Settings, stored_
     with session.autocommit_connection(his) as connection:
         commands.make_durable(connection)
     his.dispose()
+
+
+def test_waits_for_a_standby_that_is_away_are_given_up_and_leave_no_session_behind(
+    own: Settings, stored_there: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "LATE_ANSWER_MS", 100)
+    engine = session.connect_engine(own.database_url(), "waits", timeout_ms=400)
+
+    def set_standby(statement: str) -> None:
+        with session.at_once(stored_there) as connection:
+            connection.exec_driver_sql(statement)
+            connection.exec_driver_sql("SELECT pg_reload_conf()")
+
+    def given_up() -> bool:
+        try:
+            with session.at_once(engine) as connection:
+                commands.make_durable(connection)
+        except psycopg2.OperationalError as error:
+            return session.is_outage(error)
+        return False
+
+    set_standby("ALTER SYSTEM SET synchronous_standby_names = 'away'")
+    try:
+        eventually(given_up)  # the server takes a moment to read its settings
+        eventually(lambda: not ask(stored_there, "SELECT FROM pg_stat_activity WHERE application_name = 'waits'"))
+    finally:
+        set_standby("ALTER SYSTEM RESET synchronous_standby_names")
+    eventually(lambda: not given_up())
+    engine.dispose()
