@@ -138,6 +138,12 @@ PERSIST_FEW = session.for_driver(f"""
         current_setting('text_pipeline.all_new')::boolean, current_setting('text_pipeline.hashes')
 """)
 
+MAKE_DURABLE = """
+    SELECT setval('durable_commits', 1), set_config('synchronous_commit',
+        CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END,
+        true)
+"""
+
 REMEMBER_DELETIONS = text(f"""
     INSERT INTO deleted_messages AS t (id, version_timestamp, version_partition, version_offset)
     SELECT * FROM unnest(:ids ::uuid[], :timestamps ::bigint[], :partitions ::int[], :offsets ::bigint[]) AS r (id)
@@ -295,9 +301,10 @@ def make_durable(connection: Connection) -> None:
     commit of a write does. Takes a `session.autocommit_connection`. Raises psycopg2's errors.
 
     What setval writes to the log is flushed together with all that was written before
-    (https://www.postgresql.org/docs/18/wal-async-commit.html).
+    (https://www.postgresql.org/docs/18/wal-async-commit.html). It waits also where somebody has turned that off for the
+    database or the role.
     """
-    session.ask_driver(connection, "SELECT setval('durable_commits', 1)", {})
+    session.ask_driver(connection, MAKE_DURABLE, {})
 
 
 def within_dates(texts: Sequence[tuple[Record, int]]) -> Sequence[tuple[Record, int]]:

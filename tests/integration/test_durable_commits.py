@@ -224,6 +224,21 @@ def test_what_was_stored_before_an_outage_counts_once_it_is_on_the_disk_if_its_s
         assert steps == ["sent to be embedded", "on the disk"]
 
 
+@pytest.mark.parametrize(("chosen", "kept"), [("off", "on"), ("local", "local"), ("remote_apply", "remote_apply")])
+def test_all_is_on_the_disk_also_where_somebody_has_turned_waiting_off(
+    stored_there: Engine, chosen: str, kept: str
+) -> None:
+    with session.at_once(stored_there) as connection:
+        connection.exec_driver_sql(f"SET synchronous_commit = {chosen}")
+        connection.exec_driver_sql("SELECT setval('durable_commits', 2)")
+        written = connection.exec_driver_sql("SELECT pg_current_wal_insert_lsn()").scalar_one()
+        commands.make_durable(connection)
+        flushed = connection.exec_driver_sql(f"SELECT pg_current_wal_flush_lsn() >= '{written}'").scalar_one()
+        assert flushed
+        assert connection.exec_driver_sql(commands.MAKE_DURABLE).one()[1] == kept
+        connection.invalidate()
+
+
 def test_who_may_write_the_messages_may_wait_for_the_disk(own: Settings, stored_there: Engine) -> None:
     run(stored_there, "CREATE ROLE worker_of_his_own LOGIN PASSWORD 'his'")
     run(stored_there, "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO worker_of_his_own")
