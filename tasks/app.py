@@ -28,6 +28,7 @@ app.steps["worker"].add("tasks.pulse:Pulse")
 app.steps["worker"].add("tasks.watchdog:Watchdog")
 app.steps["worker"].add("tasks.hang_up:HangUp")
 app.steps["worker"].add("tasks.one_process:OneProcess")
+app.steps["worker"].add("tasks.ending:Ending")
 # `celery -A tasks.app` imports this before it reads the options of its worker or beat.
 if (command := click.get_current_context(silent=True)) is not None:
     celery_logs.go_by_settings(command)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from celery.events import EventDispatcher
 from celery.exceptions import WorkerTerminate
 from celery.worker import consumer, state
 
@@ -28,6 +29,14 @@ TELL_SECONDS = 0.5
 STUMBLES = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
+class Dispatcher(EventDispatcher):  # type: ignore[misc]
+    """Tries once, and keeps what does not go out. Celery's own tries for ever to tell that its worker lives: in the
+    worker's loop, which stands still meanwhile, beats no more and takes no signal while Redis is silent."""
+
+    def send(self, *args: Any, retry: bool = False, **fields: Any) -> Any:
+        return super().send(*args, retry=False, **fields)
+
+
 class Consumer(consumer.Consumer):  # type: ignore[misc]
     """Celery's consumer, which beats with every attempt to reach the broker, and tries again within 3 s. What it tells
     the monitor of its tasks goes out together, twice a second: a message for each would cost a tenth of a task. A
@@ -36,6 +45,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     tells_next = 0.0
 
     def __init__(self, *args: Any, app: Any = None, pool: Any = None, **kwargs: Any) -> None:
+        app.events.dispatcher_cls = Dispatcher
         super().__init__(*args, app=app, pool=pool, **kwargs)
         if works_itself(type(pool)):
             app.conf.worker_soft_shutdown_timeout = 0.0  # it would be slept through in the middle of the task
@@ -61,6 +71,9 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         except Exception:
             self.give_nothing_back()
             raise
+        finally:
+            if works_itself(type(self.pool)):
+                let_go()
 
     def give_nothing_back(self) -> None:
         """When the channel closes, it would put what was in hand back into its queue, where it would end the next

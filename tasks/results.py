@@ -18,3 +18,12 @@ class PolledRedisBackend(SyncBackendMixin, RedisBackend):  # type: ignore[misc]
     def _set(self, key: str, value: bytes | str, expires: int | None = None) -> None:
         """Stores the result, and publishes it on no channel."""
         self.client.set(key, value, ex=expires or self.expires)
+
+    def on_connection_error(self, max_retries: int | None, exc: Exception, intervals: Any, retries: int) -> Any:
+        """Celery's own tries twenty times, for a hundred seconds where Redis is silent. A worker that is to end does
+        not: whoever waits for the result has a lease on it."""
+        from celery.worker import state  # a worker's alone
+
+        if state.should_stop is not None and state.should_stop is not False:
+            raise exc
+        return super().on_connection_error(max_retries, exc, intervals, retries)
