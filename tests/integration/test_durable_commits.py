@@ -228,7 +228,7 @@ def test_what_was_stored_before_an_outage_counts_once_it_is_on_the_disk_if_its_s
 def test_all_is_on_the_disk_also_where_somebody_has_turned_waiting_off(
     stored_there: Engine, chosen: str, kept: str
 ) -> None:
-    with session.at_once(stored_there) as connection:
+    with session.autocommit_connection(stored_there) as connection:
         connection.exec_driver_sql(f"SET synchronous_commit = {chosen}")
         connection.exec_driver_sql("SELECT setval('durable_commits', 2)")
         written = connection.exec_driver_sql("SELECT pg_current_wal_insert_lsn()").scalar_one()
@@ -258,13 +258,13 @@ def test_waits_for_a_standby_that_is_away_are_given_up_and_leave_no_session_behi
     engine = session.connect_engine(own.database_url(), "waits", timeout_ms=400)
 
     def set_standby(statement: str) -> None:
-        with session.at_once(stored_there) as connection:
+        with session.autocommit_connection(stored_there) as connection:
             connection.exec_driver_sql(statement)
             connection.exec_driver_sql("SELECT pg_reload_conf()")
 
     def given_up() -> bool:
         try:
-            with session.at_once(engine) as connection:
+            with session.autocommit_connection(engine) as connection:
                 commands.make_durable(connection)
         except psycopg2.OperationalError as error:
             return session.is_outage(error)
