@@ -217,7 +217,12 @@ class Bridge:
         if now - self.full_since > PAUSE_AFTER_SECONDS:
             self.consumer.pause(*self.consumer.assignment())
             stray = self.poll(REJOIN_POLL_MS if rejoining(self.consumer) else 0)
-            self.gather(stray)  # of a partition that was assigned in this very call
+            # Of a partition that was assigned in this very call.
+            if self.steering.paused or not self.steering.known:
+                for part, records in stray.items():
+                    self.consumer.seek(part, records[0].offset)
+            else:
+                self.gather(stray)
             self.full_since = now - PAUSE_AFTER_SECONDS / 2
         time.sleep(FULL_WAIT_MS / 1000)
 

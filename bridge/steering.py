@@ -65,7 +65,10 @@ class Steering:
                 self.client.hsetnx(self.key, PAUSED, self.pause)
                 return
         except (redis.RedisError, OSError) as error:
-            self.known = self.known or "WRONGTYPE" in str(error)  # no wish can stand there
+            # No wish can stand there, or be read by this bridge.
+            self.known = (
+                self.known or "WRONGTYPE" in str(error) or isinstance(error, redis.exceptions.NoPermissionError)
+            )
             self.say_away(now, error)
             return
         self.known = True

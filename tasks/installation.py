@@ -4,6 +4,9 @@ Queues have the same names everywhere, so a worker that shares Redis with anothe
 texts in its own database, and that one's bridge would commit their offsets: they would be missing there without a
 word. While workers live, the name of their database stands in Redis. One of another database waits until they are
 gone, and ends if they stay.
+
+So a second installation does not come up on the Redis of the first. Its bridge does not ask, as it knows no database:
+started by itself it would send its records to the first one's workers.
 """
 
 import contextlib
@@ -16,6 +19,7 @@ from typing import Any
 
 import redis
 from celery import bootsteps
+from celery.worker import state
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -32,15 +36,15 @@ SILENT_SECONDS = 15
 # So long after a stop another database may follow, as where somebody moves this installation to one.
 PATIENCE_SECONDS = SILENT_SECONDS + 5.0
 
-# So often PostgreSQL is asked for it again.
-NAME_SECONDS = 60.0
+# So often PostgreSQL is asked for it again: a new worker has to see the others follow within its patience.
+NAME_SECONDS = 10.0
 # The same for all workers of a database, whatever address each of them has for it.
 NAME = text("SELECT system_identifier || '/' || current_database() FROM pg_control_system()")
 
 
 def database_name() -> str | None:
-    """What tells this installation's database from any other; None while PostgreSQL is away, and where it does not
-    say."""
+    """What tells this installation's database from any other, but for a physical copy of the server; None while
+    PostgreSQL is away, and if it does not say."""
     engine = session.connect_engine(settings.load().database_url(), "worker, at its start", autocommit=True)
     try:
         with engine.connect() as connection:
@@ -75,6 +79,7 @@ class Installation(bootsteps.StartStopStep):  # type: ignore[misc]
             if time.monotonic() > until:
                 log.critical("%s", refusal(other))
                 raise SystemExit(1)
+            state.maybe_shutdown()  # raises what a signal has asked for
             self.ended.wait(1.0)
         threading.Thread(target=self.watch, name="installation", daemon=True).start()
 
@@ -93,16 +98,18 @@ class Installation(bootsteps.StartStopStep):  # type: ignore[misc]
             other = self.look()
             if other is not None or time.monotonic() - asked_at > NAME_SECONDS:
                 asked_at = time.monotonic()
-                self.follow(database_name())
+                if (name := database_name()) is None:
+                    continue  # the other one may be what this one has become
+                self.follow(name)
                 other = self.look()
             if other is not None:
                 log.critical("%s", refusal(other))
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
-    def follow(self, name: str | None) -> None:
+    def follow(self, name: str) -> None:
         """Takes over the name of a database that was restored elsewhere, behind the address of the settings."""
-        if name is None or name == self.database:
+        if name == self.database:
             return
         with contextlib.suppress(redis.RedisError):
             if self.client.get(DATABASE) == self.database:

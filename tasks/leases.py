@@ -43,8 +43,9 @@ class Keeper:
         while True:
             time.sleep(self.seconds * RENEWED)
             with self.lock:  # so that nothing is renewed that has just been given back
-                for lease, jobs in self.kept.items():
-                    self.renew(lease, jobs)
+                for lease, jobs in list(self.kept.items()):
+                    if lease in self.kept:
+                        self.renew(lease, jobs)
 
     def renew(self, lease: str, jobs: Sequence[int]) -> None:
         try:
@@ -69,5 +70,6 @@ def kept(claimed: Sequence[Job], lease: str, seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
-        with keeping.lock:
-            keeping.kept.pop(lease, None)
+        keeping.kept.pop(lease, None)  # first, as a soft time limit may end the wait for the lock
+        with keeping.lock:  # until a renewal that has begun is over
+            pass

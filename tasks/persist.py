@@ -189,7 +189,8 @@ def store_all_or_none(batch: Mapping[int, Record], outcome: Outcome, reserved: f
             lease=lease,
         )
     several: dict[int, tuple[list[str], bool]] = {}
-    if len(stored.jobs) > 1:
+    # A message that came again unchanged is in a job all the same if a trigger of somebody's has changed its text.
+    if len(stored.jobs) > 1 or stored.unchanged & stored.rewritten:
         with resources.engine().begin() as connection:
             several = outbox.messages_of(connection, stored.jobs, lease)
     # What a trigger of somebody's has changed after it was written is in a second job, or was not to have one.

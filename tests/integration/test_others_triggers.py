@@ -111,3 +111,18 @@ def test_a_text_that_a_trigger_changes_though_it_came_again_is_not_taken_for_the
     store([again._replace(timestamp=at(2)[0]), other])
     carry_out(sent)
     assert embedded(database) == {again.id, other.id}
+
+
+@pytest.mark.parametrize("others", [1, 30])
+def test_a_text_that_came_again_and_was_changed_by_an_edits_trigger_is_embedded_anew(
+    database: Engine, sent: list[dict[str, Any]], others: int
+) -> None:
+    """All edits of the batch are in one held job, in which the message is that came with the text it had."""
+    first = [a_record("card 55551234", at(1)), *(a_record(f"text {number}", at(1, number)) for number in range(others))]
+    store(first)
+    carry_out(sent)
+    run(database, BEFORE.replace("INSERT OR UPDATE", "UPDATE"))
+    again, *edits = [record._replace(timestamp=at(2)[0]) for record in first]
+    store([again, *(record._replace(message=f"{record.message} edited") for record in edits)])
+    carry_out(sent)
+    assert again.id in embedded(database)

@@ -52,6 +52,10 @@ class Consumer:
         self._cluster = SimpleNamespace(topic_id=lambda _topic: None)
         self._coordinator = SimpleNamespace(rejoining=False, need_rejoin=lambda: False)
         self.during_poll: Callable[[], None] = lambda: None
+        self.sought: list[tuple[TopicPartition, int]] = []
+
+    def seek(self, part: TopicPartition, offset: int) -> None:
+        self.sought.append((part, offset))
 
     def assignment(self) -> set[TopicPartition]:
         return {PART}
@@ -67,12 +71,25 @@ class Consumer:
 def test_records_of_a_partition_that_went_and_came_back_in_one_poll_are_kept() -> None:
     fake = Consumer()
     bridge = Bridge(Settings(), fake, FullWindow())  # type: ignore[arg-type]
+    bridge.steering.known = True
     bridge.gather({PART: [a_record(5)]})
     bridge.full_since = -10.0
     fake.during_poll = lambda: bridge.rebalances.on_partitions_revoked({PART})
     bridge.wait_for_room()
     assert [record.offset for record in bridge.gathered] == [7]
     assert bridge.gathered_bytes == 2
+
+
+@pytest.mark.parametrize(("known", "pause"), [(False, ""), (True, "a pause")])
+def test_what_comes_with_a_new_partition_is_read_again_after_the_pause(known: bool, pause: str) -> None:
+    """It is not paused yet in the poll that assigns it. Nor is it known whether to pause before Redis has answered."""
+    fake = Consumer()
+    bridge = Bridge(Settings(), fake, FullWindow())  # type: ignore[arg-type]
+    bridge.steering.known, bridge.steering.pause = known, pause
+    bridge.full_since = -10.0
+    bridge.wait_for_room()
+    assert not bridge.gathered
+    assert fake.sought == [(PART, 7)]
 
 
 class Taken:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import redis
+from celery.exceptions import WorkerShutdown
+from celery.worker import state
 
 from redis_keys import DATABASE
 from tasks import installation
@@ -100,6 +102,26 @@ def test_one_that_could_not_ask_ends_when_it_learns_of_the_other(step: Installat
     step.client = Redis("2/staging")  # type: ignore[assignment]
     step.watch()
     assert killed == [signal.SIGTERM]
+
+
+def test_while_postgresql_is_away_nobody_is_taken_for_a_stranger(
+    step: Installation, monkeypatch: pytest.MonkeyPatch, killed: list[int]
+) -> None:
+    """The database of the settings may have become the other one, and cannot tell."""
+    step.client = Redis("2/texts")  # type: ignore[assignment]
+    step.database = "1/texts"
+    monkeypatch.setattr(installation, "database_name", lambda: None)
+    waits = iter([False, False, True])
+    monkeypatch.setattr(step.ended, "wait", lambda _seconds: next(waits))
+    step.watch()
+    assert killed == []
+
+
+def test_a_worker_that_waits_ends_when_it_is_asked_to(step: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    step.client = Redis("2/staging")  # type: ignore[assignment]
+    monkeypatch.setattr(state, "should_stop", 0)
+    with pytest.raises(WorkerShutdown):
+        step.start(None)
 
 
 @pytest.mark.usefixtures("step")
