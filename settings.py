@@ -296,15 +296,18 @@ def is_redis_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
         resolvable(unquote(parts.hostname or ""))
-        parts.port  # noqa: B018 - it raises ValueError for what is no port
-        fields = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+        port = parts.port  # or ValueError, for what is no port
+        given = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
         return False
+    fields = dict(given)
     known = REDIS_TLS_FIELDS if parts.scheme == "rediss" else set()
     return (
         url.startswith(("redis://", "rediss://"))
         and re.fullmatch(r"/?|/[0-9]{1,9}", parts.path) is not None
         and not parts.fragment
+        and port != 0
+        and len(fields) == len(given)
         and fields.keys() <= known
         and fields.get("ssl_cert_reqs", "required") in ("required", "optional", "none")
     )

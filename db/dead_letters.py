@@ -10,9 +10,11 @@ from sqlalchemy import Connection, text
 
 from records import DeadLetter
 
-# How long `note` waits for a lock. Somebody's VACUUM FULL holds the table for minutes, and a hundred hand-overs may
-# come again every two seconds then, in a worker that texts wait for.
-LOCK_MS = 10
+# How long `note` waits for the table. Somebody's VACUUM FULL holds it for minutes, and a hundred hand-overs may come
+# again every two seconds then, in a worker that texts wait for.
+TABLE_MS = 10
+# And for what other workers that note letters hold for a moment: a row, or the file that one of them makes longer.
+LOCK_MS = 1_000
 
 
 def note(connection: Connection, letters: Sequence[DeadLetter]) -> None:
@@ -32,7 +34,10 @@ def note(connection: Connection, letters: Sequence[DeadLetter]) -> None:
             created_at = clock_timestamp(), state_changed_at = clock_timestamp()
         WHERE (:again AND t.state = 'replayed') OR excluded.timestamp <> t.timestamp
     """)
-    connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_MS}"))
+    connection.exec_driver_sql(
+        f"SET LOCAL lock_timeout = {TABLE_MS}; LOCK TABLE dead_letters IN ROW EXCLUSIVE MODE; "
+        f"SET LOCAL lock_timeout = {LOCK_MS}"
+    )
     for letter in sorted(letters, key=lambda letter: letter[:3]):
         connection.execute(statement, letter._asdict() | {"headers": json.dumps(letter.headers)})
 

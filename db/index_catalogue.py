@@ -163,8 +163,8 @@ def others_build(connection: Connection) -> bool:
     """Whether somebody else, such as a REINDEX CONCURRENTLY typed by hand, works at an index of these tables.
 
     He waits for all who are older than the end of his work, so who waits for his table meanwhile is waited for in turn,
-    and PostgreSQL ends one of the two. It is told by the lock, which anybody may see; autovacuum, which has no user,
-    gives way by itself.
+    and PostgreSQL ends one of the two. It is told by the lock, which anybody may see, and by the index
+    that is not valid yet: a VACUUM or ANALYZE has the lock as well. Autovacuum, which has no user, gives way by itself.
     """
     return bool(
         connection.execute(
@@ -174,7 +174,8 @@ def others_build(connection: Connection) -> bool:
                     WHERE l.locktype = 'relation' AND l.mode = 'ShareUpdateExclusiveLock'
                         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
                         AND l.relation IN ('text_messages'::regclass, 'message_embeddings'::regclass)
-                        AND l.pid <> pg_backend_pid() AND a.usesysid IS NOT NULL)
+                        AND l.pid <> pg_backend_pid() AND a.usesysid IS NOT NULL
+                        AND EXISTS (SELECT FROM pg_index i WHERE i.indrelid = l.relation AND NOT i.indisvalid))
             """)
         ).scalar_one()
     )

@@ -78,13 +78,17 @@ def check(connection: Connection) -> None:
             raise UnusableDatabase(f"pgvector {installed or offered} is too old: install 0.8 or later on the server")
         connection.execute(text("ALTER EXTENSION vector UPDATE"))
     hidden = text("""
-        SELECT extnamespace::regnamespace, current_user, quote_ident(current_database()), current_setting('search_path')
+        SELECT extnamespace::regnamespace, current_user, has_schema_privilege(extnamespace, 'USAGE'),
+            quote_ident(current_database()), current_setting('search_path')
         FROM pg_extension WHERE extname = 'vector' AND to_regtype('halfvec') IS NULL
     """)
-    for place, role, database, path in connection.execute(hidden):
+    for place, role, may_use, database, path in connection.execute(hidden):
         raise UnusableDatabase(
-            f"pgvector is in the schema {place}, where the role {role} does not look or may not: "
+            f"pgvector is in the schema {place}, where the role {role} does not look: "
             f"ALTER DATABASE {database} SET search_path = {path}, {place}"
+            if may_use
+            else f"pgvector is in the schema {place}, which the role {role} may not use: "
+            f"GRANT USAGE ON SCHEMA {place} TO {role}"
         )
 
 
@@ -281,11 +285,8 @@ def grant_reader(connection: Connection, settings: Settings) -> None:
 def check_reader(connection: Connection, settings: Settings) -> None:
     """Raises UnusableDatabase where the role of the APIs does not find the tables, or pgvector, and this one does: a
     search_path may be set for one of the two alone."""
-    asked = text("""
-        SELECT to_regclass('text_messages') IS NOT NULL, to_regtype('halfvec') IS NOT NULL,
-            quote_ident(current_database()), current_setting('search_path')
-    """)
-    table, vectors, database, path = connection.execute(asked).one()
+    asked = text("SELECT to_regclass('text_messages') IS NOT NULL, to_regtype('halfvec') IS NOT NULL")
+    table, vectors = connection.execute(asked).one()
     engine = session.connect_engine(settings.database_url(reader=True), "migrate")
     try:
         with engine.connect() as reader:
@@ -296,8 +297,21 @@ def check_reader(connection: Connection, settings: Settings) -> None:
     finally:
         engine.dispose()
     if (table and not found[0]) or (vectors and not found[1]):
-        what = "the type halfvec of pgvector" if found[0] or not table else "the table text_messages"
+        is_table = bool(table and not found[0])
+        what = "the table text_messages" if is_table else "the type halfvec of pgvector"
+        place, role, may_use, database, path = connection.execute(
+            text("""
+                SELECT place::regnamespace, quote_ident(:reader), has_schema_privilege(:reader, place, 'USAGE'),
+                    quote_ident(current_database()), current_setting('search_path')
+                FROM (SELECT CASE WHEN :is_table THEN (SELECT relnamespace FROM pg_class
+                            WHERE oid = to_regclass('text_messages'))
+                        ELSE (SELECT typnamespace FROM pg_type WHERE oid = to_regtype('halfvec')) END AS place) AS it
+            """),
+            {"reader": settings.database_reader_user, "is_table": is_table},
+        ).one()
         raise UnusableDatabase(
-            f"the role {settings.database_reader_user} does not find {what}, or may not use its schema: "
-            f"ALTER DATABASE {database} SET search_path = {path}"
+            f"the role {role} does not look into the schema {place} for {what}: "
+            f"ALTER ROLE {role} IN DATABASE {database} SET search_path = {path}"
+            if may_use
+            else f"the role {role} may not use the schema {place}, of {what}: GRANT USAGE ON SCHEMA {place} TO {role}"
         )

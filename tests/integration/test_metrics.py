@@ -48,6 +48,7 @@ WORDS = frozenset(
         "max",
         "min",
         "avg",
+        "absent",
     }
 )
 OF_PROMETHEUS = frozenset({"up"})

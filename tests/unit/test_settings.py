@@ -213,6 +213,8 @@ def test_redis_over_tls_is_verified_and_read_alike_by_all_its_clients(url: str) 
         "rediss://cache/0?ssl_cert_reqs=CERT_REQUIRED",
         "rediss://cache/0?protocol=3",
         "redis://cache/0#1",
+        "redis://cache:0/0",
+        "rediss://cache/0?ssl_ca_certs=/a&ssl_ca_certs=/b",
     ],
 )
 def test_what_not_all_clients_of_redis_read_is_no_address(url: str) -> None:
