@@ -66,6 +66,18 @@ def test_an_index_that_somebody_makes_anew_beside_the_writers_is_left_alone(
     assert ranges(stored.engine) == [(1, 301)]
 
 
+@pytest.mark.parametrize("table", ["text_messages", "message_embeddings"])
+def test_somebodys_open_analyze_holds_no_build(stored: Stored, chosen: Settings, table: str) -> None:
+    """It has the lock that a REINDEX CONCURRENTLY has, but no index of it is half made."""
+    stored.add(300)
+    rest(chosen, stored.engine)
+    with stored.engine.connect() as other:
+        other.exec_driver_sql(f"ANALYZE {table}")
+        with stored.engine.connect() as connection:
+            assert not index_catalogue.others_build(connection)
+        other.rollback()
+
+
 def held_build(stored: Stored, chosen: Settings) -> tuple[threading.Thread, list[BaseException]]:
     """A build that PostgreSQL cannot finish, because somebody's transaction is older; returned once it waits."""
     errors: list[BaseException] = []
