@@ -1,5 +1,7 @@
 """The table of dead letters: each once for its coordinates, and its state."""
 
+import threading
+
 import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
@@ -7,6 +9,7 @@ from sqlalchemy.exc import OperationalError
 from db import dead_letter_queries, dead_letters, queries, session
 from records import DeadLetter
 from settings import Settings
+from tests.parts import eventually
 from tests.samples import a_dead_letter, a_record, ask, persist, run
 
 
@@ -33,6 +36,17 @@ def test_a_letter_is_noted_once_however_often_it_comes(database: Engine) -> None
     found = ask(database, 'SELECT "offset", reason FROM dead_letters ORDER BY "offset"')
     assert found == [{"offset": 1, "reason": "invalid-json"}, {"offset": 2, "reason": "invalid-json"}]
     assert open_letters(database) == 2
+
+
+def test_a_letter_waits_for_another_worker_that_has_its_row_for_a_moment(settings: Settings, database: Engine) -> None:
+    engine = session.connect_engine(settings.database_url(), "worker")
+    note(engine, a_dead_letter(1))
+    with database.connect() as other:
+        other.execute(text("SELECT FROM dead_letters FOR UPDATE"))
+        threading.Timer(5 * dead_letters.TABLE_MS / 1000, other.rollback).start()
+        note(engine, a_dead_letter(1)._replace(timestamp=2))  # another record at the same coordinates
+        eventually(lambda: not other.in_transaction())
+    engine.dispose()
 
 
 def test_nobody_waits_for_long_while_somebody_holds_the_table(settings: Settings, database: Engine) -> None:
