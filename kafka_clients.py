@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from kafka import KafkaConsumer
 from kafka.errors import KafkaConnectionError, MessageSizeTooLargeError, RecordListTooLargeError
 from kafka.net.compat import KafkaNetClient
 
@@ -14,6 +15,7 @@ Client = TypeVar("Client")
 LISTENS_SECONDS = 1.0
 
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)  # for the topic, for its segments
+REJOIN_POLL_MS = 2_000  # a poll that waits for a rebalance to end
 # A broker's message.max.bytes, unless it was changed: so much a batch may have.
 BROKER_MAX_BYTES = 1_048_588
 
@@ -48,6 +50,20 @@ def connect(client: Callable[..., Client], settings: Settings, **options: Any) -
         for each in made:
             each.close()
         raise
+
+
+def member_poll_ms(consumer: KafkaConsumer, timeout_ms: int) -> int:
+    """For how long to poll a consumer that may be in a group: `timeout_ms`, or longer during a rebalance.
+
+    kafka-python 3.0 completes a join only inside a poll that waits for it. A poll that gives up earlier leaves the join
+    half done; the next poll either sends another join or, if the cause of the rejoin is gone, forgets it. Then the
+    member has no partitions, sends no heartbeats, and all its commits are refused, for as long as it lives
+    (coordinator/base.py, join_group_async).
+    """
+    coordinator = consumer._coordinator
+    if coordinator.rejoining and not coordinator.need_rejoin():
+        coordinator.request_rejoin()
+    return max(timeout_ms, REJOIN_POLL_MS) if coordinator.need_rejoin() else timeout_ms
 
 
 def listens(server: str) -> bool:

@@ -25,6 +25,7 @@ from bridge.hand_over import HandOvers
 from bridge.offsets import Offsets, Run
 from bridge.positions import OUT_OF_PLACE, Positions, position_of
 from bridge.steering import Steering
+from kafka_clients import member_poll_ms
 from portions import portions
 from settings import Settings
 from telemetry import heartbeat, numbers
@@ -35,7 +36,6 @@ GATHERED_POLL_MS = 5  # while records wait for a hand-over to come back
 BUSY_POLL_MS = 20  # while only results are waited for, which are looked at between two polls
 FULL_WAIT_MS = 20  # while the window is full: no record is taken before a result arrives, and each look asks Redis
 IDLE_POLL_MS = 200
-REJOIN_POLL_MS = 2_000  # the poll waits for a rebalance to end; see `rejoining`
 COMMIT_SECONDS = 0.1  # between two commits while nothing is under way: soon, so that no lag is left
 BUSY_COMMIT_SECONDS = 0.5  # a crash repeats that much more, but a commit costs both sides as much as many records
 COMMIT_LOST_SECONDS = 15.0  # a commit without an answer for so long is sent again
@@ -86,19 +86,6 @@ def member_name(settings: Settings) -> str:
     """The bridge's static member id. Kafka allows only the characters of a topic name in it, while a group id may hold
     any; the others become `_`."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", f"{settings.kafka_group_id}-{settings.bridge_id}")[-249:]
-
-
-def rejoining(consumer: KafkaConsumer) -> bool:
-    """Whether the consumer is in a rebalance, and so has to be polled with patience.
-
-    kafka-python 3.0 completes a join only inside a poll that waits for it. A poll that gives up earlier leaves the join
-    half done; the next poll either sends another join or, if the cause of the rejoin is gone, forgets it. Then the
-    member sends no heartbeats and all its commits are refused (coordinator/base.py, join_group_async).
-    """
-    coordinator = consumer._coordinator
-    if coordinator.rejoining and not coordinator.need_rejoin():
-        coordinator.request_rejoin()
-    return bool(coordinator.need_rejoin())
 
 
 class Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -160,8 +147,6 @@ class Bridge:
             self.consumer.resume(*self.consumer.paused())
         time.sleep(max(0.0, self.pause_ends - time.monotonic() - LAST_POLLS_SECONDS))
         timeout = GATHERED_POLL_MS if self.gathered else BUSY_POLL_MS if self.hand_overs.count else IDLE_POLL_MS
-        if rejoining(self.consumer):
-            timeout = REJOIN_POLL_MS
         # One poll may fill several hand-overs: a poll costs the client more than the records that it brings.
         free = self.settings.bridge_window - self.hand_overs.in_the_way()
         self.gather(self.poll(timeout, max(1, free * self.settings.bridge_batch_max - len(self.gathered))))
@@ -181,7 +166,7 @@ class Bridge:
 
     def poll(self, timeout_ms: int, most: int | None = None) -> dict[TopicPartition, list[ConsumerRecord]]:
         try:
-            return dict(self.consumer.poll(timeout_ms=timeout_ms, max_records=most))
+            return dict(self.consumer.poll(timeout_ms=member_poll_ms(self.consumer, timeout_ms), max_records=most))
         except OUT_OF_PLACE as error:
             self.positions.mend(error)
             return {}
@@ -216,7 +201,7 @@ class Bridge:
         self.full_since = self.full_since or now
         if now - self.full_since > PAUSE_AFTER_SECONDS:
             self.consumer.pause(*self.consumer.assignment())
-            stray = self.poll(REJOIN_POLL_MS if rejoining(self.consumer) else 0)
+            stray = self.poll(0)
             # Of a partition that was assigned in this very call.
             if self.steering.paused or not self.steering.known:
                 for part, records in stray.items():

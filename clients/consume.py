@@ -12,10 +12,10 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaTimeoutError
 
 from clients import json_form
-from replay.reading import POLL_RECORDS, commit_taken, drain
+from kafka_clients import member_poll_ms
+from replay.reading import POLL_MS, POLL_RECORDS, commit_taken, drain
 from replay.reading import follow as follow
 
-JOIN_MS = 3_000  # kafka-python completes a join only inside a poll that waits: a short one may leave it half done
 JOIN_SECONDS = 25.0  # longer than the session of a member that ended without a word
 
 
@@ -29,7 +29,8 @@ def follow_as_group(
     while not consumer.assignment():
         if time.monotonic() > deadline:
             raise KafkaTimeoutError("the group gave out no partitions in time")
-        polled = consumer.poll(timeout_ms=JOIN_MS, max_records=min(POLL_RECORDS, limit or POLL_RECORDS))
+        timeout = member_poll_ms(consumer, POLL_MS)
+        polled = consumer.poll(timeout_ms=timeout, max_records=min(POLL_RECORDS, limit or POLL_RECORDS))
         first.extend(record for records in polled.values() for record in records)
     yield from first
     if first:

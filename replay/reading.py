@@ -14,6 +14,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CommitFailedError, KafkaTimeoutError, RebalanceInProgressError
 
 import kafka_clients
+from kafka_clients import member_poll_ms
 from replay import record_batches
 from settings import Settings
 
@@ -79,7 +80,7 @@ def drain(
     quiet_since = time.monotonic()
     while limit is None or taken < limit:
         wanted = POLL_RECORDS if limit is None else min(POLL_RECORDS, limit - taken)
-        polled = consumer.poll(timeout_ms=POLL_MS, max_records=wanted)
+        polled = consumer.poll(timeout_ms=member_poll_ms(consumer, POLL_MS), max_records=wanted)
         for records in polled.values():
             yield from records
             taken += len(records)

@@ -19,6 +19,7 @@ from sqlalchemy import Engine
 
 import kafka_clients
 from bridge import steering, topics
+from kafka_clients import member_poll_ms
 from redis_keys import PAUSED, steering_key
 from settings import ROOT, Settings
 from tests.integration.test_bridge import all_committed, committed, read_all, stored
@@ -317,13 +318,34 @@ def test_an_interrupted_rewind_takes_its_wish_back(
 ) -> None:
     with KafkaConsumer(**settings.kafka_client(), group_id=settings.kafka_group_id) as somebody:
         somebody.subscribe([settings.kafka_topic])  # in the group, and answers no wish
-        eventually(lambda: somebody.poll(timeout_ms=200) or somebody.assignment(), timeout=30)
+        eventually(lambda: somebody.poll(timeout_ms=member_poll_ms(somebody, 200)) or somebody.assignment(), timeout=30)
         command = subprocess.Popen([*COMMAND, "rewind", "--to-beginning", "--yes"], env=cli.environment)
         wishes = steering_key(settings.kafka_group_id)
         eventually(lambda: broker.hexists(wishes, steering.REWIND))
         command.send_signal(signal.SIGINT)
         assert command.wait(20) == 130
         assert not broker.hexists(wishes, steering.REWIND)
+
+
+def test_a_member_completes_a_rebalance_that_its_polls_are_too_short_for(
+    settings: Settings, admin: KafkaAdminClient
+) -> None:
+    """A plain poll would forget the second join for ever: its cause, other partitions than before, is gone with it."""
+    with KafkaConsumer(**settings.kafka_client(), group_id=settings.kafka_group_id) as member:
+
+        def partitions() -> int:
+            member.poll(timeout_ms=member_poll_ms(member, 1))
+            return len(member.assignment())
+
+        member.subscribe([settings.kafka_topic])
+        eventually(lambda: partitions() == 4)
+        admin.create_partitions({settings.kafka_topic: 5})
+
+        def has_the_new_one() -> bool:
+            member._client.cluster.request_update()
+            return partitions() == 5
+
+        eventually(has_the_new_one, interval=0.2)
 
 
 def test_pause_and_resume(
