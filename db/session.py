@@ -94,7 +94,9 @@ def connect_engine(
             "client_encoding": "utf8",
             # With a snapshot of its beginning, who has waited for a deletion would not see it, and bring the text back.
             "options": f"{options} -c lock_timeout={LOCK_MS} -c timezone=UTC "
-            "-c default_transaction_isolation=read\\ committed",
+            "-c default_transaction_isolation=read\\ committed "
+            # Else a backslash, a NULL in an array and what tells one index from another may mean something else.
+            "-c standard_conforming_strings=on -c array_nulls=on -c quote_all_identifiers=off",
             "keepalives_idle": 5,
             "keepalives_interval": 2,
             "keepalives_count": 3,

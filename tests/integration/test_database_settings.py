@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy import Engine
 
-from db import commands, session
+from db import commands, session, text_index
 from settings import Settings
 from tests.integration.test_few_messages import at, few
 from tests.samples import a_record, ask, meanwhile, persist, run, wait_until_blocked
@@ -53,3 +53,18 @@ def test_a_text_that_has_waited_for_its_tombstone_stays_away_under_any_isolation
             wait_until_blocked(database)
             connection.commit()
     assert ask(database, "SELECT message FROM text_messages") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("standard_conforming_strings", "off"), ("array_nulls", "off"), ("quote_all_identifiers", "on")]
+)
+def test_statements_and_indexes_are_read_in_the_same_way(
+    with_setting: Set, database: Engine, name: str, value: str
+) -> None:
+    engine = with_setting(name, value)
+    persist(engine, a_record("text"))
+    assert ask(database, "SELECT message, source_id, metadata FROM text_messages") == [
+        {"message": "text", "source_id": None, "metadata": None}
+    ]
+    with engine.connect() as ours, database.connect() as plain:
+        assert text_index.present(ours) == text_index.present(plain) != {}
