@@ -17,6 +17,8 @@ from stack.part import COORDINATION, SERVICE, Part, Port, environment
 
 # A quick start counts for more on one node than the last per cent of throughput.
 _JAVA_OPTIONS = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true"]
+# In Turkish a capital i has a dot, and Kafka does not find its own words.
+_LANGUAGE = "-Duser.language=en"
 _LOGGING = [
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
@@ -70,7 +72,7 @@ def zookeeper(settings: Settings) -> Part:
 
 
 def _java(settings: Settings) -> list[str]:
-    return [*_JAVA_OPTIONS, *_LOGGING, "-cp", f"{jars(settings) / 'lib'}/*"]
+    return [*_JAVA_OPTIONS, _LANGUAGE, *_LOGGING, "-cp", f"{jars(settings) / 'lib'}/*"]
 
 
 def _prepare(settings: Settings) -> None:

@@ -56,6 +56,12 @@ def test_a_password_in_redis_url_is_not_shown() -> None:
     assert "secret" not in server.address
 
 
+def test_kafka_speaks_english_under_a_turkish_locale_too() -> None:
+    """There "classic" in capitals is another word, and Kafka ends for not knowing it."""
+    for part in parts(Settings(kafka_coordination="zookeeper"))[:2]:
+        assert "-Duser.language=en" in part.command
+
+
 def test_every_part_can_be_had_by_its_name() -> None:
     for part in parts(Settings(kafka_coordination="zookeeper")):
         assert local_part(Settings(kafka_coordination="zookeeper"), part.name).command == part.command
