@@ -60,7 +60,7 @@ def marked(settings: Settings) -> list[int]:
 
     Valkey overwrites its environment with its title: it is found by the identity that was written down at its start.
     """
-    wanted = f"{MARK}={places.data(settings)}".encode()
+    wanted = os.fsencode(f"{MARK}={places.data(settings)}")
     return [pid for pid in _all() if pid != os.getpid() and wanted in _environment(pid).split(b"\0")]
 
 

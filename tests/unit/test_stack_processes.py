@@ -3,12 +3,13 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from settings import Settings
+from settings import ROOT, Settings
 from stack import lock, record, stop, system
 from stack.errors import StackError
 from stack.part import Port
@@ -105,6 +106,18 @@ def test_parts_without_a_supervisor_are_ended_and_those_of_another_system_are_no
     assert own.wait(5) == renamed.wait(5) == -signal.SIGTERM
     assert other.poll() is None
     assert not stop.end_orphans(settings)
+
+
+def test_processes_are_known_by_a_folder_that_the_locale_cannot_spell(
+    tmp_path: Path, sleeper: list[subprocess.Popen[bytes]]
+) -> None:
+    data = str(tmp_path / "Prüfung")
+    sleeper.append(sleep_for(Settings(data_dir=data)))
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    code = "import sys; from settings import Settings; from stack.processes import marked; "
+    code += "print(marked(Settings(data_dir=sys.argv[1])))"
+    found = subprocess.run([sys.executable, "-c", code, data], env=ascii_only, cwd=ROOT, capture_output=True, text=True)
+    assert (found.stdout, found.stderr) == (f"[{sleeper[0].pid}]\n", "")
 
 
 def test_what_was_started_is_known_without_its_settings_and_to_its_owner_only(settings: Settings) -> None:
