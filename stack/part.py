@@ -87,9 +87,11 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
     """The environment of a part: this process's, with every setting written out, and `more` over it.
 
     All parts of a system see the settings that it was started with, even if `.env` changes meanwhile. PYTHONPATH and
-    PYTHONHOME are left out: they would mix another Python's packages into ours.
+    PYTHONHOME are left out: they would mix another Python's packages into ours. With PYTHONSAFEPATH ours would not be
+    found in the working folder.
     """
-    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    apart = ("PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
+    inherited = {name: value for name, value in os.environ.items() if name not in apart}
     chosen = {field.name.upper(): str(getattr(settings, field.name)) for field in fields(settings)}
     own = {MARK: str(places.data(settings)), "PYTHONUNBUFFERED": "1"}
     return {**inherited, **chosen, **own, **more}

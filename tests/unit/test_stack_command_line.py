@@ -233,6 +233,12 @@ def test_a_script_works_through_a_link(tmp_path: Path) -> None:
     assert answer.stdout == "Not running. ./start.sh starts it.\n"
 
 
+def test_a_script_finds_its_own_modules_where_python_does_not_look_into_the_working_folder(tmp_path: Path) -> None:
+    safe = {**os.environ, "DATA_DIR": str(tmp_path), "PYTHONSAFEPATH": "1"}
+    answer = subprocess.run([ROOT / "status.sh"], env=safe, capture_output=True, text=True)
+    assert answer.stdout == "Not running. ./start.sh starts it.\n"
+
+
 def test_without_a_python_one_line_says_what_to_install(tmp_path: Path) -> None:
     checkout = tmp_path / "check out"
     (checkout / "stack").mkdir(parents=True)
