@@ -1,7 +1,7 @@
 # Sourced by the scripts at the top of the checkout: goes there, and sets `python` to a Python 3.11 or later.
 # The one in .venv comes first: it is known to work, and it has the packages.
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
-unset PYTHONHOME PYTHONPATH PYTHONSAFEPATH CDPATH
+unset PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONOPTIMIZE CDPATH
 
 is_new_enough() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1

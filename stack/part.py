@@ -88,9 +88,9 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
 
     All parts of a system see the settings that it was started with, even if `.env` changes meanwhile. PYTHONPATH and
     PYTHONHOME are left out: they would mix another Python's packages into ours. With PYTHONSAFEPATH ours would not be
-    found in the working folder.
+    found in the working folder, and with PYTHONOPTIMIZE kafka-python cannot read.
     """
-    apart = ("PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH")
+    apart = ("PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH", "PYTHONOPTIMIZE")
     inherited = {name: value for name, value in os.environ.items() if name not in apart}
     chosen = {field.name.upper(): str(getattr(settings, field.name)) for field in fields(settings)}
     own = {MARK: str(places.data(settings)), "PYTHONUNBUFFERED": "1"}

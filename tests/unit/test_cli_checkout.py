@@ -42,6 +42,16 @@ def test_it_goes_on_in_the_environment_of_the_checkout(checkout: Path) -> None:
     assert (ended.stdout.strip(), ended.stderr) == (str(checkout / ".venv"), "")
 
 
+def test_it_goes_on_with_the_asserts_that_kafka_python_reads_by(checkout: Path) -> None:
+    venv.create(checkout / ".venv")
+    with (checkout / "script.py").open("a") as script:
+        script.write("print(__debug__)\n")
+    python = [str(checkout / ".venv" / "bin" / "python"), "-O", str(checkout / "script.py")]
+    env = {**os.environ, "PYTHONOPTIMIZE": "2"}
+    ended = subprocess.run(python, env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.stdout.splitlines()[-1:], ended.stderr) == (["True"], "")
+
+
 def test_without_one_this_python_will_do_where_it_has_the_packages(checkout: Path) -> None:
     ended = run(checkout, "json")
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -21,7 +21,7 @@ def test_an_unset_setting_is_written_out_so_that_a_later_line_in_env_changes_not
 
 def test_other_variables_are_passed_through_but_not_those_of_another_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/some/where")
-    astray = ("PYTHONPATH", "PYTHONSAFEPATH")
+    astray = ("PYTHONPATH", "PYTHONSAFEPATH", "PYTHONOPTIMIZE")
     for name in astray:
         monkeypatch.setenv(name, "1")
     found = environment(Settings())
