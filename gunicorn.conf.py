@@ -17,6 +17,8 @@ from telemetry import tracing
 
 worker_class = "gthread"  # a request waits for the database and for Kafka most of its time
 threads = 16
+# With its own files below the 1,024 that most systems let a process open: a worker that cannot accept one more ends.
+worker_connections = 900
 graceful_timeout = 10  # what is under way at a stop may go on for so long; a POST waits for POST_WAIT_SECONDS at most
 limit_request_line = 8190  # an id of 255 characters may take 3,060 percent-encoded bytes
 control_socket_disable = True

@@ -1,0 +1,70 @@
+"""How the APIs' server behaves among many clients, with an application that does nothing in the place of an API."""
+
+import os
+import resource
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.servers import free_ports
+from settings import ROOT
+from tests.parts import eventually
+
+MOST_FILES = 1024  # what most systems let a process open
+
+APPLICATION = """
+import os
+from types import SimpleNamespace
+
+class Application:
+    extensions = {"parts": SimpleNamespace(begin=lambda: None)}
+
+    def __call__(self, environ, start_response):
+        start_response("200 OK", [("Connection", "close")])
+        return [str(os.getpid()).encode()]
+
+application = Application()
+"""
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[int]:
+    (port,) = free_ports(1)
+    (tmp_path / "crowded.py").write_text(APPLICATION)
+    limited = "import resource, sys; from gunicorn.app.wsgiapp import run; "
+    limited += f"resource.setrlimit(resource.RLIMIT_NOFILE, ({MOST_FILES}, {MOST_FILES})); run()"
+    options = ["--bind", f"127.0.0.1:{port}", "--pythonpath", str(tmp_path), "crowded:application"]
+    server = subprocess.Popen([sys.executable, "-c", limited, *options], cwd=ROOT)
+    yield port
+    server.terminate()
+    server.wait(15)
+
+
+def worker(port: int) -> int | None:
+    """The pid of the worker that answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+            return int(answer.read())
+    except OSError:
+        return None
+
+
+def test_a_worker_outlives_more_clients_than_it_may_open_files(port: int) -> None:
+    pid = eventually(lambda: worker(port), timeout=30)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 2 * MOST_FILES)), hard))
+    clients: list[socket.socket] = []
+    try:
+        clients.extend(socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(MOST_FILES + 50))
+        files = Path(f"/proc/{pid}/fd")
+        eventually(lambda: not files.is_dir() or len(os.listdir(files)) > 900, timeout=15)
+    finally:
+        for client in clients:
+            client.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert eventually(lambda: worker(port), timeout=15) == pid
