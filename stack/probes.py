@@ -186,7 +186,7 @@ def heard_of(settings: Settings, part: str, pid: int) -> bool:
     try:
         with contextlib.closing(_redis(settings)) as connection:
             said = connection.zscore(PROCESSES, process_member(part, socket.gethostname(), pid))
-            return said is not None and connection.time()[0] - said < _HEARD_SECONDS
+            return said is not None and abs(connection.time()[0] - said) < _HEARD_SECONDS
     except (client.RedisError, ValueError, OSError):
         return False
 

@@ -103,7 +103,8 @@ def read(client: redis.Redis) -> Kept:
     times = range(last - HISTORY_SECONDS + BUCKET_SECONDS, last + 1, BUCKET_SECONDS)
     pipeline = client.pipeline(transaction=False)
     pipeline.hgetall(TOTALS)
-    pipeline.zrangebyscore(PROCESSES, now - SILENT_SECONDS, "+inf", withscores=True)
+    # What lies far ahead was said before the server's clock was set back: who is up has said it again since.
+    pipeline.zrangebyscore(PROCESSES, now - SILENT_SECONDS, now + SILENT_SECONDS, withscores=True)
     for time in times:
         pipeline.hgetall(f"{HISTORY}:{time}")
     totals, processes, *spans = pipeline.execute()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -19,8 +20,9 @@ from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.app import create_app
-from redis_keys import HISTORY, PROCESSES, TOTALS
+from redis_keys import HISTORY, PROCESSES, TOTALS, process_member
 from settings import ROOT, Settings
+from stack import probes
 from stack.part import environment
 from telemetry import numbers, numbers_store
 from telemetry.numbers_store import BUCKET_SECONDS
@@ -322,6 +324,19 @@ def test_a_process_that_ends_takes_itself_off_the_list(
     kept = numbers_store.read(client)
     assert kept.processes == []
     assert kept.totals["bridge_records_consumed"] == 5
+    client.close()
+
+
+def test_a_process_that_died_before_the_clock_of_redis_was_set_back_is_not_up(
+    settings: Settings, broker: redis.Redis
+) -> None:
+    client, mine = numbers_store.connect(settings.redis_address), process_member("bridge", socket.gethostname(), 1)
+    broker.zadd(PROCESSES, {mine: broker.time()[0] + 3600})
+    assert numbers_store.read(client).processes == []
+    assert not probes.heard_of(settings, "bridge", 1)
+    numbers_store.deliver(client, mine)
+    assert len(numbers_store.read(client).processes) == 1
+    assert probes.heard_of(settings, "bridge", 1)
     client.close()
 
 
