@@ -42,6 +42,16 @@ def test_it_goes_on_in_the_environment_of_the_checkout(checkout: Path) -> None:
     assert (ended.stdout.strip(), ended.stderr) == (str(checkout / ".venv"), "")
 
 
+def test_it_goes_on_without_the_packages_of_another_python(checkout: Path) -> None:
+    venv.create(checkout / ".venv")
+    with (checkout / "script.py").open("a") as script:
+        script.write("print('/another/python' in sys.path)\n")
+    command = [os.path.realpath(sys.executable), str(checkout / "script.py")]
+    env = {**os.environ, "PYTHONPATH": "/another/python"}
+    ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.stdout.splitlines()[-1:], ended.stderr) == (["False"], "")
+
+
 def test_it_goes_on_with_the_asserts_that_kafka_python_reads_by(checkout: Path) -> None:
     venv.create(checkout / ".venv")
     with (checkout / "script.py").open("a") as script:
