@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import redis
 from celery.events import EventDispatcher
 from celery.exceptions import WorkerTerminate
 from celery.worker import consumer, state
@@ -105,6 +106,8 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
     def on_connection_error_after_connected(self, error: Exception) -> None:
         self.tell(kept=False)  # in vain, but Celery keeps for the next connection only what it has tried to tell
+        if isinstance(error, redis.RedisError):  # Celery logs its repr, which has nothing of what Redis said
+            log.warning("broker away: %s", error)
         if isinstance(error, STUMBLES) and not isinstance(error, BROKER_ERRORS):  # a KeyError is an outage to Celery
             self.give_nothing_back()
         if works_itself(type(self.pool)):

@@ -1,5 +1,6 @@
 """A Redis that can be reached and refuses what it is told: it is full, or became a replica. No worker ends of that."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -74,6 +75,7 @@ def test_a_worker_outlives_a_broker_that_is_a_replica_for_a_while(
     broker.replicaof("127.0.0.1", "1")
     eventually(lambda: worker.log.read_text().count("ReadOnlyError") > 1, timeout=30)
     assert worker.alive
+    assert re.search("tasks.consumer: broker away: .* read only replica", worker.log.read_text())
     broker.replicaof("NO", "ONE")
     record = a_record("one")
     persist(database, record)
