@@ -36,6 +36,7 @@ class BoundedConnection(extensions.connection):
     """A connection whose every wait ends after `seconds`, by OperationalError (None: never)."""
 
     seconds: float | None = 10.0
+    refused: str | None = None  # the code of the last error that ended a wait with an end
 
     def commit(self) -> None:
         with ending_in_time(self):
@@ -74,6 +75,9 @@ def ending_in_time(connection: BoundedConnection) -> Iterator[None]:
         _deadlines[connection] = time.monotonic() + connection.seconds
     try:
         yield
+    except psycopg2.Error as error:
+        connection.refused = error.pgcode
+        raise
     finally:
         with _lock:
             del _deadlines[connection]

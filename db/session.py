@@ -37,17 +37,23 @@ LATE_ANSWER_MS = 5_000
 
 # https://www.postgresql.org/docs/18/errcodes-appendix.html: these say nothing against the data, only "not now".
 TRANSIENT_CLASSES = frozenset({"08", "40", "53", "55", "57", "58"})
-TRANSIENT_CODES = frozenset(
+# Of these the session may be the cause: a standby's, or with the read-only default, search_path or role that somebody
+# had set for the database when it began, and has taken back. Only a new one learns of that.
+SESSION_CODES = frozenset(
     {
         errorcodes.READ_ONLY_SQL_TRANSACTION,  # a primary that has become a standby
-        errorcodes.INVALID_AUTHORIZATION_SPECIFICATION,
-        errorcodes.INVALID_PASSWORD,
-        errorcodes.INVALID_CATALOG_NAME,
         errorcodes.INSUFFICIENT_PRIVILEGE,
         errorcodes.UNDEFINED_TABLE,  # the migrations have not run yet
         errorcodes.UNDEFINED_COLUMN,
         errorcodes.UNDEFINED_FUNCTION,
         errorcodes.UNDEFINED_OBJECT,
+    }
+)
+TRANSIENT_CODES = SESSION_CODES | frozenset(
+    {
+        errorcodes.INVALID_AUTHORIZATION_SPECIFICATION,
+        errorcodes.INVALID_PASSWORD,
+        errorcodes.INVALID_CATALOG_NAME,
         "25P03",  # idle_in_transaction_session_timeout
         "25P04",  # transaction_timeout
     }
@@ -122,6 +128,8 @@ def install_listeners(engine: Engine, timeout_ms: int, trusted_seconds: float) -
 
     @event.listens_for(engine, "checkout")
     def allow_work(connection: BoundedConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
+        if connection.refused in SESSION_CODES:
+            raise DisconnectionError  # the pool makes a new one
         if time.monotonic() - record.info.get("used_at", float("inf")) > trusted_seconds:
             ask_for_life(engine, connection)
         connection.seconds = (timeout_ms + LATE_ANSWER_MS) / 1000 if timeout_ms else None

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator
 
+import psycopg2
 import pytest
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from db import commands, session, text_index
 from settings import Settings
@@ -68,3 +70,19 @@ def test_statements_and_indexes_are_read_in_the_same_way(
     ]
     with engine.connect() as ours, database.connect() as plain:
         assert text_index.present(ours) == text_index.present(plain) != {}
+
+
+@pytest.mark.parametrize("count", [1, 20], ids=["few", "by COPY"])
+@pytest.mark.parametrize(("name", "value"), [("default_transaction_read_only", "on"), ("search_path", "pg_catalog")])
+def test_what_was_in_the_way_and_is_taken_back_is_so_for_who_is_connected_already(
+    with_setting: Set, settings: Settings, database: Engine, name: str, value: str, count: int
+) -> None:
+    engine = with_setting(name, value)
+    records = [a_record(f"text {number}") for number in range(count)]
+    for _ in range(2):
+        with pytest.raises((SQLAlchemyError, psycopg2.Error)) as raised:
+            few(engine, *records) or persist(engine, *records, expect_new=True)
+        assert session.is_outage(raised.value)
+    run(database, f"ALTER DATABASE {settings.database_name} RESET {name}")
+    few(engine, *records) or persist(engine, *records, expect_new=True)
+    assert ask(database, "SELECT count(*) AS stored FROM text_messages") == [{"stored": count}]
