@@ -90,7 +90,7 @@ def database(settings: Settings, *, create: bool = False) -> str | None:
     try:
         _ask(settings, settings.database_name, "SELECT 1")
     except psycopg2.Error as error:
-        if not create or f'database "{settings.database_name}" does not exist' not in str(error):
+        if not create or not _is_missing(settings):
             problem = f"PostgreSQL at {settings.database_address}:{settings.database_port}: {_one_line(error)}"
             is_ours = not settings.database_host
             if is_ours and "password authentication failed" in problem:
@@ -140,6 +140,18 @@ def _wait(connection: Any, seconds: float) -> None:
         left = deadline - time.monotonic()
         if left <= 0 or not poller.poll(left * 1000):
             raise psycopg2.OperationalError(f"no answer within {seconds:g} s")
+
+
+def _is_missing(settings: Settings) -> bool:
+    """Whether the server has no such database. It is asked, because what it says of a login is in its own language."""
+    import psycopg2
+    from psycopg2 import sql
+
+    statement = sql.SQL("SELECT 1 FROM pg_database WHERE datname = {}").format(sql.Literal(settings.database_name))
+    try:
+        return _ask(settings, "postgres", statement) is None
+    except psycopg2.Error:
+        return False
 
 
 def _create_database(settings: Settings) -> str | None:

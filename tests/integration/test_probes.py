@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
+import psycopg2
 import pytest
 from sqlalchemy import Connection, Engine, text
 
@@ -45,8 +47,19 @@ def test_a_server_that_goes_silent_is_given_up(
         assert "no answer within 0.5 s" in (probes.database(through) or "")
 
 
-def test_a_database_that_is_missing_is_made(settings: Settings, postgres: Running) -> None:
+def test_a_database_that_is_missing_is_made(
+    settings: Settings, postgres: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert f'database "{settings.database_name}" does not exist' in (probes.database(settings) or "")
+    ask = probes._ask
+
+    def ask_in_german(settings: Settings, database: str, *arguments: Any, **options: Any) -> Any:
+        try:
+            return ask(settings, database, *arguments, **options)
+        except psycopg2.OperationalError as error:
+            raise psycopg2.OperationalError(f"FATAL:  Datenbank »{database}« existiert nicht") from error
+
+    monkeypatch.setattr(probes, "_ask", ask_in_german)
     try:
         assert probes.database(settings, create=True) is None
         assert probes.database(settings) is None
