@@ -1,5 +1,8 @@
 """What is stored is on its way to be embedded before the disk has it, and is told as done only after that."""
 
+import contextlib
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -129,6 +132,8 @@ def test_what_a_crash_took_before_the_disk_had_it_is_stored_again(
 
     def crash_first(connection: Any) -> None:
         server.kill()
+        with contextlib.suppress(ProcessLookupError):  # a session that has not noticed it would still answer
+            os.kill(session.driver_of(connection).info.backend_pid, signal.SIGKILL)
         wait(connection)
 
     wait = commands.make_durable
