@@ -76,22 +76,24 @@ def ranked(parts: Parts, asked: SearchRequest, narrowed: dict[str, Any]) -> tupl
         rankings = []
         with parts.reader.connect() as connection:
             if embedder is not None:
-                active, coming = queries.models_in_use(connection)
-            if embedder is None or active in (None, embedder.model):
-                if embedder is not None and coming is not None:
-                    parts.model.next.prepare(coming)
+                index = vector_search.in_use(connection, narrowed["limit"])
+            if embedder is None or index.model in (None, embedder.model):
+                if embedder is not None and index.coming is not None:
+                    parts.model.next.prepare(index.coming)
                 if asked.mode != "semantic":
                     rankings.append(queries.keyword(connection, parts.settings, some_words(asked.query), **narrowed))
                 if embedder is not None:  # the first of the rankings, whose passages are shown
                     found = (
-                        vector_search.semantic(connection, parts.settings, vector, embedder.model, **narrowed)
+                        vector_search.semantic(
+                            connection, parts.settings, vector, embedder.model, parts=index.parts, **narrowed
+                        )
                         if vector
                         else []
                     )
                     rankings.insert(0, found)
                 return (embedder.model if embedder is not None else None), rankings
         with waits.not_counted():
-            parts.model.follow(active)
+            parts.model.follow(index.model)
     raise Unavailable("the model is being changed; mode keyword works meanwhile")
 
 
@@ -119,7 +121,7 @@ def embed(model: Model, embedder: Embedder, query: str) -> list[float] | None:
         raise Problem(400, f"query: the model cannot embed this text: {error}") from None
     except (EmbedderUnavailable, ModelError) as error:
         raise Unavailable(f"the embedding model does not work: {error}; mode keyword works without it") from None
-    return [float(number) for number in vector] if vector.any() else None
+    return vector.tolist() if vector.any() else None
 
 
 def answer(query: str, mode: str, model: str | None, took: float, hits: list[queries.Row]) -> dict[str, Any]:
@@ -142,12 +144,20 @@ def similar(parts: Parts, id: str, query: SimilarQuery) -> Response:
     began = time.perf_counter()
     with parts.reader.connect() as connection:
         found = stored(connection, id)
-        model = queries.active_model(connection)
-        vector = queries.first_vector(connection, found["id"], model) if model is not None else None
-        if model is None or vector is None:
+        index = vector_search.in_use(connection, query.limit)
+        vector = queries.first_vector(connection, found["id"], index.model) if index.model is not None else None
+        if index.model is None or vector is None:
             raise Problem(409, f"this message has no neighbours to tell: its embedding is {found['embedding']}")
-        hits = vector_search.semantic(connection, parts.settings, vector, model, limit=query.limit, without=found["id"])
-    return json_answer(answer(found["message"], "semantic", model, time.perf_counter() - began, hits))
+        hits = vector_search.semantic(
+            connection,
+            parts.settings,
+            vector,
+            index.model,
+            limit=query.limit,
+            without=found["id"],
+            parts=index.parts,
+        )
+    return json_answer(answer(found["message"], "semantic", index.model, time.perf_counter() - began, hits))
 
 
 def get_status(parts: Parts) -> Response:

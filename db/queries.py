@@ -224,14 +224,6 @@ def active_model(connection: Connection) -> str | None:
     return connection.execute(text(ACTIVE)).scalar_one_or_none()
 
 
-def models_in_use(connection: Connection) -> tuple[str | None, str | None]:
-    """The active model, and the one that is about to take its place."""
-    row = connection.execute(
-        text("SELECT name, CASE WHEN follow_now THEN followed_by END FROM embedding_models WHERE active")
-    ).one_or_none()
-    return (row[0], row[1]) if row else (None, None)
-
-
 HIT = """m.id::text AS id, m.source_id, m.message, m.metadata, to_json(m.created_at) #>> '{}' AS created_at"""
 
 

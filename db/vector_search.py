@@ -6,11 +6,14 @@ messages; an exact pass over everything, if an index gave up too early.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from math import inf
 from typing import Any
 
-from sqlalchemy import Connection, text
+import numpy as np
+import orjson
+from sqlalchemy import Connection, TextClause, text
 
 from db.queries import HIT, Row, narrowing
 from settings import Settings
@@ -43,10 +46,22 @@ SETTINGS = """
 """
 
 # A part of which deletions have left fewer vectors than are wanted is read faster without its index.
-READY_PARTS = text("""
-    SELECT from_id, to_id FROM vector_index_parts
-    WHERE model = :model AND state = 'ready' AND live_rows >= :least ORDER BY from_id
+READY = "FROM vector_index_parts WHERE model = {} AND state = 'ready' AND live_rows >= :least ORDER BY from_id"
+READY_PARTS = text(f"SELECT from_id, to_id {READY.format(':model')}")
+IN_USE = text(f"""
+    SELECT m.name, CASE WHEN m.follow_now THEN m.followed_by END AS coming,
+        ARRAY(SELECT ARRAY[from_id, to_id] {READY.format("m.name")}) AS parts
+    FROM embedding_models m WHERE m.active
 """)
+
+
+@dataclass(frozen=True)
+class InUse:
+    """The active model, the one that is about to take its place, and the ready parts of the active one's index."""
+
+    model: str | None
+    coming: str | None
+    parts: Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -87,12 +102,14 @@ def semantic(
     since: str | None = None,
     until: str | None = None,
     without: str | None = None,
+    parts: Sequence[tuple[int, int]] | None = None,
 ) -> list[Row]:
     """The messages nearest to a vector, best first, each once with its best passage and the cosine similarity as score.
 
     A vector counts only while its content hash is that of its message, so no edited text is found by its old vector.
-    `since` <= created_at < `until`. `without` leaves one message id out. In an open transaction, what it asks of
-    PostgreSQL's planner holds until the end, so let it be the last statement there.
+    `since` <= created_at < `until`. `without` leaves one message id out. `parts` are those of `in_use` for this limit,
+    asked for if they are not given. In an open transaction, what it asks of PostgreSQL's planner holds until the end,
+    so let it be the last statement there.
     """
     where, values = narrowing(filter, since, until)
     wanted = wanted_of(limit)
@@ -100,7 +117,8 @@ def semantic(
     values |= {"query": literal(vector), "model": model, "limit": limit, "without": without, "ef": str(ef_search)}
     of = ["e.model = :model", *([] if without is None else ["e.message_id <> :without ::uuid"])]
     asked = Asked(limit, where, of, values, of_time=bool(where) and not filter)
-    parts = ready_parts(connection, model, least=wanted)
+    if parts is None:
+        parts = ready_parts(connection, model, least=wanted)
     if not parts:
         hits = by_rows(connection, everything(asked), asked, wanted)
     elif where and few_match(connection, asked):
@@ -112,13 +130,20 @@ def semantic(
     return [hit for hit in hits if min_score is None or hit["score"] >= min_score]
 
 
+def in_use(connection: Connection, limit: int) -> InUse:
+    """What a search for `limit` messages has to know first, in one statement."""
+    row = connection.execute(IN_USE, {"least": wanted_of(limit)}).one_or_none()
+    return InUse(row[0], row[1], [(part[0], part[1]) for part in row[2]]) if row else InUse(None, None, [])
+
+
 def ready_parts(connection: Connection, model: str, least: int = 0) -> list[tuple[int, int]]:
     """The ranges [from, to) of a model's vectors that an index covers, ascending, if they have at least `least`."""
     return [(row[0], row[1]) for row in connection.execute(READY_PARTS, {"model": model, "least": least})]
 
 
 def literal(vector: Sequence[float]) -> str:
-    return "[" + ",".join(f"{number:.7g}" for number in vector) + "]"
+    """The vector as pgvector reads it."""
+    return orjson.dumps(np.asarray(vector, np.float32), option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
 def wanted_of(limit: int) -> int:
@@ -132,14 +157,15 @@ def few_match(connection: Connection, asked: Asked) -> bool:
     return int(connection.execute(statement, values).scalar_one()) <= FEW
 
 
-def hits_of(arms: Sequence[str]) -> str:
+@lru_cache(maxsize=128)  # taking it to pieces costs half a millisecond, and only parts and kinds of filters differ
+def hits_of(arms: tuple[str, ...]) -> TextClause:
     """The statement that makes hits of the best :wanted vectors of all arms, each a SELECT of its best :wanted. Even if
     it finds no hit, it returns one row that tells what was seen.
 
     OFFSET 0 has each message looked up by its id; the planner would rather walk all of them in order than sort these.
     """
     numbered = " UNION ALL ".join(f"SELECT {number} AS arm, a.* FROM {arm} AS a" for number, arm in enumerate(arms))
-    return f"""{SETTINGS}
+    return text(f"""{SETTINGS}
         WITH arms AS MATERIALIZED ({numbered}), nearest AS MATERIALIZED (
             SELECT * FROM arms ORDER BY distance LIMIT :wanted
         ), best AS (
@@ -159,14 +185,14 @@ def hits_of(arms: Sequence[str]) -> str:
             ) AS reaches
         )
         SELECT * FROM seen LEFT JOIN hits ON TRUE ORDER BY distance, id
-    """
+    """)
 
 
 def find(
     connection: Connection, arms: Sequence[str], asked: Asked, wanted: int, *, seqscan: str, bitmapscan: str = "on"
 ) -> Found:
     values = asked.values | {"wanted": wanted, "seqscan": seqscan, "bitmapscan": bitmapscan}
-    rows = [dict(row) for row in connection.execute(text(hits_of(arms)), values).mappings()]
+    rows = [dict(row) for row in connection.execute(hits_of(tuple(arms)), values).mappings()]
     seen, reaches = rows[0]["seen"], rows[0]["reaches"]
     hits = [row for row in rows if row["id"] is not None]
     for hit in hits:
