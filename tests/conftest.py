@@ -177,7 +177,10 @@ def start(settings: Settings, database: Engine, topic: str, broker: redis.Redis)
 
     def run(name: str, *, wait: bool = True, **changes: object) -> Running:
         chosen = replace(settings, **changes)  # type: ignore[arg-type]
-        running = Running(local_part(chosen, name), Path(settings.data_dir) / "logs" / f"{name}-{len(started)}.log")
+        part = local_part(chosen, name)
+        if "bridge_id" in changes:  # the local stack numbers its bridges itself
+            part = replace(part, environment={**part.environment, "BRIDGE_ID": chosen.bridge_id})
+        running = Running(part, Path(settings.data_dir) / "logs" / f"{name}-{len(started)}.log")
         started.append(running)
         if wait:
             running.wait_until_healthy()

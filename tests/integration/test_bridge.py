@@ -2,6 +2,7 @@
 crash."""
 
 import base64
+import contextlib
 import json
 import time
 import uuid
@@ -266,13 +267,19 @@ def test_three_bridges_share_the_partitions_and_hand_them_on(
     settings: Settings, database: Engine, producer: KafkaProducer, start: Start
 ) -> None:
     start("persist-worker")
-    bridges = [start("bridge", bridge_id=str(number)) for number in range(3)]
+    bridges = [start("bridge", bridge_id=name) for name in ("", "1", "2")]  # the first one leaves when it stops
 
     def send(first: int, last: int) -> None:
         for number in range(first, last):
             producer.send(settings.kafka_topic, json.dumps({"id": f"a-{number}", "text": f"{number}"}).encode())
         producer.flush()
 
+    def members() -> int:
+        with contextlib.closing(KafkaAdminClient(**settings.kafka_client())) as admin:
+            found = admin.describe_groups([settings.kafka_group_id])[settings.kafka_group_id]
+        return len(found["members"]) if found["group_state"] == "Stable" else 0
+
+    eventually(lambda: members() == 3, timeout=30)
     send(0, 1000)
     bridges[0].stop()
     send(1000, 2000)
