@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event, text
 from db import vector_search
 from settings import Settings
 from tests.samples import run
-from tests.vectors import MODEL, NOW, Stored, rest
+from tests.vectors import MODEL, NOW, Stored, ranges, rest
 
 
 @pytest.fixture
@@ -363,6 +363,7 @@ def test_before_the_first_statistics_no_table_is_read_as_a_whole(
 
     event.listen(stored.engine, "before_cursor_execute", note)
     with stored.engine.connect() as connection:
+        assert vector_search.in_use(connection, 10) == vector_search.InUse(MODEL, None, ranges(stored.engine))
         assert vector_search.semantic(connection, Settings(), stored.points(1)[0].tolist(), MODEL, limit=10)
         statement, parameters = sent[-1]  # the settings, and then the search
         search = statement[statement.index(";") + 1 :]

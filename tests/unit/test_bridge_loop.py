@@ -16,6 +16,7 @@ from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, RecordList
 from kafka.future import Future
 from redis.exceptions import OutOfMemoryError, ResponseError
 
+import kafka_clients
 from bridge import consumer, hand_over, letters, topics
 from bridge.consumer import Bridge
 from bridge.hand_over import HandOver, HandOvers, SentTask
@@ -53,6 +54,7 @@ class Consumer:
         self._coordinator = SimpleNamespace(rejoining=False, need_rejoin=lambda: False)
         self.during_poll: Callable[[], None] = lambda: None
         self.sought: list[tuple[TopicPartition, int]] = []
+        self.patience: list[int] = []  # of each poll
 
     def seek(self, part: TopicPartition, offset: int) -> None:
         self.sought.append((part, offset))
@@ -64,6 +66,7 @@ class Consumer:
         """Of no account here."""
 
     def poll(self, timeout_ms: int, max_records: int | None = None) -> dict[TopicPartition, list[Any]]:
+        self.patience.append(timeout_ms)
         self.during_poll()
         return {PART: [a_record(7)]}
 
@@ -90,6 +93,28 @@ def test_what_comes_with_a_new_partition_is_read_again_after_the_pause(known: bo
     bridge.wait_for_room()
     assert not bridge.gathered
     assert fake.sought == [(PART, 7)]
+
+
+@pytest.mark.parametrize(("rejoining", "needed"), [(True, False), (True, True), (False, True)])
+def test_each_poll_waits_for_a_rebalance_to_end(rejoining: bool, needed: bool) -> None:
+    """kafka-python would leave the join half done, and forget it where nothing needs it any more."""
+    asked = []
+
+    def request() -> None:
+        asked.append(True)
+
+    fake = Consumer()
+    fake._coordinator = SimpleNamespace(
+        rejoining=rejoining, need_rejoin=lambda: needed or bool(asked), request_rejoin=request
+    )
+    bridge = Bridge(Settings(), fake, FullWindow())  # type: ignore[arg-type]
+    bridge.steering.known = True
+    bridge.full_since = -10.0
+    bridge.wait_for_room()
+    bridge.hand_overs, bridge.full_since = Taken(), None  # type: ignore[assignment]
+    bridge.take_in()
+    assert fake.patience == [kafka_clients.REJOIN_POLL_MS] * 2
+    assert bool(asked) is not needed
 
 
 class Taken:

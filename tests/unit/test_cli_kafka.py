@@ -19,6 +19,7 @@ from clients import connect, consume, drain, kafka_commands, kafka_options, prod
 from clients.partitioner import murmur2
 from clients.produce import Line, NotJson, Sending, Unsent, key_in, records
 from clients.terminal import CommandFailed, Unreachable, WrongUsage
+from kafka_clients import REJOIN_POLL_MS
 from settings import Settings
 
 
@@ -442,3 +443,23 @@ def test_dead_letters_are_chosen_in_one_way(words: str) -> None:
 def test_a_tombstone_of_nobody_is_not_sent(capsys: pytest.CaptureFixture[str]) -> None:
     assert kafka_commands.main(["produce", "t", "--tombstone", ""]) == 2
     assert "nobody's id" in capsys.readouterr().err
+
+
+def test_a_member_of_a_group_is_polled_with_patience_during_a_rebalance() -> None:
+    """kafka-python would leave the join half done, and the member without partitions."""
+    polls: list[int] = []
+
+    def poll(timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Any]]:
+        polls.append(timeout_ms)
+        return {}
+
+    consumer = SimpleNamespace(
+        _coordinator=SimpleNamespace(rejoining=False, need_rejoin=lambda: True),
+        subscribe=lambda topics: None,
+        assignment=lambda: {TopicPartition("t", 0)} if polls else set(),
+        poll=poll,
+        end_offsets=lambda partitions: {},
+        commit=lambda timeout_ms: None,
+    )
+    assert list(consume.follow_as_group(consumer, "t", limit=None, patience=0)) == []
+    assert polls == [REJOIN_POLL_MS] * 2
