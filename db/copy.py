@@ -5,7 +5,6 @@ timestamptz is microseconds since 2000, jsonb a version byte and text, halfvec i
 big-endian half floats.
 """
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,10 @@ MESSAGE_COLUMNS = 8
 VECTORS_AT_ONCE = 256
 
 EPOCH_2000_MS = 946_684_800_000
+
+# A half float has 10 bits of fraction instead of 23, and an exponent with a bias of 15 instead of 127.
+BIAS = np.float32(2.0 ** (15 - 127))
+HALF_INFINITE = np.float32(65_520)  # what is nearer to the next power of two than to the largest half
 JSONB_VERSION = b"\x01"
 
 # The fields of a message's row whose length is always the same lie in four pieces, between its texts. Each piece is one
@@ -123,7 +126,7 @@ def vector_rows(vectors: "Vectors", model: str) -> Iterator[bytes]:
             ("embedding_bytes", ">i4"),
             ("dimensions", ">i2"),
             ("unused", ">i2"),
-            ("embedding", f"V{2 * dimensions}"),
+            ("embedding", ">u2", (dimensions,)),
         ]
     )
     rows = np.zeros(min(count, VECTORS_AT_ONCE), dtype=row)
@@ -137,18 +140,27 @@ def vector_rows(vectors: "Vectors", model: str) -> Iterator[bytes]:
     yield HEADER
     for first in range(0, count, VECTORS_AT_ONCE):
         part = slice(first, first + VECTORS_AT_ONCE)
-        halves = vectors.embeddings[part].astype(np.float16).view(np.uint16)
-        if sys.byteorder == "little":
-            halves.byteswap(inplace=True)
-        filled = rows[: len(halves)]
+        filled = rows[: min(VECTORS_AT_ONCE, count - first)]
         filled["message_id"] = np.frombuffer(b"".join(vectors.message_ids[part]), dtype="V16")
         filled["hash"] = np.frombuffer(b"".join(vectors.content_hashes[part]), dtype="V16")
         filled["number"] = vectors.numbers[part]
         filled["start"] = [start for start, _ in vectors.spans[part]]
         filled["end"] = [end for _, end in vectors.spans[part]]
-        filled["embedding"] = halves.view(f"V{2 * dimensions}")[:, 0]
+        filled["embedding"] = halves(vectors.embeddings[part])
         yield filled.tobytes()
     yield TRAILER
+
+
+def halves(floats: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The bits of the nearest half floats, ties to even: what astype(np.float16) gives, in a third of the time, since
+    numpy converts them one by one. Below 2**-14 what is nearly a tie may be taken for one."""
+    if not -HALF_INFINITE < floats.min(initial=0.0) <= floats.max(initial=0.0) < HALF_INFINITE:  # False for NaN too
+        return floats.astype(np.float16).view(np.uint16)
+    # Now the exponent is that of a half, and a number that is too small for a normal one is none either.
+    bits = np.multiply(floats, BIAS, dtype=np.float32).view(np.uint32)
+    bits += (bits >> 13 & 1) + 0xFFF
+    bits >>= 13
+    return (bits | bits >> 3 & 0x8000).astype(np.uint16)
 
 
 class Stream:
