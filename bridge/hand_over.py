@@ -23,6 +23,7 @@ import task_names
 from bridge import dead_letters
 from bridge.letters import Letters, SentLetter
 from bridge.message import BadRecord, Row, decode, decode_plain
+from letter_headers import named
 from records import Record
 from settings import Settings
 from tasks.broker import BROKER_ERRORS, length_at_priority, said_of
@@ -144,7 +145,8 @@ class HandOvers:
         bad: list[tuple[ConsumerRecord, BadRecord]] = []
         most = self.settings.max_text_chars
         for record in records:
-            if record.value and not record.headers and (row := decode_plain(record, record.value, most)) is not None:
+            is_first = not record.headers or named(record.headers) is None
+            if is_first and record.value and (row := decode_plain(record, record.value, most)) is not None:
                 rows.append(row)
                 continue
             at = dead_letters.coordinates(record)

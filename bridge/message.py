@@ -91,9 +91,9 @@ def decode(at: Coordinates, key: bytes | None, value: bytes | None, headers: Hea
 
 
 def decode_plain(at: Place, value: bytes, max_text_chars: int) -> Row | None:
-    """As `decode`, in a fraction of the time, for the most common records: without headers, and without numbers in the
-    metadata that orjson would round. None for any other record, and for one that may be bad, which `decode` then
-    judges."""
+    """As `decode`, in a fraction of the time, for the most common records: no second tries (by their headers), and
+    without numbers in the metadata that orjson would round. None for any other record, and for one that may be bad,
+    which `decode` then judges."""
     try:
         document = orjson.loads(value)
     except orjson.JSONDecodeError:

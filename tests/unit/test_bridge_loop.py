@@ -22,6 +22,7 @@ from bridge.consumer import Bridge
 from bridge.hand_over import HandOver, HandOvers, SentTask
 from bridge.letters import Letters, SentLetter
 from bridge.message import BadRecord
+from letter_headers import Coordinates, naming
 from settings import Settings
 from tasks import outages
 from tasks.app import app
@@ -199,6 +200,17 @@ def sent() -> list[str]:
 def hand_overs(sent: list[str]) -> HandOvers:
     fake = SimpleNamespace(send_task=lambda name, **_: sent.append(name))
     return HandOvers(Settings(bridge_window=16), fake, None)
+
+
+def test_only_the_headers_of_a_second_try_need_a_closer_look(
+    hand_overs: HandOvers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = a_record(5)._replace(value=b'{"text": "a"}', headers=[("traceparent", b"00-4bf9-00f0-01"), ("no", None)])
+    second = record._replace(headers=naming(Coordinates("t", 0, 1, 0)))
+    rows, bad = hand_overs.decoded([record, second])
+    assert (bad, [row[4:] for row in rows]) == ([], [(0, 0, 5, None), (0, 0, 1, ("t", 0, 1))])
+    monkeypatch.setattr(hand_over, "decode", None)
+    assert hand_overs.decoded([record]) == (rows[:1], [])
 
 
 def overdue(hand_overs: HandOvers, now: float) -> SentTask:
