@@ -5,6 +5,8 @@ import ctypes
 import os
 import shutil
 import signal
+import socket
+import struct
 import sys
 import tempfile
 from typing import Any
@@ -20,6 +22,7 @@ threads = 16
 # With its own files below the 1,024 that most systems let a process open: a worker that cannot accept one more ends.
 worker_connections = 900
 graceful_timeout = 10  # what is under way at a stop may go on for so long; a POST waits for POST_WAIT_SECONDS at most
+STALL_SECONDS = 10  # after which the rest of a request that has stopped coming is not waited for
 limit_request_line = 8190  # an id of 255 characters may take 3,060 percent-encoded bytes
 control_socket_disable = True
 logger_class = "api.gunicorn_log.Log"
@@ -37,6 +40,13 @@ def on_starting(server: Any) -> None:
         sys.exit(f"{server.cfg.proc_name}: {error}")
     if server.cfg.workers > 1:
         os.environ[METRICS_DIRECTORY] = tempfile.mkdtemp(prefix="api-metrics-")
+
+
+def when_ready(server: Any) -> None:
+    """Sets the longest wait for bytes of a request, which connections take over from the socket that listens. gunicorn
+    waits for ever, so as many clients as there are threads, gone without a word, would be the end of an API."""
+    for listener in server.LISTENERS:
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", STALL_SECONDS, 0))
 
 
 def post_fork(server: Any, worker: Any) -> None:

@@ -2,6 +2,7 @@
 gunicorn finds this class by its name (gunicorn.conf.py)."""
 
 import logging
+import sys
 from typing import Any
 
 from gunicorn import glogging
@@ -11,6 +12,7 @@ from telemetry import logs
 
 UNREADABLE = "Invalid request from ip="
 UNANSWERED = "Error handling request"
+UNREAD = "Socket error processing request"
 
 
 class Log(glogging.Logger):  # type: ignore[misc]
@@ -32,7 +34,10 @@ class Log(glogging.Logger):  # type: ignore[misc]
         super().warning(msg, *args, **kwargs)
 
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """Logs the traceback of a request over which the application failed, without its path."""
+        """Logs the traceback of a request over which the application failed, without its path. A request whose rest did
+        not come in time (gunicorn.conf.py) is no failure."""
+        if msg.startswith(UNREAD) and isinstance(sys.exception(), BlockingIOError):
+            return
         if msg.startswith(UNANSWERED):
             msg, args = UNANSWERED, ()
         super().exception(msg, *args, **kwargs)

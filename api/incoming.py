@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 from flask import Request
 from gunicorn.http.errors import ParseException
 from pydantic import BaseModel, ValidationError
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from api.problems import Problem
 from api.schemas import MAX_BATCH, Input
@@ -23,6 +23,8 @@ DRAIN_SECONDS = 10.0
 
 # A body that ends early, and one whose chunks are wrong.
 UNREADABLE = (OSError, ParseException)
+# What the time-out of gunicorn.conf.py is: Werkzeug makes its own error of it where the length is known.
+STALLED = (BlockingIOError, ClientDisconnected)
 
 # Which member of a body a reason speaks of.
 MEMBERS = {
@@ -61,9 +63,11 @@ def body(request: Request, model: type[Body], settings: Settings) -> Body:
 
 def content(request: Request, limit: int) -> bytes:
     """The body. Raises RequestEntityTooLarge, also for a chunked body, which Werkzeug would cut at the limit. Raises
-    Problem 400 for a body that does not come as it was announced."""
+    Problem 400 for a body that does not come as it was announced, and 408 for one that stops coming."""
     try:
         return whole(request, limit)
+    except STALLED:
+        raise Problem(408, "the rest of the body did not come in time: send it again, without a pause") from None
     except UNREADABLE as error:
         raise Problem(400, f"the body ends early, or its chunks are wrong: {error}") from None
 

@@ -72,6 +72,7 @@ def all_answers(operation: Operation, settings: Settings) -> dict[int, Answer]:
         common[400] = problem("something in the request is wrong, and `detail` says what")
     if operation.body:
         common[413] = problem("the body is too large")
+        common[408] = problem("the rest of the body did not come in time")
         common[415] = problem("the body is not application/json in UTF-8")
     if settings.api_key_set and not operation.open:
         common[401] = Answer(

@@ -116,6 +116,27 @@ class Broken(BytesIO):
         raise InvalidChunkSize(b"zz")
 
 
+class Stalled(BytesIO):
+    """A body that stops coming, as gunicorn.conf.py has it told."""
+
+    def read(self, *_: object) -> bytes:
+        raise BlockingIOError
+
+    readinto = read  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("headers", [{"Transfer-Encoding": "chunked"}, {"Content-Length": "100"}])
+def test_a_body_that_stops_coming_is_408(text: FlaskClient, headers: dict[str, str]) -> None:
+    answer = text.post(
+        "/messages",
+        input_stream=Stalled(),
+        content_type="application/json",
+        headers=headers,
+        environ_overrides={"wsgi.input_terminated": "Transfer-Encoding" in headers},
+    )
+    assert_problem(answer, 408)
+
+
 @pytest.mark.parametrize(("method", "path", "status"), [("POST", "/messages", 400), ("GET", "/openapi.json", 200)])
 def test_a_body_whose_chunks_are_wrong_is_the_requests_fault(
     text: FlaskClient, method: str, path: str, status: int

@@ -1,10 +1,12 @@
-"""How the APIs' server behaves among many clients, with an application that does nothing in the place of an API."""
+"""How the APIs' server behaves among many clients, with an application in the place of an API that only
+reads its requests."""
 
 import os
 import resource
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +27,7 @@ class Application:
     extensions = {"parts": SimpleNamespace(begin=lambda: None)}
 
     def __call__(self, environ, start_response):
+        environ["wsgi.input"].read()
         start_response("200 OK", [("Connection", "close")])
         return [str(os.getpid()).encode()]
 
@@ -36,10 +39,12 @@ application = Application()
 def port(tmp_path: Path) -> Iterator[int]:
     (port,) = free_ports(1)
     (tmp_path / "crowded.py").write_text(APPLICATION)
+    configuration = tmp_path / "gunicorn.conf.py"
+    configuration.write_text((ROOT / "gunicorn.conf.py").read_text() + "\nSTALL_SECONDS = 1\n")
     limited = "import resource, sys; from gunicorn.app.wsgiapp import run; "
     limited += f"resource.setrlimit(resource.RLIMIT_NOFILE, ({MOST_FILES}, {MOST_FILES})); run()"
-    options = ["--bind", f"127.0.0.1:{port}", "--pythonpath", str(tmp_path), "crowded:application"]
-    server = subprocess.Popen([sys.executable, "-c", limited, *options], cwd=ROOT)
+    options = ["--config", str(configuration), "--bind", f"127.0.0.1:{port}", "--pythonpath", str(tmp_path)]
+    server = subprocess.Popen([sys.executable, "-c", limited, *options, "crowded:application"], cwd=ROOT)
     yield port
     server.terminate()
     server.wait(15)
@@ -68,3 +73,17 @@ def test_a_worker_outlives_more_clients_than_it_may_open_files(port: int) -> Non
             client.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert eventually(lambda: worker(port), timeout=15) == pid
+
+
+@pytest.mark.parametrize("rest", [b"X-", b"Content-Length: 100\r\n\r\n{"], ids=["head", "body"])
+def test_requests_that_stop_coming_hold_the_threads_for_a_while_only(port: int, rest: bytes) -> None:
+    pid = eventually(lambda: worker(port), timeout=30)
+    clients = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(17)]
+    try:
+        for client in clients:
+            client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n" + rest)
+        time.sleep(0.5)  # until each of them has its thread
+        assert eventually(lambda: worker(port), timeout=15) == pid
+    finally:
+        for client in clients:
+            client.close()

@@ -1,5 +1,6 @@
 """Log lines: nobody's characters make a line of their own, errors quote no text, above DEBUG no record costs one."""
 
+import contextlib
 import errno
 import json
 import logging
@@ -217,6 +218,11 @@ def test_gunicorn_names_no_path_over_which_the_application_failed(caplog: pytest
     log.error_log = logging.getLogger("gunicorn.error")
     log.exception("Error handling request %s %s", "GET", "/messages/a-source-id")
     log.exception("another %s", "error")
+    with contextlib.suppress(BlockingIOError):
+        try:
+            raise BlockingIOError
+        finally:
+            log.exception("Socket error processing request.")
     assert [record.getMessage() for record in caplog.records] == ["Error handling request", "another error"]
 
 
