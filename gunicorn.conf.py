@@ -2,6 +2,7 @@
 number of workers come from the command line."""
 
 import ctypes
+import functools
 import os
 import shutil
 import signal
@@ -28,6 +29,8 @@ control_socket_disable = True
 logger_class = "api.gunicorn_log.Log"
 
 util.write_error = gunicorn_errors.write_problem
+# How long the one thread that takes connections waits for a client to close its own: 2 s would hold up all others.
+util.close_graceful = functools.partial(util.close_graceful, timeout=0.05)
 
 PR_SET_PDEATHSIG = 1  # https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own variable: where workers add up their numbers

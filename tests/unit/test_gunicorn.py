@@ -75,8 +75,12 @@ def test_a_worker_outlives_more_clients_than_it_may_open_files(port: int) -> Non
     assert eventually(lambda: worker(port), timeout=15) == pid
 
 
-@pytest.mark.parametrize("rest", [b"X-", b"Content-Length: 100\r\n\r\n{"], ids=["head", "body"])
-def test_requests_that_stop_coming_hold_the_threads_for_a_while_only(port: int, rest: bytes) -> None:
+@pytest.mark.parametrize(
+    "rest",
+    [b"X-", b"Content-Length: 100\r\n\r\n{", b"Connection: close\r\n\r\n"],
+    ids=["stopped in its head", "stopped in its body", "answered, and left open"],
+)
+def test_clients_gone_without_a_word_hold_up_the_others_for_a_while_only(port: int, rest: bytes) -> None:
     pid = eventually(lambda: worker(port), timeout=30)
     clients = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(17)]
     try:
