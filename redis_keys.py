@@ -10,6 +10,10 @@ PROCESSES = "text-pipeline:processes"
 # The database whose workers take the tasks here (tasks/installation.py).
 DATABASE = "text-pipeline:database"
 
+# What PostgreSQL says to a worker for which it stores nothing: it may well answer all who only read (tasks/outages.py).
+REFUSED = "text-pipeline:refused"
+REFUSED_SECONDS = 10  # then it is gone; a worker tries again after two, and may wait five for a lock
+
 # Written by the APIs to learn whether Redis takes what it is told: a replica, one that is full and one that cannot save
 # its data answer a PING all the same.
 HEALTH = "text-pipeline:health"

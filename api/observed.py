@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.kafka_watch import KafkaWatch, Position
 from db import console_queries, dead_letter_queries, queries
 from db.session import first_line
-from redis_keys import HEALTH, HEALTH_SECONDS, task_lists
+from redis_keys import HEALTH, HEALTH_SECONDS, REFUSED, task_lists
 from settings import Settings
 from task_names import QUEUES
 from tasks.broker import BROKER_ERRORS
@@ -167,15 +167,20 @@ class Contents:
 
 @dataclass(frozen=True)
 class Broker:
-    """Tasks waiting in each queue, and what the processes have counted."""
+    """Tasks waiting in each queue, what the processes have counted, and why PostgreSQL stores nothing for a worker, if
+    that is so."""
 
     queues: dict[str, int]
     kept: Kept
+    refused: str | None = None
 
 
-def database(contents: Seen[Contents], index: Seen[dict[str, Any]]) -> Seen[Any]:
-    """How PostgreSQL is: as its contents say, which are read quickly, unless only its index has a problem."""
-    return index if index.problem and not contents.problem else contents
+def database(contents: Seen[Contents], index: Seen[dict[str, Any]], broker: Seen[Broker]) -> Seen[Any]:
+    """How PostgreSQL is: as its contents say, which are read quickly, unless only its index has a problem, or only a
+    worker, for which it stores nothing."""
+    seen = index if index.problem and not contents.problem else contents
+    refused = None if broker.problem or broker.value is None else broker.value.refused
+    return seen._replace(problem=f"a worker cannot store: {refused}") if refused and not seen.problem else seen
 
 
 class Observed:
@@ -230,6 +235,8 @@ class Observed:
         for lists in QUEUE_LISTS.values():
             for key in lists:
                 pipeline.llen(key)
-        lengths = iter(pipeline.execute())
+        pipeline.get(REFUSED)
+        *found, refused = pipeline.execute()
+        lengths = iter(found)
         queues = {name: sum(next(lengths) for _ in lists) for name, lists in QUEUE_LISTS.items()}
-        return Broker(queues, numbers_store.read(self.redis))
+        return Broker(queues, numbers_store.read(self.redis), refused)

@@ -36,7 +36,7 @@ class PipelineNumbers(Collector):
         began = time.monotonic()
         broker = observed.broker.look_since(began)
         contents, index, positions, _ = observed.look()
-        yield parts_up({"database": database(contents, index), "kafka": positions, "broker": broker})
+        yield parts_up({"database": database(contents, index, broker), "kafka": positions, "broker": broker})
         if current(positions) is not None:
             yield from of_kafka(observed, positions.value or {})
         if broker.began >= began and (found := current(broker)) is not None:

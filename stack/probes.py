@@ -12,7 +12,7 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
-from redis_keys import PAUSED, PROCESSES, process_member, steering_key, task_lists
+from redis_keys import PAUSED, PROCESSES, REFUSED, process_member, steering_key, task_lists
 from settings import Settings, kafka_address
 from stack.part import Lasting
 
@@ -212,6 +212,18 @@ def intake_paused(settings: Settings) -> bool | None:
     try:
         with contextlib.closing(_redis(settings)) as connection:
             return bool(connection.hget(steering_key(settings.kafka_group_id), PAUSED))
+    except (client.RedisError, ValueError, OSError):
+        return None
+
+
+def refused(settings: Settings) -> str | None:
+    """What PostgreSQL says to the workers where it stores nothing for them; None also where that cannot be known."""
+    import redis as client
+
+    try:
+        with contextlib.closing(_redis(settings)) as connection:
+            said = connection.get(REFUSED)
+            return None if said is None else said.decode(errors="replace")
     except (client.RedisError, ValueError, OSError):
         return None
 

@@ -73,7 +73,8 @@ def status(settings: Settings) -> int:
 
 
 def show_flow(settings: Settings) -> None:
-    """What no line of a part says: the workers of each queue, and an intake that somebody has paused."""
+    """What no line of a part says: the workers of each queue, an intake that somebody has paused, and what PostgreSQL
+    refuses a worker."""
     known = system.read(settings)
     if known is None:
         return
@@ -86,6 +87,8 @@ def show_flow(settings: Settings) -> None:
     say()
     say(f"workers: {', '.join(workers)}  {dim('./scale.sh changes that')}")
     show_pause(known.settings)
+    if (refused := probes.refused(known.settings)) is not None:
+        say(red(f"PostgreSQL refuses what a worker stores: {refused}"))
 
 
 def show_pause(settings: Settings) -> None:

@@ -24,7 +24,7 @@ from settings import LOCAL_PROVIDERS, InvalidSetting
 from tasks import leases, measured, reembedding, resources
 from tasks.app import app
 from tasks.chain import SENT, free_places, send_on
-from tasks.outages import Outage, reason, retry
+from tasks.outages import Refused, reason, retry
 from tasks.task_texts import current_texts, divided, grouped_by_bytes
 from tasks.vectors import CUT_SHORT, content_hash, embed, seconds_to_wait
 from telemetry import logs
@@ -87,7 +87,7 @@ def embed_text(
         if not session.is_outage(error):
             release_failed(*in_hand)
             raise
-        raise retry(self, Outage(reason(error)), lease=lease, model=model) from error
+        raise retry(self, Refused(reason(error)), lease=lease, model=model) from error
     except Exception:
         release_failed(*in_hand)
         raise

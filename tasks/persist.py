@@ -20,7 +20,7 @@ from records import DeadLetter, Record
 from tasks import measured, resources
 from tasks.app import app
 from tasks.chain import chain_embedding, embed_queue_has_room
-from tasks.outages import Outage, reason, retry
+from tasks.outages import Outage, Refused, reason, retry
 from telemetry import logs
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def make_durable(sessions: Sequence[object]) -> None:
                 raise Outage("the session that stored it is over, and what it stored may be gone")
             commands.make_durable(connection)
     except (SQLAlchemyError, psycopg2.Error) as error:
-        raise Outage(reason(error)) from error
+        raise Refused(reason(error)) from error
 
 
 def store_or_halve(batch: Mapping[int, Record], outcome: Outcome, reserved: float | None, row_lock_ms: int) -> None:
@@ -153,7 +153,7 @@ def store_or_halve(batch: Mapping[int, Record], outcome: Outcome, reserved: floa
     except (SQLAlchemyError, psycopg2.Error, ValueError) as error:
         is_outage = session.is_outage(error)
         if is_outage and not (session.was_canceled(error) and len(batch) > 1):  # fewer records may be in time
-            raise Outage(reason(error)) from error
+            raise Refused(reason(error)) from error
         if len(batch) > 1:
             store_halves(batch, outcome, reserved, row_lock_ms)
         else:
@@ -281,7 +281,7 @@ def record_dead_letters(self: Task, letters: list[list[Any]]) -> int:
     except SQLAlchemyError as error:
         if not session.is_outage(error):
             raise
-        raise retry(self, Outage(reason(error))) from error
+        raise retry(self, Refused(reason(error))) from error
     measured.dead_letters_noted(found)
     return len(letters)
 

@@ -37,7 +37,7 @@ class Health:
 def everything(observed: Observed) -> dict[str, Any]:
     """What the templates of the page and of its live parts take. Waits a second at most, for all parts together."""
     contents, index, positions, broker = observed.look()
-    problems = away({"PostgreSQL": database(contents, index), "Kafka": positions, "Redis": broker})
+    problems = away({"PostgreSQL": database(contents, index, broker), "Kafka": positions, "Redis": broker})
     lag = None if positions.value is None else sum(position.lag for position in positions.value.values())
     flow = None if broker.value is None else throughput.measure(broker.value.kept.history)
     processes = None if broker.value is None else count_by_part(broker.value.kept.processes, PARTS)

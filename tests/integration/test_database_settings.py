@@ -4,12 +4,19 @@ from collections.abc import Callable, Iterator
 
 import psycopg2
 import pytest
+import redis
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.console import state
+from api.observed import Observed
+from api.pipeline_numbers import PipelineNumbers
 from db import commands, session, text_index
+from redis_keys import REFUSED, REFUSED_SECONDS
 from settings import Settings
+from stack import probes
 from tests.integration.test_few_messages import at, few
+from tests.parts import Running, eventually, send_task
 from tests.samples import a_record, ask, meanwhile, persist, run, wait_until_blocked
 
 Set = Callable[[str, str], Engine]
@@ -86,3 +93,27 @@ def test_what_was_in_the_way_and_is_taken_back_is_so_for_who_is_connected_alread
     run(database, f"ALTER DATABASE {settings.database_name} RESET {name}")
     few(engine, *records) or persist(engine, *records, expect_new=True)
     assert ask(database, "SELECT count(*) AS stored FROM text_messages") == [{"stored": count}]
+
+
+def test_a_database_that_stores_nothing_is_told_as_away(
+    with_setting: Set, settings: Settings, database: Engine, broker: redis.Redis, start: Callable[..., Running]
+) -> None:
+    """It answers all who only read."""
+    observed = Observed(settings, with_setting("default_transaction_read_only", "on"))
+
+    def told() -> tuple[float, list[str]]:
+        up = next(iter(PipelineNumbers(observed).collect())).samples[0]
+        assert up.labels == {"part": "database"}
+        return up.value, [each["problem"] for each in state.everything(observed)["problems"] if each["part"] != "Kafka"]
+
+    start("persist-worker")
+    assert eventually(lambda: told() == (1, []))
+    send_task(settings, "tasks.persist_text", [list(a_record("text"))])
+    said = eventually(lambda: probes.refused(settings) or "")
+    assert said.endswith("in a read-only transaction")
+    assert eventually(lambda: told() == (0, [f"a worker cannot store: {said}"]))
+    run(database, f"ALTER DATABASE {settings.database_name} RESET default_transaction_read_only")
+    eventually(lambda: ask(database, "SELECT FROM text_messages"))
+    assert 0 < broker.ttl(REFUSED) <= REFUSED_SECONDS
+    broker.delete(REFUSED)
+    assert eventually(lambda: told() == (1, []))
