@@ -94,7 +94,7 @@ def launch(settings: Settings, parts: Iterable[Part]) -> None:
     with complaints.open("w") as errors:
         path = f"{places.VENV_PYTHON.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         process = subprocess.Popen(
-            [str(places.VENV_PYTHON), "-m", "supervisor.supervisord", "-c", "supervisord.conf"],
+            [str(places.VENV_PYTHON), "-m", "stack.supervisord", "-c", "supervisord.conf"],
             cwd=run,
             env=environment(settings, PATH=path, PYTHONPATH=str(ROOT)),
             stdin=subprocess.DEVNULL,

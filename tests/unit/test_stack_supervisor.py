@@ -2,6 +2,9 @@
 said, and done, where a supervisor refuses or goes."""
 
 import io
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from http.client import HTTPException
 from pathlib import Path
@@ -12,11 +15,12 @@ import pytest
 from supervisor.options import UnhosedConfigParser
 from supervisor.xmlrpc import Faults
 
-from settings import Settings
+from settings import ROOT, Settings
 from stack import kafka, parts, places, processes, stop, supervisor, system
 from stack.part import SERVICE
 from stack.processes import Identity
 from stack.supervisor import Gone, Supervisor, configuration
+from tests.parts import eventually
 
 ODD_NAMES = ["plain", "with a space", "100%", "%(here)s", "a #1 b", "a ;x", 'it\'s "quoted"', "größe"]
 
@@ -149,3 +153,33 @@ def test_a_system_that_is_being_stopped_is_no_whole_one_any_more(
     assert before is not None
     assert found == [replace(before, ready=False)]
     assert system.read(settings) is None
+
+
+def test_a_supervisor_outlives_a_full_disk_and_reads_on_what_its_parts_say(tmp_path: Path) -> None:
+    """Else a part would wait for ever once its pipe is full."""
+    talkative = "import pathlib, sys; print('x' * 300_000, flush=True); pathlib.Path('said').touch(); sys.stdin.read()"
+    logs, gone = tmp_path / "logs", tmp_path / "gone"
+    logs.mkdir()
+    (tmp_path / "supervisord.conf").write_text(
+        f"""[supervisord]\nnodaemon=true\nsilent=true\nlogfile=/dev/full\nminprocs=1
+[program:talkative]\ncommand={sys.executable} -c "{talkative}"
+redirect_stderr=true\nstdout_logfile=/dev/full\nstdout_logfile_maxbytes=10MB
+[program:rotated]\ncommand=sh -c "while sleep 0.01; do echo line; done"
+redirect_stderr=true\nstdout_logfile=logs/rotated.log\nstdout_logfile_maxbytes=200\n"""
+    )
+    command = [sys.executable, "-m", "stack.supervisord", "-c", "supervisord.conf"]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with (
+        open("/dev/full", "w") as full,
+        subprocess.Popen(command, cwd=tmp_path, env=variables, stdout=full, stderr=full) as process,
+    ):
+        try:
+            eventually((tmp_path / "said").exists)
+            eventually((logs / "rotated.log").exists)
+            logs.rename(gone)
+            eventually(lambda: (gone / "rotated.log").stat().st_size >= 200)
+            logs.mkdir()
+            eventually(lambda: any(each.stat().st_size for each in logs.iterdir()))
+            assert process.poll() is None
+        finally:
+            process.terminate()
