@@ -109,6 +109,7 @@ def test_a_browser_is_asked_once_and_keeps_a_cookie() -> None:
     cookie = right.headers["Set-Cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=Lax" in cookie, "a link from another site finds its reader signed in"
+    assert "Secure" not in cookie
     assert "alpha" not in cookie
     assert browser.get("/docs", headers=BROWSER).status_code == 200
     assert browser.get("/openapi.json").status_code == 200
@@ -146,17 +147,33 @@ def test_the_cookie_ends_with_its_key_and_with_its_time(monkeypatch: pytest.Monk
     assert not auth.cookie_is_right(cookie, Settings(api_keys="bêta"))
     for forged in ("", ".", cookie + "0", cookie[:-1], "9" + cookie, "٣" + cookie, f"{'9' * 30}.{cookie}"):
         assert not auth.cookie_is_right(forged, KEYS)
+    assert not auth.cookie_is_right(cookie + "é", KEYS), "which no signature can be compared with"
     later = time.time() + auth.DAYS * 24 * 3600 + 1
     monkeypatch.setattr(time, "time", lambda: later)
     assert not auth.cookie_is_right(cookie, KEYS)
 
 
 @pytest.mark.parametrize(
-    "then", ["https://example.org/", "//example.org", "/\\example.org", "javascript:1", "x", "/a\r\nb", "http://["]
+    "then",
+    [
+        "https://example.org/",
+        "//example.org",
+        "///example.org",
+        "/\\example.org",
+        "javascript:1",
+        "x",
+        "/a\r\nb",
+        "http://[",
+    ],
 )
 def test_nobody_is_sent_elsewhere_after_signing_in(then: str) -> None:
     answer = client().post("/session", data={"key": "alpha", "then": then})
     assert answer.headers["Location"] == "/"
+
+
+def test_a_cookie_that_came_by_https_goes_by_nothing_else() -> None:
+    answer = client().post("/session", data={"key": "alpha", "then": "/"}, base_url="https://localhost/")
+    assert "Secure" in answer.headers["Set-Cookie"]
 
 
 def test_the_document_speaks_of_keys_only_where_there_are_any() -> None:
