@@ -175,12 +175,23 @@ class TestClaims:
         run(database, "UPDATE embedding_jobs SET available_at = now() - INTERVAL '1 s'")
         assert [job.attempts for job in claim(database, jobs, OTHER_LEASE)] == [2]
         assert claim(database, jobs) == []
+        run(database, "UPDATE embedding_jobs SET available_at = now() + INTERVAL '1 h'")
+        assert [job.attempts for job in claim(database, jobs)] == [3], "PostgreSQL's clock was set back"
 
     def test_claiming_again_renews_and_counts_no_attempt(self, database: Engine, message: str) -> None:
         jobs = job_ids(database)
         claim(database, jobs, seconds=0.001)
         assert [job.attempts for job in claim(database, jobs, seconds=60)] == [1]
         assert claim(database, jobs, OTHER_LEASE) == []
+
+    def test_claiming_again_after_an_outage_counts_no_attempt_whoever_had_the_job_meanwhile(
+        self, database: Engine, message: str
+    ) -> None:
+        jobs = job_ids(database)
+        claim(database, jobs, seconds=0.001)
+        with database.begin() as connection:
+            assert len(outbox.take_waiting_jobs(connection, messages=1, task=1, seconds=60, small=50)) == 1
+            assert [job.attempts for job in outbox.claim_jobs(connection, jobs, LEASE, 60, counts=False)] == [1]
 
     def test_a_job_that_somebody_is_just_claiming_is_not_waited_for(self, database: Engine, message: str) -> None:
         with database.connect() as connection:
