@@ -65,7 +65,7 @@ def ranked(parts: Parts, asked: SearchRequest, narrowed: dict[str, Any]) -> tupl
     """The model that was asked (None: none), and the hits by meaning, by words, or both, in this order.
 
     A vector is only compared with those of its own model. If another model becomes the active one while the query is
-    embedded, it is embedded again.
+    embedded, it is embedded again. Raises Problem.
     """
     for _ in range(MODEL_TRIES):
         embedder, vector = None, None
@@ -113,7 +113,8 @@ def some_words(query: str) -> str:
 
 
 def embed(model: Model, embedder: Embedder, query: str) -> list[float] | None:
-    """The query's vector; None for a query without any meaning (all zero), which is near no text."""
+    """The query's vector; None for a query without any meaning (all zero), which is near no text.
+    Raises Problem."""
     try:
         with model.places.one():
             vector = query_vector(embedder, query)

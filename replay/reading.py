@@ -108,7 +108,8 @@ def commit_taken(consumer: KafkaConsumer) -> None:
 
 
 def at_offsets(consumer: KafkaConsumer, partition: TopicPartition, offsets: Iterable[int]) -> Iterator[ConsumerRecord]:
-    """The records at these offsets of a partition that the log still holds, in order."""
+    """The records at these offsets of a partition that the log still holds, in order. Raises KafkaTimeoutError when
+    Kafka stops answering before all have come."""
     begin = consumer.beginning_offsets([partition])[partition]
     end = consumer.end_offsets([partition])[partition]
     wanted = deque(sorted({offset for offset in offsets if begin <= offset < end}))

@@ -85,7 +85,8 @@ def write_configuration(settings: Settings, parts: Iterable[Part]) -> None:
 
 
 def launch(settings: Settings, parts: Iterable[Part]) -> None:
-    """Starts supervisord in the background, in a session of its own and without any of this process's descriptors."""
+    """Starts supervisord in the background, in a session of its own and without any of this process's descriptors.
+    Raises StackError."""
     run, control = places.run(settings), places.socket(settings)
     if control.parent != run:
         _make_private(control.parent)
