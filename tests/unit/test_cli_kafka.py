@@ -12,7 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka import TopicPartition
-from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
+from kafka.errors import (
+    IllegalStateError,
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+)
 from kafka.partitioner import murmur2 as library_murmur2
 
 from clients import connect, consume, drain, kafka_commands, kafka_options, produce
@@ -81,6 +87,8 @@ def test_of_a_line_that_is_too_large_no_more_is_held_than_a_record_has(raw: bool
         made = list(records(lines, raw=raw, largest=10))
         assert [(line.number, line.wrong is None) for line in made] == [(1, True), (2, False), (3, True)]
         assert max(len(line.value) for line in made) == 11
+        (last,) = records(BytesIO(b"7" * length + end), raw=raw, largest=10)
+        assert last.wrong == made[1].wrong
         assert "larger than the topic takes, which is 10 bytes" in str(made[1].wrong)
 
 
@@ -138,11 +146,12 @@ def test_a_record_for_a_partition_that_is_there_no_more_keeps_no_other_from_bein
     assert sending.reasons == [(1, str(gone))]
 
 
-def test_an_outage_ends_the_sending() -> None:
-    sending = Sending(Producer(1, KafkaTimeoutError("gone"), done=False), "t")
+@pytest.mark.parametrize("error", [KafkaTimeoutError("gone"), IllegalStateError("the producer has ended")])
+def test_an_outage_ends_the_sending(error: KafkaError) -> None:
+    sending = Sending(Producer(1, error, done=False), "t")
     sending.send(1, None, b"v")
     sending.send(2, None, b"v")
-    with pytest.raises(KafkaTimeoutError):
+    with pytest.raises(type(error)):
         sending.finish()
     assert sending.acknowledged == 1
 

@@ -67,6 +67,13 @@ def sent(server: Server) -> Any:
     return json.loads(server.calls[-1][2])
 
 
+def test_no_proxy_is_asked_for_what_runs_on_this_machine(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    assert rest.Api(server.url).call("GET", "/health").status == 200
+
+
 def test_create_sends_the_text_and_shows_the_stored_message(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     server.status, server.body = 201, MESSAGE
     assert rest_commands.main(["--url", server.url, "create", "Hello over REST"]) == 0
