@@ -122,6 +122,14 @@ def test_a_far_match_in_the_open_part_hides_none_that_an_index_gave_up_on(
     assert hits[:5] == farthest
     assert len(hits) == 10
 
+    # The index was walked beyond the best of these hits, and not as far as the last.
+    nearest = str(uuid.uuid4())
+    stored.store([nearest], query[None])
+    monkeypatch.setattr(vector_search, "REACH", 30)
+    hits = far_ones(stored, query, [nearest, *farthest, *farther], monkeypatch)
+    assert hits[:6] == [nearest, *farthest]
+    assert len(hits) == 10
+
 
 def test_a_part_without_any_match_costs_no_pass_over_everything(
     stored: Stored, chosen: Settings, monkeypatch: pytest.MonkeyPatch
@@ -347,6 +355,7 @@ def test_a_vector_that_is_committed_late_is_found_in_the_part_that_its_id_lies_i
 def test_gaps_between_parts_are_scanned() -> None:
     assert vector_search.outside([(1, 10)]) == "(id >= 10)"
     assert vector_search.outside([(1, 10), (10, 20)]) == "(id >= 20)"
+    assert vector_search.outside([(1, 10), (11, 20)]) == "(id >= 20 OR id >= 10 AND id < 11)"
     assert vector_search.outside([(5, 10), (15, 20)]) == "(id >= 20 OR id < 5 OR id >= 10 AND id < 15)"
 
 
