@@ -17,6 +17,7 @@ from supervisor.xmlrpc import Faults
 
 from settings import ROOT, Settings
 from stack import kafka, parts, places, processes, stop, supervisor, system
+from stack.errors import StackError
 from stack.part import SERVICE
 from stack.processes import Identity
 from stack.supervisor import Gone, Supervisor, configuration
@@ -183,3 +184,15 @@ redirect_stderr=true\nstdout_logfile=logs/rotated.log\nstdout_logfile_maxbytes=2
             assert process.poll() is None
         finally:
             process.terminate()
+
+
+def test_a_folder_of_somebody_else_is_not_used_for_the_socket(tmp_path: Path) -> None:
+    folder, link = tmp_path / "run", tmp_path / "link"
+    supervisor._make_private(folder)
+    supervisor._make_private(folder)
+    link.symlink_to(folder)
+    with pytest.raises(StackError, match="belongs to somebody else"):
+        supervisor._make_private(link)
+    folder.chmod(0o750)
+    with pytest.raises(StackError, match="belongs to somebody else"):
+        supervisor._make_private(folder)
