@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 from sqlalchemy import Connection, TextClause, text
 
+from db.index_catalogue import last_id
 from db.queries import HIT, Row, narrowing
 from settings import Settings
 
@@ -221,8 +222,7 @@ def nearest_that_pass(source: str, distance: str, conditions: Sequence[str], whe
 
 def open_ids(connection: Connection, parts: Sequence[tuple[int, int]]) -> int:
     """How many ids at most lie outside of the parts."""
-    last = connection.execute(text("SELECT coalesce(max(id), 0) FROM message_embeddings")).scalar_one()
-    return int(last) + 1 - sum(to_id - from_id for from_id, to_id in parts)
+    return last_id(connection) + 1 - sum(to_id - from_id for from_id, to_id in parts)
 
 
 def by_index(
