@@ -82,6 +82,17 @@ def test_neighbours_of_a_size_are_merged_while_rows_come_in() -> None:
     assert due(enough, LIMITS, MODEL, BUSY) == Range(20_001, 20_001 + FAN * 1_000, FAN * 1_000)
 
 
+def test_parts_that_deletions_have_left_small_are_merged_all_the_same_once_there_are_many() -> None:
+    many = situation(*[300] * (2 * FAN + 1))
+    assert due(situation(*[300] * 2 * FAN), LIMITS, MODEL, BUSY) is None
+    assert due(many, LIMITS, MODEL, BUSY) == everything(many)
+
+
+def test_what_does_not_fit_the_memory_of_a_build_is_not_merged() -> None:
+    assert due(situation(*[LIMITS.part_rows // FAN] * FAN), LIMITS, 10.0, BUSY) is not None
+    assert due(situation(*[LIMITS.part_rows // FAN + 1] * FAN), LIMITS, 10.0, BUSY) is None
+
+
 def test_a_merge_that_would_take_too_long_is_not_begun() -> None:
     now = situation(*[4_000] * FAN)
     assert due(now, LIMITS, 10.0, BUSY) == Range(1, FAN * 4_000 + 1, FAN * 4_000)
