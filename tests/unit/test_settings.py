@@ -338,6 +338,18 @@ def test_kafka_security_reaches_every_client() -> None:
     }
 
 
+def test_the_folder_of_a_running_system_is_found_whatever_else_the_file_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    monkeypatch.delenv("DATA_DIR", raising=False)
+    assert settings.load_data_dir().data_dir == DEFAULTS.data_dir
+    (tmp_path / ".env").write_text("no setting at all\nDATA_DIR=/srv/texts\nKAFKA_PORT=none\n")
+    assert settings.load_data_dir().data_dir == "/srv/texts"
+    monkeypatch.setenv("DATA_DIR", "/srv/others")
+    assert settings.load_data_dir().data_dir == "/srv/others"
+
+
 def test_env_file(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text(
