@@ -199,6 +199,8 @@ def test_a_merge_gives_way_to_what_comes_in_and_a_seal_does_not() -> None:
     assert gives_way(now, LIMITS, BURST, merge, elapsed=0.0)
     assert not gives_way(now, LIMITS, 1_000.0, merge, elapsed=10.4)
     assert not gives_way(now, LIMITS, NOBODY, merge, elapsed=0.0)
+    rest = situation(20_000, open_rows=3_000)
+    assert not gives_way(rest, LIMITS, NOBODY, everything(rest), elapsed=0.0), "it would be begun again, and so on"
     assert not gives_way(now, LIMITS, BURST, seal, elapsed=0.0)
 
 
