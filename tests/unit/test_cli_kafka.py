@@ -408,6 +408,18 @@ def test_every_ending_of_a_drain_says_that_the_intake_stays_paused(
         assert told.count("stays paused") == bool(said)
 
 
+def test_a_task_between_its_queue_and_its_worker_is_not_taken_for_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter([(0, 1), (0, 0), (1, 0), (0, 0), (0, 0)])
+    monkeypatch.setattr(drain, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("clients.database.connect", lambda settings: nullcontext())
+    monkeypatch.setattr("clients.steering.connect", lambda settings: SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr("clients.connect.partitions", lambda admin, topic: [])
+    monkeypatch.setattr("db.queries.under_way", lambda connection: {"pending": 0, "failed": 0})
+    monkeypatch.setattr(drain, "in_hand", lambda *given: next(looks))
+    assert drain.wait(Settings(), SimpleNamespace(), "name", None).nothing
+    assert list(looks) == []
+
+
 @pytest.mark.parametrize("mark", ["\x9b", "\u2028", "\u202e", "\u200f"])
 def test_a_record_is_shown_without_what_a_terminal_obeys(mark: str) -> None:
     record = SimpleNamespace(
