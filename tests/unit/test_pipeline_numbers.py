@@ -1,4 +1,4 @@
-"""What the search API makes of the numbers in Redis; no server is needed."""
+"""How numbers are counted, and what the search API makes of those in Redis; no server is needed."""
 
 import pytest
 
@@ -6,7 +6,7 @@ import celeryconfig
 from api.observed import Contents
 from api.pipeline_numbers import counter, open_letters
 from records import REASONS
-from telemetry.numbers import ALL, CONSUMED, DEAD_LETTERS, PERSISTED, TASKS, Number, field
+from telemetry.numbers import ALL, CONSUMED, DEAD_LETTERS, PERSISTED, TASKS, Number, Tally, field
 
 
 def samples(number: Number, totals: dict[str, float]) -> dict[tuple[str, ...], float]:
@@ -42,3 +42,9 @@ def test_of_each_reason_there_are_0_open_dead_letters_where_there_are_none(count
     rows = [{"reason": reason, "count": count} for reason, count in counted.items()]
     found = open_letters(Contents(newest=[], letter_counts=rows, letters={}, failures={})).samples
     assert {sample.labels["reason"]: sample.value for sample in found} == dict.fromkeys(REASONS, 0) | counted
+
+
+def test_a_value_at_the_bound_of_a_bucket_is_in_it() -> None:
+    tally, number = Tally(), Number("seconds", "", buckets=(1.0, 2.0))
+    tally.observe(number, [0.5, 1.0, 2.0, 3.0])
+    assert tally.take() == {"seconds\t0": 2, "seconds\t1": 1, "seconds\t2": 1, "seconds\tsum": 6.5}
