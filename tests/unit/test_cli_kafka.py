@@ -26,6 +26,7 @@ from clients.partitioner import murmur2
 from clients.produce import Line, NotJson, Sending, Unsent, key_in, records
 from clients.terminal import CommandFailed, Unreachable, WrongUsage
 from kafka_clients import REJOIN_POLL_MS
+from redis_keys import PAUSED
 from settings import Settings
 
 
@@ -416,8 +417,21 @@ def test_a_task_between_its_queue_and_its_worker_is_not_taken_for_done(monkeypat
     monkeypatch.setattr("clients.connect.partitions", lambda admin, topic: [])
     monkeypatch.setattr("db.queries.under_way", lambda connection: {"pending": 0, "failed": 0})
     monkeypatch.setattr(drain, "in_hand", lambda *given: next(looks))
-    assert drain.wait(Settings(), SimpleNamespace(), "name", None).nothing
+    admin: Any = SimpleNamespace()
+    assert drain.wait(Settings(), admin, "name", None).nothing
     assert list(looks) == []
+
+
+def test_a_drain_pauses_again_in_a_redis_that_was_emptied() -> None:
+    wishes: dict[str, str] = {}
+    client: Any = SimpleNamespace(
+        hsetnx=lambda _key, name, value: wishes.setdefault(name, value), hgetall=lambda _key: wishes, llen=lambda _: 0
+    )
+    admin: Any = SimpleNamespace()
+    assert drain.in_hand(Settings(), admin, client, [], "name") == (0, 0)
+    assert wishes == {PAUSED: "name"}
+    with pytest.raises(drain.Resumed):
+        drain.in_hand(Settings(), admin, client, [], "another")
 
 
 @pytest.mark.parametrize("mark", ["\x9b", "\u2028", "\u202e", "\u200f"])
