@@ -1,17 +1,21 @@
 """The second try of a dead letter: where its bytes come from, and which headers it carries."""
 
+import argparse
 import base64
 from collections.abc import Iterator
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from bridge.message import first_coming
+from clients import drop
 from letter_headers import Coordinates
 from records import KEPT_BYTES, KEPT_HEADERS
 from replay import letters as replay_letters
 from replay.letters import Letter, Original, copies, letter_of, originals, replay_headers, whole
+from settings import Settings
 
 LETTER = Letter("text-messages", 2, 1041, 1_700_000_000_000)
 
@@ -101,3 +105,15 @@ def test_a_copy_in_the_dead_letter_topic_counts_once_and_when_it_is_whole(monkey
 @pytest.mark.parametrize("headers", [[], [("dead-letter-topic", b"t")], [("dead-letter-partition", b"x")]])
 def test_a_record_without_such_headers_is_no_dead_letter(headers: list[tuple[str, bytes]]) -> None:
     assert letter_of(record(0, 0, headers=headers)) is None
+
+
+def test_what_comes_while_somebody_is_asked_is_not_dropped_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = [
+        {"reason": "invalid-json", "count": 2, "newest": "12:00"},
+        {"reason": "rejected", "count": 1, "newest": "13:00"},
+    ]
+    monkeypatch.setattr("clients.database.connect", lambda _settings: nullcontext())
+    monkeypatch.setattr("db.dead_letter_queries.counts", lambda _connection: counted)
+    for asked, until, count in ((None, "13:00", 3), ("invalid-json", "12:00", 2), ("invalid-id", None, 0)):
+        given = argparse.Namespace(letters=[], all=asked is None, reason=asked)
+        assert drop.choose(given, Settings()) == ({"why": asked, "until": until}, count, [])
