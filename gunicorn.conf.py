@@ -24,6 +24,7 @@ threads = 16
 worker_connections = 900
 graceful_timeout = 10  # what is under way at a stop may go on for so long; a POST waits for POST_WAIT_SECONDS at most
 STALL_SECONDS = 10  # after which the rest of a request that has stopped coming is not waited for
+UNREAD_SECONDS = 60  # after which an answer of which nothing more is taken is given up
 limit_request_line = 8190  # an id of 255 characters may take 3,060 percent-encoded bytes
 control_socket_disable = True
 logger_class = "api.gunicorn_log.Log"
@@ -46,10 +47,11 @@ def on_starting(server: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
-    """Sets the longest wait for bytes of a request, which connections take over from the socket that listens. gunicorn
-    waits for ever, so as many clients as there are threads, gone without a word, would be the end of an API."""
+    """Sets the longest waits for a client, which connections take over from the socket that listens. gunicorn waits for
+    ever, so as many clients as there are threads, gone without a word, would be the end of an API."""
     for listener in server.LISTENERS:
-        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", STALL_SECONDS, 0))
+        for wait, seconds in ((socket.SO_RCVTIMEO, STALL_SECONDS), (socket.SO_SNDTIMEO, UNREAD_SECONDS)):
+            listener.sock.setsockopt(socket.SOL_SOCKET, wait, struct.pack("ll", seconds, 0))
 
 
 def post_fork(server: Any, worker: Any) -> None:

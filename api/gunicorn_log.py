@@ -34,8 +34,8 @@ class Log(glogging.Logger):  # type: ignore[misc]
         super().warning(msg, *args, **kwargs)
 
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """Logs the traceback of a request over which the application failed, without its path. A request whose rest did
-        not come in time (gunicorn.conf.py) is no failure."""
+        """Logs the traceback of a request over which the application failed, without its path. A client that did
+        not send or take the rest in time (gunicorn.conf.py) is no failure."""
         if msg.startswith(UNREAD) and isinstance(sys.exception(), BlockingIOError):
             return
         if msg.startswith(UNANSWERED):

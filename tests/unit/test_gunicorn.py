@@ -23,13 +23,15 @@ APPLICATION = """
 import os
 from types import SimpleNamespace
 
+LARGE = bytes(16_000_000)  # more than the buffers of a connection hold
+
 class Application:
     extensions = {"parts": SimpleNamespace(begin=lambda: None)}
 
     def __call__(self, environ, start_response):
         environ["wsgi.input"].read()
         start_response("200 OK", [("Connection", "close")])
-        return [str(os.getpid()).encode()]
+        return [LARGE if "HTTP_LARGE" in environ else str(os.getpid()).encode()]
 
 application = Application()
 """
@@ -40,7 +42,7 @@ def port(tmp_path: Path) -> Iterator[int]:
     (port,) = free_ports(1)
     (tmp_path / "crowded.py").write_text(APPLICATION)
     configuration = tmp_path / "gunicorn.conf.py"
-    configuration.write_text((ROOT / "gunicorn.conf.py").read_text() + "\nSTALL_SECONDS = 1\n")
+    configuration.write_text((ROOT / "gunicorn.conf.py").read_text() + "\nSTALL_SECONDS = UNREAD_SECONDS = 1\n")
     limited = "import resource, sys; from gunicorn.app.wsgiapp import run; "
     limited += f"resource.setrlimit(resource.RLIMIT_NOFILE, ({MOST_FILES}, {MOST_FILES})); run()"
     options = ["--config", str(configuration), "--bind", f"127.0.0.1:{port}", "--pythonpath", str(tmp_path)]
@@ -77,8 +79,8 @@ def test_a_worker_outlives_more_clients_than_it_may_open_files(port: int) -> Non
 
 @pytest.mark.parametrize(
     "rest",
-    [b"X-", b"Content-Length: 100\r\n\r\n{", b"Connection: close\r\n\r\n"],
-    ids=["stopped in its head", "stopped in its body", "answered, and left open"],
+    [b"X-", b"Content-Length: 100\r\n\r\n{", b"Connection: close\r\n\r\n", b"Large: 1\r\n\r\n"],
+    ids=["stopped in its head", "stopped in its body", "answered, and left open", "not reading the answer"],
 )
 def test_clients_gone_without_a_word_hold_up_the_others_for_a_while_only(port: int, rest: bytes) -> None:
     pid = eventually(lambda: worker(port), timeout=30)
