@@ -9,6 +9,7 @@ from functools import cache
 from typing import NamedTuple
 
 from examples import descriptions
+from stack.progress import say
 
 
 class Text(NamedTuple):
@@ -37,11 +38,13 @@ def made_up(count: int, seed: int = 0, words: tuple[int, int] = (8, 24)) -> Iter
 
 @cache
 def real() -> Sequence[descriptions.Record]:
-    """Debian's descriptions where apt has fetched them, else the sample of 325 of them."""
+    """Debian's descriptions where apt has fetched them, else the sample of 325 of them, which it says."""
     try:
         return descriptions.from_apt()
-    except descriptions.NoDescriptions:
-        return list(descriptions.sample())
+    except descriptions.NoDescriptions as error:
+        records = list(descriptions.sample())
+        say(f"  only {len(records)} real texts, too few for most figures: {error}")
+        return records
 
 
 def debian(count: int, seed: int = 0) -> list[Text]:
