@@ -270,15 +270,15 @@ def building_now(connection: Connection, model: str) -> dict[str, Any] | None:
 
 
 def catalogue(connection: Connection) -> list[Entry]:
-    """All parts, whatever their state."""
+    """All parts, whatever their state. A time ahead of PostgreSQL's clock, which was set back since, is so long ago."""
     rows = connection.execute(
         text("""
             SELECT id, from_id, to_id, built_rows, live_rows, build_seconds,
-                extract(epoch FROM clock_timestamp() - changed_at)::double precision, p.model, p.state,
+                abs(extract(epoch FROM clock_timestamp() - changed_at))::double precision, p.model, p.state,
                 EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
                         WHERE c.relname = :name || p.id AND i.indisvalid AND i.indisready),
                 EXISTS (SELECT FROM embedding_models m WHERE m.active AND p.model IN (m.name, m.followed_by)),
-                extract(epoch FROM clock_timestamp() - counted_at)::double precision,
+                abs(extract(epoch FROM clock_timestamp() - counted_at))::double precision,
                 coalesce(sum(p.count_seconds) FILTER (WHERE p.state = 'ready') OVER (), 0)
             FROM vector_index_parts p ORDER BY id
         """),

@@ -36,7 +36,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Change:
-    """The row of `reembedding`. `seconds` since its state has changed."""
+    """The row of `reembedding`. `seconds` since its state has changed, or until then if the clock was set back."""
 
     state: str
     model: str
@@ -53,7 +53,7 @@ class Change:
 
 QUERY = """
     SELECT state, model, old_model, undoing, scanned_to::text, scanned,
-        extract(epoch FROM clock_timestamp() - changed_at)::double precision
+        abs(extract(epoch FROM clock_timestamp() - changed_at))::double precision
     FROM reembedding"""
 
 

@@ -29,6 +29,7 @@ from embedder import ModelError
 from embedder.hashing import HashingEmbedder
 from records import Record
 from settings import Settings
+from tasks import reembedding as driver
 from tasks import resources
 from tasks.embed import embed_text
 from tests.embedder_parts import KEY, Embeddings, Gate, a_gate
@@ -511,6 +512,20 @@ def test_what_meets_the_switch_is_not_stored(changing: Engine, failed: bool) -> 
     assert refused == [SECOND]
     assert ask(changing, "SELECT model FROM embedding_jobs") == [{"model": None}]
     assert ask(changing, "SELECT FROM message_embeddings") == ask(changing, "SELECT FROM embedding_failures") == []
+
+
+def test_a_clock_that_was_set_back_holds_no_switch(
+    changing: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources, "side_engine", lambda: changing)
+    monkeypatch.setattr(driver, "length_at_priority", lambda *_: 0)
+    with changing.begin() as connection:
+        second_set.set_closing(connection, closing=True)
+    driver.step(settings)
+    assert the_change(changing).state == "closing", "the search APIs load the new model first"
+    run(changing, "UPDATE reembedding SET changed_at = changed_at + INTERVAL '1 day'")
+    driver.step(settings)
+    assert the_change(changing).state == "switched"
 
 
 def test_a_failure_counts_for_its_model_alone(changing: Engine) -> None:

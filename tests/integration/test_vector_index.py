@@ -227,6 +227,25 @@ def test_parts_are_counted_for_a_hundredth_of_the_time(stored: Stored, chosen: S
     assert 0 < part["count_seconds"] < 3
 
 
+def test_a_clock_that_was_set_back_keeps_no_part_and_no_count(stored: Stored, chosen: Settings) -> None:
+    ids = stored.add(300)
+    seal(chosen)
+    stored.add(300)
+    rest(chosen, stored.engine)
+    assert len(indexes(stored.engine)) == 2
+    stored.delete(ids[:10])
+    for column in ("changed_at", "counted_at"):
+        run(stored.engine, f"UPDATE vector_index_parts SET {column} = {column} + INTERVAL '1 day'")
+    with stored.engine.connect() as connection:
+        assert index_catalogue.disorder(connection)
+
+    def in_order() -> bool:
+        vector_index.tend(chosen, 0.0, AT_REST)
+        return status(chosen, stored.engine)["vectors"] == 590 and len(indexes(stored.engine)) == 1
+
+    eventually(in_order)
+
+
 def test_a_part_whose_index_somebody_dropped_is_slower_and_not_wrong(stored: Stored, chosen: Settings) -> None:
     stored.add(300)
     rest(chosen, stored.engine)
