@@ -73,6 +73,21 @@ def test_a_probe_may_keep_its_answer_for_a_while() -> None:
     assert len(asked) == 1
 
 
+def test_a_probe_keeps_what_was_raised_as_well() -> None:
+    """Else a part that is away would be asked by every call."""
+    asked = []
+
+    def fail() -> None:
+        asked.append(1)
+        raise ValueError("no")
+
+    probe = Probe(fail, wait_seconds=5, keep_seconds=60)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no"):
+            probe.answer()
+    assert len(asked) == 1
+
+
 @pytest.fixture
 def one_thread_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next thread of this test cannot be started, those after it can."""
@@ -228,6 +243,19 @@ def test_all_waits_of_one_call_end_together(silent_port: int, monkeypatch: pytes
         assert seconds() > 0.9
     finally:
         extensions.set_wait_callback(None)
+
+
+def test_what_a_model_takes_does_not_count_for_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(waits, "time", SimpleNamespace(monotonic=lambda: now))
+    with waits.one_call():
+        deadline = waits._call.deadline
+        with waits.not_counted():
+            now += 60.0
+        assert waits._call.deadline == deadline + 60.0
+    with waits.not_counted():  # no call has a deadline here
+        now += 60.0
+    assert waits._call.deadline == float("inf")
 
 
 def test_a_model_that_cannot_be_loaded_is_told_and_tried_again_later(monkeypatch: pytest.MonkeyPatch) -> None:

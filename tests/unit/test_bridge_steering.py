@@ -1,15 +1,25 @@
-"""A bridge that Redis cannot tell whether it is paused says so, once, and when Redis is back."""
+"""A bridge that Redis cannot tell whether it is paused says so, once, and when Redis is back; a rewind is committed and
+answered, once; and a partition that is read anew is forgotten first."""
 
+import json
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
+from kafka import TopicPartition
+from kafka.errors import KafkaTimeoutError, LogTruncationError
+from kafka.structs import OffsetAndMetadata
 
 from bridge import steering
-from bridge.steering import Steering
+from bridge.positions import Positions
+from bridge.steering import REWIND, Steering, answer_field, rest_field
 from redis_keys import PAUSED
+
+PART = TopicPartition("t", 0)
+ANOTHER = TopicPartition("t", 1)
 
 
 class Redis:
@@ -17,12 +27,60 @@ class Redis:
 
     def __init__(self) -> None:
         self.away = False
+        self.full = False
         self.wishes: dict[bytes, bytes] = {}
 
     def hgetall(self, _key: str) -> dict[bytes, bytes]:
         if self.away:
             raise redis.ConnectionError("no answer")
         return self.wishes
+
+    def hset(self, _key: str, *pair: str, items: list[str] | None = None) -> None:
+        if self.full:
+            raise redis.exceptions.OutOfMemoryError("maxmemory")
+        name, value = items or pair
+        self.wishes[name.encode()] = value.encode()
+
+    def hdel(self, _key: str, *names: str) -> None:
+        for name in names:
+            del self.wishes[name.encode()]
+
+
+class Consumer:
+    """One partition of ours, with a committed offset; and what was done to it."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.offset = 10
+        self.fails = False
+        self.topic_id: str | None = None
+        self._cluster = SimpleNamespace(topic_id=lambda _topic: self.topic_id)
+        self.positions = Positions(self, "t", lambda parts: self.done.append(f"forget {min(parts).partition}"))
+
+    def assignment(self) -> set[TopicPartition]:
+        return {PART}
+
+    def committed(self, part: TopicPartition, timeout_ms: int, metadata: bool = False) -> Any:
+        return OffsetAndMetadata(self.offset, "", -1) if metadata else self.offset
+
+    def seek(self, part: TopicPartition, offset: int) -> None:
+        assert part in self.assignment()
+        self.done.append(f"seek {offset}")
+
+    def seek_to_beginning(self, part: TopicPartition) -> None:
+        assert part in self.assignment()
+        self.done.append("seek beginning")
+
+    def commit(self, offsets: dict[TopicPartition, OffsetAndMetadata], timeout_ms: int) -> None:
+        if self.fails:
+            raise KafkaTimeoutError("not now")
+        self.offset = offsets[PART].offset
+        self.done.append(f"commit {self.offset} {offsets[PART].metadata}".strip())
+
+
+@pytest.fixture
+def consumer() -> Consumer:
+    return Consumer()
 
 
 @pytest.fixture
@@ -75,3 +133,98 @@ def test_it_says_when_redis_is_back_for_good(look: Callable[..., list[str]], ser
     assert look(asked, later=steering.BACK_SECONDS + 1) == ["Redis can be asked for a pause or a rewind again"]
     server.away = True
     assert len(look(asked)) == 1
+
+
+@pytest.fixture
+def rewinding(server: Redis, consumer: Consumer) -> Steering:
+    server.wishes = {REWIND.encode(): json.dumps({"id": "r", "offsets": {"0": 3, "1": 3}}).encode()}
+    return Steering(server, "group", consumer.positions)  # type: ignore[arg-type]
+
+
+def answered(server: Redis) -> bool:
+    return answer_field("r", 0).encode() in server.wishes
+
+
+def test_a_rewind_is_committed_and_made_once_though_redis_takes_no_answer(
+    look: Callable[..., list[str]], server: Redis, consumer: Consumer, rewinding: Steering
+) -> None:
+    """A Redis that is full can be read: each look would go back again."""
+    server.full = True
+    consumer.positions.topic_id = "an id"
+    for _ in range(3):
+        look(rewinding)
+        assert consumer.done == ["seek 3", "forget 0", "commit 3 an id"]
+        assert not answered(server)
+    server.full = False
+    look(rewinding)
+    assert answered(server)
+    assert len(consumer.done) == 3
+
+
+def test_a_rewind_that_is_not_committed_is_made_again_and_ends_no_bridge(
+    look: Callable[..., list[str]], server: Redis, consumer: Consumer, rewinding: Steering
+) -> None:
+    consumer.fails = True
+    assert any("not rewound yet" in line for line in look(rewinding))
+    assert not answered(server)
+    consumer.fails = False
+    look(rewinding)
+    assert consumer.done[-1] == "commit 3"
+    assert answered(server)
+
+
+def test_a_partition_whose_topic_may_be_another_one_is_not_rewound_yet(
+    look: Callable[..., list[str]], server: Redis, consumer: Consumer, rewinding: Steering
+) -> None:
+    consumer.positions.unchecked = {PART}
+    look(rewinding)
+    assert consumer.done == []
+    consumer.positions.unchecked = set()
+    look(rewinding)
+    assert answered(server)
+
+
+def test_a_bridge_that_has_work_again_is_not_at_rest(server: Redis, consumer: Consumer) -> None:
+    asked = Steering(server, "group", consumer.positions)  # type: ignore[arg-type]
+    server.wishes = {PAUSED.encode(): b"a pause"}
+    for at_rest in (True, False, True):
+        asked.next_look = 0.0
+        asked.look(partial(bool, at_rest))
+        assert server.wishes.get(rest_field(0).encode()) == (b"a pause" if at_rest else None)
+
+
+def test_a_topic_that_was_made_again_is_forgotten_and_read_from_its_beginning(consumer: Consumer) -> None:
+    """What is under way is of the old one: its commit would skip records of the new one."""
+    consumer.topic_id = "one"
+    consumer.positions.look()
+    assert consumer.done == []
+    consumer.topic_id = "two"
+    consumer.positions.look()
+    assert consumer.done == ["forget 0", "seek beginning"]
+
+
+@pytest.mark.parametrize("divergent", [None, OffsetAndMetadata(5, "", -1)])
+def test_a_partition_that_was_cut_off_and_is_somebody_elses_by_now_is_left_to_him(
+    consumer: Consumer, divergent: OffsetAndMetadata | None
+) -> None:
+    consumer.positions.mend(LogTruncationError({ANOTHER: divergent}))
+    assert not any("seek" in each for each in consumer.done)
+
+
+@pytest.mark.parametrize("how", ["made again", "cut off", "given back"])
+def test_what_was_read_before_the_log_was_another_one_does_not_make_a_loss_harmless(
+    consumer: Consumer, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    positions = consumer.positions
+    positions.go_back(PART, 3)
+    positions.say_removed(PART, 3, 8)
+    assert "LOST" not in caplog.text
+    if how == "made again":
+        positions.restart({PART})
+    elif how == "cut off":
+        positions.truncated(PART, OffsetAndMetadata(2, "", -1))
+    else:
+        positions.unchecked = {PART}
+        positions.check()
+    positions.say_removed(PART, 3, 8)
+    assert "LOST 5 records, offsets 3 to 7" in caplog.text
