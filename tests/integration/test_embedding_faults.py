@@ -18,6 +18,7 @@ from embedder import EmbedderUnavailable, UnembeddableText
 from embedder.hashing import HashingEmbedder
 from settings import Settings
 from tasks import embed, resources, upkeep, vectors
+from tasks.broker import BULK_PRIORITY
 from tasks.reembedding import noted_for
 from telemetry.numbers import EMBEDDING_FAILURES, TALLY
 from tests.parts import eventually
@@ -241,6 +242,25 @@ def test_a_text_that_kills_its_worker_fails_alone(
     assert rounds < 20, "each costs a worker"
     assert [each["id"] for each in ask(database, FAILED)] == [deadly.id]
     assert embedded(database) == {record.id for record in records} - {deadly.id}
+
+
+@pytest.mark.usefixtures("fickle")
+def test_bulk_gives_way_except_for_the_oldest_task_of_a_sweep(
+    database: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = Settings(**{**settings.__dict__, "embed_batch_max": 60, "embed_queue_max": 10})
+    for size in (60, 60, 60, 1):
+        persist(database, *(a_record(f"text {number}") for number in range(size)))
+    first, second, third, small = job_ids(database)
+    sent: list[tuple[list[int], int]] = []
+    monkeypatch.setattr(
+        upkeep, "send_jobs", lambda groups, priority: sent.extend((sorted(ids), priority) for ids, _ in groups)
+    )
+    monkeypatch.setattr(upkeep, "queue_length", lambda _: 6)
+    assert upkeep.feed(chosen) == 0, "more than half of the queue's places are taken"
+    monkeypatch.setattr(upkeep, "queue_length", lambda _: 5)
+    assert upkeep.feed(chosen) == 181
+    assert sent == [([small], 0), ([first], 0), ([second], BULK_PRIORITY), ([third], BULK_PRIORITY)]
 
 
 def test_a_text_that_was_given_up_is_counted_with_those_that_failed(database: Engine, fickle: Fickle) -> None:

@@ -257,6 +257,9 @@ def test_processes_add_up_and_an_outage_loses_nothing(
     assert kept.totals["embedding_freshness_seconds\t15"] == 1
     assert sum(span.get("bridge_records_consumed", 0) for _, span in kept.history) == 8
     assert numbers_store.count_by_part(kept.processes, ["bridge", "beat"]) == {"bridge": 2, "beat": 0}
+    lasting = [broker.ttl(span) for span in broker.scan_iter(f"{HISTORY}:*")]
+    assert lasting
+    assert min(lasting) > 0, "or Redis would fill up"
     broker.flushdb()
     numbers_store.deliver(client, "bridge\thost\t1")
     assert numbers_store.read(client).totals == {}
@@ -337,6 +340,18 @@ def test_a_process_that_died_before_the_clock_of_redis_was_set_back_is_not_up(
     numbers_store.deliver(client, mine)
     assert len(numbers_store.read(client).processes) == 1
     assert probes.heard_of(settings, "bridge", 1)
+    client.close()
+
+
+def test_a_process_that_is_silent_is_not_up_and_is_forgotten_later(settings: Settings, broker: redis.Redis) -> None:
+    client, now = numbers_store.connect(settings.redis_address), broker.time()[0]
+    silent, long_silent = (process_member("bridge", "host", pid) for pid in (1, 2))
+    broker.zadd(PROCESSES, {silent: now - numbers_store.SILENT_SECONDS - 1})
+    broker.zadd(PROCESSES, {long_silent: now - numbers_store.FORGET_SECONDS - 1})
+    assert numbers_store.read(client).processes == []
+    numbers_store.deliver(client, process_member("beat", "host", 3))
+    assert broker.zscore(PROCESSES, silent) is not None
+    assert broker.zscore(PROCESSES, long_silent) is None
     client.close()
 
 

@@ -514,11 +514,18 @@ def test_what_meets_the_switch_is_not_stored(changing: Engine, failed: bool) -> 
     assert ask(changing, "SELECT FROM message_embeddings") == ask(changing, "SELECT FROM embedding_failures") == []
 
 
-def test_a_clock_that_was_set_back_holds_no_switch(
-    changing: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def sent(changing: Engine, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The jobs of each task that the driver sends."""
+    tasks: list[list[int]] = []
     monkeypatch.setattr(resources, "side_engine", lambda: changing)
     monkeypatch.setattr(driver, "length_at_priority", lambda *_: 0)
+    monkeypatch.setattr(driver, "send_jobs", lambda found, **_: tasks.extend(jobs for jobs, _ in found))
+    return tasks
+
+
+@pytest.mark.usefixtures("sent")
+def test_a_clock_that_was_set_back_holds_no_switch(changing: Engine, settings: Settings) -> None:
     with changing.begin() as connection:
         second_set.set_closing(connection, closing=True)
     driver.step(settings)
@@ -526,6 +533,116 @@ def test_a_clock_that_was_set_back_holds_no_switch(
     run(changing, "UPDATE reembedding SET changed_at = changed_at + INTERVAL '1 day'")
     driver.step(settings)
     assert the_change(changing).state == "switched"
+
+
+def test_a_job_is_sent_once_and_again_where_its_task_was_lost(
+    changing: Engine, settings: Settings, sent: list[list[int]]
+) -> None:
+    persist(changing, a_record("one"))
+    for _ in range(3):
+        driver.step(settings)
+    assert sent == [second_jobs(changing)]
+    for moved in ("-", "+"):  # its time is over; the clock was set back
+        run(changing, f"UPDATE embedding_jobs SET available_at = now() {moved} INTERVAL '1 h' WHERE model IS NOT NULL")
+        driver.step(settings)
+        driver.step(settings)
+    assert sent == [second_jobs(changing)] * 3
+
+
+def test_a_change_that_is_stopped_sends_nothing(changing: Engine, settings: Settings, sent: list[list[int]]) -> None:
+    persist(changing, a_record("one"))
+    with changing.begin() as connection:
+        reembedding.stop(connection)
+    assert not driver.step(settings)
+    assert (sent, second_jobs(changing), the_change(changing).state) == ([], [], "stopped")
+
+
+@pytest.mark.usefixtures("sent")
+def test_where_a_new_model_fails_while_it_closes_new_messages_wait_for_it_no_more(
+    changing: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "PILED_UP", 1)
+    follows = "SELECT follow_now FROM embedding_models WHERE active"
+    with changing.begin() as connection:
+        second_set.set_closing(connection, closing=True)
+        outbox.queue_for(connection, SECOND, [str(uuid.uuid4())])
+    driver.step(settings)
+    assert (the_change(changing).state, ask(changing, follows)) == ("closing", [{"follow_now": True}])
+    with changing.begin() as connection:
+        outbox.queue_for(connection, SECOND, [str(uuid.uuid4())])
+    driver.step(settings)
+    assert (the_change(changing).state, ask(changing, follows)) == ("running", [{"follow_now": False}])
+
+
+@pytest.mark.usefixtures("sent")
+@pytest.mark.parametrize("indexed", [False, True])
+def test_no_switch_comes_before_the_index(
+    changing: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch, indexed: bool
+) -> None:
+    monkeypatch.setattr(second_set, "is_indexed", lambda *_: indexed)
+    for _ in range(3):
+        driver.step(settings)
+    assert the_change(changing).state == ("closing" if indexed else "running")
+
+
+def test_a_switch_waits_for_who_just_stores_a_vector_and_sees_what_he_queues(changing: Engine) -> None:
+    record = a_record("one")
+    made = persist(changing, record, reserved_seconds=60)
+    done: list[bool] = []
+
+    def switch() -> None:
+        with changing.begin() as connection:
+            done.append(second_set.switch(connection, the_change_in(connection)))
+
+    with changing.begin() as connection:
+        claimed = outbox.claim_jobs(connection, made.jobs, LEASE, 60)
+        vectors = Embedded(vectors_of({record.id: "one"}))
+        embeddings.finish_with_vectors(connection, claimed, LEASE, MODEL, vectors)
+        with meanwhile(switch):
+            wait_until_blocked(changing)
+            connection.commit()
+    assert done == [False]
+
+
+def test_the_scan_goes_on_behind_its_first_piece_and_passes_what_has_failed(
+    changing: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(second_set, "SCAN_ROWS", 2)
+    persist(changing, *(a_record(f"text {number}") for number in range(5)))
+    failed = """
+        INSERT INTO embedding_failures (message_id, content_hash, model, reason, attempts)
+        SELECT id, content_hash, :model, 'no', 1 FROM text_messages ORDER BY id DESC LIMIT 1
+    """
+    run(changing, failed, model=SECOND)
+    with changing.begin() as connection:
+        for _ in range(3):
+            assert not the_change_in(connection).scanned
+            second_set.scan(connection, the_change_in(connection))
+        assert the_change_in(connection).scanned
+        assert second_set.waiting(connection, SECOND) == 4
+
+
+def test_a_set_that_is_deleted_leaves_nothing_behind_though_a_worker_holds_a_job_of_it(changing: Engine) -> None:
+    persist(changing, a_record("one"), a_record("two"))
+    run(
+        changing,
+        "INSERT INTO embedding_failures (message_id, content_hash, model, reason, attempts) "
+        "SELECT id, content_hash, :model, 'no', 1 FROM text_messages",
+        model=SECOND,
+    )
+    with changing.begin() as connection:
+        outbox.queue_for(connection, SECOND, [str(uuid.uuid4())])
+        reembedding.undo(connection)
+    with changing.begin() as worker:
+        worker.exec_driver_sql("SELECT FROM embedding_jobs WHERE model IS NOT NULL FOR UPDATE")
+        with changing.begin() as connection:
+            assert second_set.drop_piece(connection, the_change_in(connection))
+    with changing.begin() as connection:
+        assert not second_set.drop_piece(connection, the_change_in(connection))
+        assert reembedding.present(connection) is None
+    assert second_jobs(changing) == []
+    assert ask(changing, "SELECT FROM embedding_failures") == []
+    assert ask(changing, "SELECT name FROM embedding_models") == [{"name": MODEL}]
 
 
 def test_a_failure_counts_for_its_model_alone(changing: Engine) -> None:

@@ -53,6 +53,9 @@ def test_the_settings_say_which_indexes_there_are(database: Engine, settings: Se
 
     tend(settings, database)
     assert present() == {"text_messages_words": True, "text_messages_metadata": True}
+    with database.connect() as connection:
+        german = replace(settings, keyword_language="german")
+        assert vector_index.is_due(connection, german, 0.0, 0.0), "though no vector waits for an index"
     tend(replace(settings, keyword_index="off", metadata_index="off"), database)
     assert present() == {}
     tend(replace(settings, keyword_language="german"), database)

@@ -119,7 +119,9 @@ def test_what_was_merged_is_dropped_later(stored: Stored, chosen: Settings, monk
     rest(chosen, stored.engine)
     seal(chosen)
     assert len(indexes(stored.engine)) == 2, "a search may just have read the catalogue"
+    assert not is_in_disorder(stored.engine)
     monkeypatch.setattr(index_catalogue, "RETIRE_SECONDS", 0.0)
+    assert is_in_disorder(stored.engine)
 
     def dropped() -> bool:
         seal(chosen)  # nothing where the session of the builder before has not ended yet
@@ -236,8 +238,7 @@ def test_a_clock_that_was_set_back_keeps_no_part_and_no_count(stored: Stored, ch
     stored.delete(ids[:10])
     for column in ("changed_at", "counted_at"):
         run(stored.engine, f"UPDATE vector_index_parts SET {column} = {column} + INTERVAL '1 day'")
-    with stored.engine.connect() as connection:
-        assert index_catalogue.disorder(connection)
+    assert is_in_disorder(stored.engine)
 
     def in_order() -> bool:
         vector_index.tend(chosen, 0.0, AT_REST)
@@ -251,6 +252,7 @@ def test_a_part_whose_index_somebody_dropped_is_slower_and_not_wrong(stored: Sto
     rest(chosen, stored.engine)
     (name,) = indexes(stored.engine)
     run(stored.engine, f"DROP INDEX {name}")
+    assert is_in_disorder(stored.engine)
     assert stored.recall() == 1.0
     rest(chosen, stored.engine)
     assert len(indexes(stored.engine)) == 1
@@ -328,6 +330,8 @@ def test_the_parts_of_a_model_that_is_no_more_are_dropped(
     rest(chosen, stored.engine)
     run(stored.engine, "UPDATE embedding_models SET active = FALSE")
     run(stored.engine, "DELETE FROM message_embeddings")
+    run(stored.engine, "UPDATE vector_index_parts SET live_rows = 0")
+    assert is_in_disorder(stored.engine)
     count_always(monkeypatch)
     monkeypatch.setattr(index_catalogue, "RETIRE_SECONDS", 0.0)
     seal(chosen)
@@ -345,6 +349,30 @@ def test_a_set_that_is_being_deleted_gets_no_index(stored: Stored, chosen: Setti
         assert [model.name for model in index_catalogue.models(connection, chosen)] == [MODEL, SECOND]
         reembedding.undo(connection)
         assert [model.name for model in index_catalogue.models(connection, chosen)] == [MODEL]
+
+
+def test_a_second_set_has_its_index_though_the_newest_vectors_are_the_active_model_s(
+    stored: Stored, chosen: Settings
+) -> None:
+    """Both have parts of the same vectors' ids, and neither takes those of the other away."""
+    stored.add(300)
+    rest(chosen, stored.engine)
+    with stored.engine.begin() as connection:
+        reembedding.start(connection, SECOND, DIMENSIONS, {})
+    fill(stored.engine, SECOND, 300)
+    stored.add(index_catalogue.NEWEST)
+    with stored.engine.connect() as connection:
+        assert not second_set.is_indexed(connection, SECOND, chosen)
+    assert parts_of_second(stored, chosen, looks=3) == [(1, 801, 300)]
+    with stored.engine.connect() as connection:
+        assert second_set.is_indexed(connection, SECOND, chosen)
+    active = ranges(stored.engine)
+    assert active[0] == (1, 301)
+    with stored.engine.begin() as connection:
+        reembedding.undo(connection)
+    assert parts_of_second(stored, chosen, looks=0) == []
+    assert ranges(stored.engine) == active
+    assert stored.recall() >= 0.97
 
 
 def test_the_index_of_a_second_set_begins_where_its_vectors_do(stored: Stored, small: Settings) -> None:
@@ -388,6 +416,11 @@ def parts_of_second(stored: Stored, small: Settings, looks: int) -> list[tuple[i
         ORDER BY from_id
     """
     return [tuple(row.values()) for row in ask(stored.engine, query, model=SECOND)]
+
+
+def is_in_disorder(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        return index_catalogue.disorder(connection)
 
 
 def is_building(engine: Engine) -> bool:

@@ -1,15 +1,18 @@
 """The builder of the vector index: one at a time, killed, broken off, and in the way of a migration."""
 
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 
 import psycopg2
 import pytest
-from sqlalchemy import Engine
+from psycopg2 import errorcodes
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from db import index_catalogue, schema, session, vector_index
-from db.index_plan import Range
+from db.index_catalogue import Model
+from db.index_plan import QUIET_SECONDS, Range
 from settings import Settings
 from tests.parts import eventually
 from tests.samples import ask, meanwhile, run
@@ -35,9 +38,37 @@ def test_two_builders_do_not_work_at_once(stored: Stored, chosen: Settings) -> N
         with vector_index.builder(chosen) as second:
             assert second is None
         assert seal(chosen) is None
+        assert not vector_index.take_in_texts(chosen)
     with stored.engine.connect() as connection:
         eventually(lambda: not index_catalogue.is_building(connection))
     assert seal(chosen) is not None
+
+
+def test_no_time_limit_ends_a_build(settings: Settings, database: Engine) -> None:
+    with vector_index.builder(settings) as connection:
+        assert connection is not None
+        for limit in ("statement_timeout", "transaction_timeout", "lock_timeout"):
+            assert connection.exec_driver_sql(f"SHOW {limit}").scalar_one() == "0"
+
+
+@pytest.mark.parametrize("code", [errorcodes.DISK_FULL, errorcodes.OUT_OF_MEMORY, errorcodes.INTERNAL_ERROR])
+def test_where_a_parallel_build_has_too_little_shared_memory_one_process_builds(
+    stored: Stored, chosen: Settings, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    create, memory = vector_index.create_index, []
+
+    def full(connection: Connection, part: int, model: Model, wanted: Range, workers: int) -> None:
+        memory.append(connection.exec_driver_sql("SHOW maintenance_work_mem").scalar_one())
+        create(connection, part, model, wanted, workers)
+        if workers:
+            connection.exec_driver_sql(f"DO $$ BEGIN RAISE SQLSTATE '{code}'; END $$")
+
+    monkeypatch.setattr(vector_index, "create_index", full)
+    stored.add(300)
+    with pytest.raises(DBAPIError) if code == errorcodes.INTERNAL_ERROR else nullcontext():
+        assert vector_index.tend(replace(chosen, index_workers=1, index_memory_mb=7), 0.0, QUIET_SECONDS) is not None
+        assert ranges(stored.engine) == [(1, 301)]
+    assert set(memory) == {"7MB"}
 
 
 @pytest.mark.parametrize("table", ["text_messages", "message_embeddings"])

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import psycopg2
 import pytest
+from psycopg2.errors import QueryCanceled
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 
-from db import index_plan, vector_index
+from db import index_plan, session, vector_index
 from settings import Settings
 from tasks import indexes, resources
 from tasks.indexes import Watch
@@ -94,6 +96,56 @@ def test_what_another_builder_kept_from_being_taken_in_still_waits(monkeypatch: 
     watch.see(5_000, 1.0)
     indexes.take_in(Settings())
     assert watch.texts_wait is not done
+
+
+@pytest.fixture
+def looking(settings: Settings, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> Watch:
+    """A process that knows the rate, and has a vector index to build."""
+    monkeypatch.setattr(indexes, "watch", watch := Watch())
+    monkeypatch.setattr(resources, "side_engine", lambda: stored.engine)
+    monkeypatch.setattr("settings.load", lambda: replace(settings, index_seal_rows=200))
+    stored.add(300)
+    indexes.look()
+    return watch
+
+
+def look_again(watch: Watch) -> None:
+    watch.seen_at -= 1.0
+    indexes.look()
+    if watch.building is not None:
+        watch.building.join(30)
+
+
+@pytest.mark.parametrize("given_way", [False, True])
+def test_a_build_that_failed_is_tried_again_after_a_pause_and_one_that_gave_way_at_once(
+    looking: Watch, monkeypatch: pytest.MonkeyPatch, given_way: bool
+) -> None:
+    tries: list[float] = []
+
+    def fail(_settings: Settings, rate: float, _quiet: float) -> None:
+        tries.append(rate)
+        raise OperationalError("", {}, QueryCanceled() if given_way else psycopg2.OperationalError("the disk is full"))
+
+    monkeypatch.setattr(session, "was_canceled", lambda error: isinstance(error.orig, QueryCanceled))
+    monkeypatch.setattr(vector_index, "tend", fail)
+    for _ in range(2):
+        look_again(looking)
+    assert len(tries) == (2 if given_way else 1)
+    looking.not_before -= indexes.PAUSE_SECONDS
+    look_again(looking)
+    assert len(tries) == (3 if given_way else 2)
+
+
+def test_beside_a_build_the_look_is_whether_that_is_to_give_way(
+    settings: Settings, looking: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(vector_index, "give_way", lambda _connection, _settings, rate: asked.append(rate))
+    monkeypatch.setattr(vector_index, "tend", lambda *_: pytest.fail("another one builds"))
+    with vector_index.builder(settings):
+        look_again(looking)
+    assert len(asked) == 1
+    assert looking.building is None
 
 
 @pytest.mark.parametrize("keyword_index", ["on", "off"])

@@ -157,6 +157,7 @@ def test_a_port_survives_being_written_down(settings: Settings) -> None:
 
 
 def test_a_second_start_is_told_who_is_at_it(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("12345678901")  # who had it before
     first = lock.take(tmp_path / "lock", "another start is under way")
     with pytest.raises(StackError, match=rf"another start is under way \(pid {os.getpid()}\)"):
         lock.take(tmp_path / "lock", "another start is under way")
@@ -170,7 +171,11 @@ def test_a_lock_goes_along_when_the_process_becomes_another_program(
     monkeypatch.delenv("TEXT_PIPELINE_LOCK_FD", raising=False)
     first = lock.take(tmp_path / "lock", "")
     first.hand_on()
+    descriptor = int(os.environ["TEXT_PIPELINE_LOCK_FD"])
+    assert os.get_inheritable(descriptor)
     second = lock.take(tmp_path / "lock", "")
+    assert not os.get_inheritable(descriptor), "the parts would hold it for as long as they run"
+    assert "TEXT_PIPELINE_LOCK_FD" not in os.environ, "nor does any other command take it over"
     assert lock.try_to_take(tmp_path / "lock") is None
     second.release()
 
