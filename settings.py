@@ -320,7 +320,7 @@ def is_http_url(url: str) -> bool:
         parts.port  # noqa: B018 - it raises ValueError for what is no port
     except ValueError:
         return False
-    return URL.match(url) is not None
+    return URL.match(url) is not None and parts.path.isascii() and not parts.query and parts.username is None
 
 
 def wrong_choice(name: str, value: str) -> InvalidSetting:
@@ -393,6 +393,8 @@ def check(settings: Settings) -> None:
     check_kafka_security(settings)
     check_names(settings)
     check_autoscale(settings)
+    if settings.embedding_provider == "openai":
+        check_openai(settings)
     for name, choices in CHOICES.items():
         if getattr(settings, name) not in choices:
             raise wrong_choice(name, getattr(settings, name))
@@ -418,10 +420,18 @@ def check_numbers(settings: Settings) -> None:
         raise InvalidSetting(f"INDEX_EF_SEARCH={settings.index_ef_search}: takes 10 to 1000")
 
 
-def check_addresses(settings: Settings) -> None:
-    if settings.embedding_provider in REMOTE_PROVIDERS and not is_http_url(settings.openai_base_url):
-        # Not shown: it may hold a password.
+def check_openai(settings: Settings) -> None:
+    """Raises InvalidSetting for what the provider openai cannot use. The address may hold a password: not shown."""
+    if not is_http_url(settings.openai_base_url):
         raise InvalidSetting("OPENAI_BASE_URL: takes http(s)://HOST[:PORT]/PATH, often with /v1 at its end")
+    if not settings.openai_api_key.isascii() or not settings.openai_api_key.isprintable():
+        raise InvalidSetting("OPENAI_API_KEY: holds characters that a header cannot carry")
+    dimensions = settings.openai_dimensions
+    if dimensions and (not dimensions.isdecimal() or int(dimensions) == 0):
+        raise InvalidSetting(f"OPENAI_DIMENSIONS={dimensions!r}: takes a whole number above zero, or nothing")
+
+
+def check_addresses(settings: Settings) -> None:
     try:
         resolvable(settings.bind_host)
     except ValueError:

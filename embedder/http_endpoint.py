@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from embedder.protocol import EmbedderUnavailable
-from settings import InvalidSetting
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -66,17 +65,9 @@ class Endpoint:
     """POSTs to one URL, from any number of threads at once."""
 
     def __init__(self, base_url: str, path: str, key: str, timeout: float) -> None:
-        """Connects to nothing yet. Raises InvalidSetting for an address or a key that cannot be one."""
-        try:
-            parts = urlsplit(base_url)
-            self.host, self.port = parts.hostname or "", parts.port
-            self.host.encode("idna"), parts.path.encode("ascii")  # as they are sent
-        except ValueError:
-            self.host = ""
-        if not self.host or parts.scheme not in ("http", "https") or parts.query or parts.username:
-            raise InvalidSetting("OPENAI_BASE_URL: takes http(s)://HOST[:PORT]/PATH, often with /v1 at its end")
-        if not key.isascii() or not key.isprintable():
-            raise InvalidSetting("OPENAI_API_KEY: holds characters that a header cannot carry")
+        """Connects to nothing yet. settings.check_openai says what address and key can be."""
+        parts = urlsplit(base_url)
+        self.host, self.port = parts.hostname or "", parts.port
         self.path = f"{parts.path.rstrip('/')}/{path}"
         self.name = f"{parts.scheme}://{parts.netloc}{self.path}"
         self.timeout = timeout

@@ -17,7 +17,7 @@ import numpy as np
 from embedder.http_endpoint import Broken, Endpoint, Refused, in_full
 from embedder.passages import split_characters
 from embedder.protocol import EmbedderUnavailable, ModelError, UnembeddableText, encode_all
-from settings import InvalidSetting, Settings
+from settings import Settings, check_openai
 
 if TYPE_CHECKING:
     from embedder.protocol import Span, Vectors
@@ -41,7 +41,7 @@ class OpenAIEmbedder:
         self.name = settings.openai_model
         self.batch_max = settings.openai_batch_max
         self.window = settings.openai_passage_chars
-        self.asked = wanted_dimensions(settings)
+        self.asked = int(settings.openai_dimensions) if settings.openai_dimensions else None
         # A quarter as long as numbers in JSON. Most servers that do not know base64 answer with numbers.
         self.as_base64 = True
         self.dimensions = self.asked or 0
@@ -54,6 +54,7 @@ class OpenAIEmbedder:
 
         Raises EmbedderUnavailable, ModelError, InvalidSetting.
         """
+        check_openai(settings)
         endpoint = Endpoint(
             settings.openai_base_url, "embeddings", settings.openai_api_key, settings.openai_timeout_seconds
         )
@@ -142,15 +143,6 @@ class OpenAIEmbedder:
             raise Refused("it gives a vector that is no numbers, or of length zero")
         unit: Vectors = vectors / lengths
         return unit
-
-
-def wanted_dimensions(settings: Settings) -> int | None:
-    text = settings.openai_dimensions
-    if not text:
-        return None
-    if not text.isdecimal() or int(text) == 0:
-        raise InvalidSetting(f"OPENAI_DIMENSIONS={text!r}: takes a whole number above zero, or nothing")
-    return int(text)
 
 
 def read_vectors(answer: bytes, count: int, endpoint: Endpoint) -> Vectors:

@@ -114,6 +114,15 @@ def test_a_million_microseconds_are_taken_as_the_message_says() -> None:
             ({"EMBEDDING_PROVIDER": "openai", "OPENAI_BASE_URL": url}, "OPENAI_BASE_URL: takes http(s)://")
             for url in ("http://[::1:8080/v1", "http://model..local/v1", "http://user:secret@localhost:99999/v1")
         ),
+        *(
+            ({"EMBEDDING_PROVIDER": "openai", **changes}, message)
+            for changes, message in (
+                ({"OPENAI_BASE_URL": "http://user:secret@localhost/v1"}, "OPENAI_BASE_URL: takes http(s)://"),
+                ({"OPENAI_BASE_URL": "http://localhost/v1?key=secret"}, "OPENAI_BASE_URL: takes http(s)://"),
+                ({"OPENAI_API_KEY": "schl\u00fcssel"}, "OPENAI_API_KEY: holds characters that a header cannot carry"),
+                ({"OPENAI_DIMENSIONS": "many"}, "OPENAI_DIMENSIONS='many': takes a whole number above zero"),
+            )
+        ),
         (
             {"KAFKA_BOOTSTRAP_SERVERS": "localhost:9092,localhost:abc"},
             "KAFKA_BOOTSTRAP_SERVERS='localhost:9092,localhost:abc': takes HOST:PORT, several with commas between, "
