@@ -462,6 +462,11 @@ def check_names(settings: Settings) -> None:
         raise InvalidSetting(f"KEYWORD_LANGUAGE={settings.keyword_language!r}: takes a name that \\dF in psql lists")
     if not all(key.isascii() and key.isprintable() for key in settings.api_key_set):
         raise InvalidSetting("API_KEYS: a key has characters that no HTTP header can carry: take printable ASCII")
+    logins = [login for login in settings.flower_basic_auth.split(",") if login]
+    if not all(":" in login and login.isascii() for login in logins):  # not shown
+        raise InvalidSetting(
+            "FLOWER_BASIC_AUTH: takes USER:PASSWORD in ASCII, several with commas between, so none within a password"
+        )
 
 
 def check_autoscale(settings: Settings) -> None:
