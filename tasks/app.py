@@ -31,7 +31,11 @@ app.steps["worker"].add("tasks.one_process:OneProcess")
 app.steps["worker"].add("tasks.ending:Ending")
 # `celery -A tasks.app` imports this before it reads the options of its worker or beat.
 if (command := click.get_current_context(silent=True)) is not None:
-    celery_logs.go_by_settings(command)
+    try:
+        celery_logs.go_by_settings(command)
+    except settings.InvalidSetting as error:  # Celery would tell it in a traceback
+        print(f"celery: {error}", file=sys.stderr)
+        sys.exit(streams.WRONG_USAGE)
 
 
 @worker_process_init.connect

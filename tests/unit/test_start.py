@@ -34,10 +34,11 @@ def test_it_runs_no_other_application() -> None:
     assert "'nothing.here' is not 'tasks.app'" in ran.stderr
 
 
+@pytest.mark.parametrize("module", ["tasks.celery", "celery"])
 @pytest.mark.parametrize("command", ["worker", "beat"])
-def test_a_setting_that_cannot_be_is_told_in_a_line(command: str) -> None:
+def test_a_setting_that_cannot_be_is_told_in_a_line(module: str, command: str) -> None:
     ran = subprocess.run(
-        [sys.executable, "-m", "tasks.celery", "-A", "tasks.app", command],
+        [sys.executable, "-m", module, "-A", "tasks.app", command],
         cwd=ROOT,
         env={**os.environ, "KAFKA_PORT": "abc"},
         capture_output=True,
