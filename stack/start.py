@@ -10,13 +10,14 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from settings import ROOT, Settings
+from settings import MOST_WORKERS, ROOT, InvalidSetting, Settings
 from stack import log_lines, places, plan, ports, record, stop, supervisor, system
 from stack.errors import StackError, Unhealthy
 from stack.java import check_java
 from stack.part import SERVICE, Part, environment
 from stack.progress import Progress, bold, say
 from stack.supervisor import Supervisor
+from task_names import QUEUES
 
 # Enough for a cold disk and two busy cores; a warm start of everything takes some ten seconds.
 HEALTHY_SECONDS = 90.0
@@ -24,7 +25,8 @@ _SHOWN_LINES = 15  # of the end of a log
 
 
 def start(settings: Settings) -> None:
-    """Starts the system. Raises StackError with what to do; then no part of it runs."""
+    """Starts the system. Raises StackError or InvalidSetting with what to do; then no part of it runs."""
+    check_workers(settings)
     parts = plan.parts(settings)
     if any(part.name == "kafka" for part in parts):
         check_java()
@@ -41,6 +43,14 @@ def start(settings: Settings) -> None:
             say("Stopping what was started")
         stop.stop_all(settings)
         raise
+
+
+def check_workers(settings: Settings) -> None:
+    """Raises InvalidSetting for more workers of a queue than `./scale.sh` takes. A pod's settings may name more."""
+    for queue in QUEUES:
+        if settings.workers(queue) > MOST_WORKERS:
+            name = f"{queue.upper()}_WORKERS={settings.workers(queue)}"
+            raise InvalidSetting(f"{name}: 1 to {MOST_WORKERS} can be run here; more of them, on other machines")
 
 
 def _start(settings: Settings, parts: list[Part], progress: Progress) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from settings import Settings
+from settings import MOST_WORKERS, InvalidSetting, Settings
 from stack import kafka, leaving, lock, plan, record, scale, supervisor, system
+from stack import start as starting
 from stack.errors import StackError
 from stack.part import Part
 from stack.processes import identity
@@ -158,3 +159,11 @@ def test_a_worker_that_somebody_has_left_stopped_is_not_waited_for(
     supervised(monkeypatch, Workers(["embed-worker"]))
     scale.scale(settings, "embed", 1)
     assert embed_workers(settings) == 1
+
+
+@pytest.mark.parametrize("queue", ["persist", "embed"])
+def test_a_start_takes_no_more_workers_than_scale_does(queue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "parts", lambda _: pytest.fail("it would start them"))
+    too_many = Settings(**{f"{queue}_workers": MOST_WORKERS + 1})  # type: ignore[arg-type]
+    with pytest.raises(InvalidSetting, match=f"^{queue.upper()}_WORKERS=17: 1 to 16 can be run here"):
+        starting.start(too_many)
