@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +19,9 @@ log = logging.getLogger(__name__)
 
 DAY_MS = 24 * 3600 * 1000
 DEAD_LETTER_RETENTION_MS = 30 * DAY_MS
+
+# The reason that a Kafka gives which refuses a topic, within request and response as kafka-python's error quotes them.
+REFUSED = re.compile(r"error_message=(['\"])(.+?)\1, ")
 
 
 def wanted(settings: Settings) -> dict[str, dict[str, object]]:
@@ -87,6 +91,14 @@ def create_with_patience(settings: Settings, seconds: float) -> list[str]:
             time.sleep(0.5)
 
 
+def why(error: KafkaError) -> str:
+    """Why there are no topics, and which settings to look at."""
+    refused = REFUSED.search(str(error))
+    if refused is None:
+        return f"{error}; is Kafka running? (KAFKA_BOOTSTRAP_SERVERS, KAFKA_PORT)"
+    return f"{refused[2]} (KAFKA_TOPIC_PARTITIONS, KAFKA_REPLICATION_FACTOR, KAFKA_RETENTION_MS)"
+
+
 def main(arguments: Sequence[str]) -> int:
     argparse.ArgumentParser(
         prog="python -m bridge.topics",
@@ -101,7 +113,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"topics: {error}", file=sys.stderr)
         return streams.WRONG_USAGE
     except KafkaError as error:
-        print(f"topics: {error}; is Kafka running? (KAFKA_BOOTSTRAP_SERVERS, KAFKA_PORT)", file=sys.stderr)
+        print(f"topics: {why(error)}", file=sys.stderr)
         return streams.FAILED
     print(f"topics: created {', '.join(created)}" if created else "topics: present")
     return 0
