@@ -265,8 +265,7 @@ def keyword(
             SELECT m.id, ts_rank_cd({text_index.words(language, "m.message")}, {query}, 32) AS score
             FROM page CROSS JOIN LATERAL {word_matches.WHOLE} AS m ORDER BY score DESC, m.id LIMIT :limit
         )
-        SELECT {HIT}, ts_headline('{language}'::regconfig, {text_index.parsable("m.message")}, {query},
-                'StartSel="", StopSel="", MaxFragments=1, MaxWords=60, MinWords=20') AS passage, f.score
+        SELECT {HIT}, {text_index.excerpt(language, "m.message", query)} AS passage, f.score
         FROM found f JOIN text_messages m ON m.id = f.id ORDER BY f.score DESC, m.id"""
     hits = [dict(row) for row in connection.execute(text(statement), values).mappings()]
     return [hit for hit in hits if min_score is None or hit["score"] >= min_score]

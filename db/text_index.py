@@ -29,6 +29,19 @@ def parsable(column: str) -> str:
     return f"parsable_text({column})"
 
 
+def excerpt(language: str, column: str, query: str) -> str:
+    """What of a text fits a query best, in SQL. ts_headline leaves out whatever it takes for a tag, such as that in
+    "List<String>", so it gets the text without the character <, which is put back."""
+    headline = f"""ts_headline('{language}'::regconfig, {parsable(swapped(column))}, {query},
+        'StartSel="", StopSel="", MaxFragments=1, MaxWords=60, MinWords=20')"""
+    return swapped(headline)
+
+
+def swapped(given: str) -> str:
+    """SQL for a text in which < and a character that hardly any text has stand in each other's place."""
+    return f"translate({given}, '<' || chr(1), chr(1) || '<')"
+
+
 def words_index(language: str) -> str:
     return WORDS if language == DEFAULT_LANGUAGE else f"{WORDS}_{language}"
 

@@ -174,6 +174,15 @@ def test_no_text_and_no_query_is_too_much_for_the_parser(database: Engine, setti
     api.dispose()
 
 
+def test_the_passage_of_a_hit_is_of_its_text_to_the_letter(database: Engine, settings: Settings) -> None:
+    texts = {"lighthouse of List<String> names", "lighthouse with <b>bold</b> light", "lighthouse <!-- in a comment"}
+    add(database, *texts)
+    with database.connect() as connection:
+        hits = queries.keyword(connection, settings, "lighthouse", limit=10)
+    assert {hit["message"] for hit in hits} == texts
+    assert all(hit["passage"] in hit["message"] and "<" in hit["passage"] for hit in hits), hits
+
+
 def test_a_very_long_address_is_found_by_its_host_and_hides_nothing(database: Engine, settings: Settings) -> None:
     address = "https://example.com/" + "/".join(f"folder{number}" for number in range(120))
     add(database, f"see {address} " + "and more words " * 20)
