@@ -26,7 +26,10 @@ def test_a_provider_is_recorded_with_what_makes_its_model_and_without_secrets() 
 
 @pytest.mark.parametrize("address", ["https://user:password@host/v1", "https://host/v1?key=secret"])
 def test_an_address_that_may_hold_a_secret_is_not_recorded(address: str) -> None:
-    assert "OPENAI_BASE_URL" not in recorded(Settings(embedding_provider="openai", openai_base_url=address))
+    chosen = Settings(embedding_provider="openai", openai_base_url=address)
+    assert "OPENAI_BASE_URL" not in recorded(chosen)
+    with pytest.raises(InvalidSetting, match="OPENAI_BASE_URL"):
+        with_recorded(chosen, recorded(chosen))
 
 
 def test_what_cannot_be_an_address_is_not_recorded() -> None:
