@@ -41,7 +41,8 @@ BUSY_COMMIT_SECONDS = 0.5  # a crash repeats that much more, but a commit costs 
 COMMIT_LOST_SECONDS = 15.0  # a commit without an answer for so long is sent again
 IDLE_COMMIT_SECONDS = 1.0  # between two looks for positions behind the last record; see `commit_positions`
 PAUSE_AFTER_SECONDS = 1.0  # of a full window before the partitions are paused, which throws away what was prefetched
-GRACE_SECONDS = 6.0  # the last commit may take 2 more and leaving the group 1: a local part has 9 to stop (stack.part)
+# The last commit may take 2 more, leaving the group 1 and closing the producer 2: a local part has 9 (stack.part).
+GRACE_SECONDS = 4.0
 # How many hand-overs may be uncommitted, such as those behind an unfinished one of their partition: after a crash all
 # of them are read again.
 UNCOMMITTED_MOST = 2_000
@@ -206,8 +207,8 @@ class Bridge:
             if self.steering.paused or not self.steering.known:
                 for part, records in stray.items():
                     self.consumer.seek(part, records[0].offset)
-            else:
-                self.gather(stray)
+                stray = {}
+            self.gather(stray)
             self.full_since = now - PAUSE_AFTER_SECONDS / 2
         time.sleep(FULL_WAIT_MS / 1000)
 

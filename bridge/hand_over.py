@@ -161,11 +161,12 @@ class HandOvers:
         hand_over.sent.append(task)
         self.publish(task)
 
-    def publish(self, task: SentTask) -> None:
+    def publish(self, task: SentTask) -> bool:
+        """Sends a task, or puts it off while the broker is away; returns whether it was sent."""
         now = time.monotonic()
         if now < self.broker_away_until:  # one try for all: each may take as long as a time-out
             task.due = self.broker_away_until
-            return
+            return False
         try:
             self.app.send_task(task.name, args=[task.argument], task_id=task.id, argsrepr=task.about, kwargsrepr="{}")
             task.published = time.monotonic()
@@ -173,9 +174,11 @@ class HandOvers:
             self.published += 1
             task.order = self.published
             self.say_back(UNSENT)
+            return True
         except BROKER_ERRORS as error:
             self.say_away(UNSENT, said_of("persist", error))
             self.broker_away_until = task.due = time.monotonic() + UNSENT_SECONDS * random.uniform(1, 2)
+            return False
 
     def say_away(self, what: str, error: Exception | str) -> None:
         """Logs an outage once, when it begins: there is a try a second, or more."""
@@ -189,11 +192,11 @@ class HandOvers:
             del self.away[what]
             log.info("broker back, no more of: %s", what)
 
-    def send_again(self, task: SentTask) -> None:
+    def send_again(self, task: SentTask, why: str) -> None:
         """Sends a task again before its lease has run out, which is done at most once."""
-        before = task.published
-        self.publish(task)
-        task.sent_again = task.published != before
+        task.sent_again = self.publish(task)
+        if task.sent_again:
+            log.warning("%s %s %s, sent again", task.name, task.about, why)
 
     def bury(self, hand_over: HandOver, bad: Sequence[tuple[ConsumerRecord, BadRecord]]) -> None:
         """Sends records to the dead letters, topic and table."""
@@ -268,11 +271,9 @@ class HandOvers:
         sent = [task for hand_over in self.under_way for task in hand_over.sent]
         for task in sent:
             if self.is_overtaken(task, now):
-                log.warning("%s %s was overtaken by those sent after it, sent again", task.name, task.about)
-                self.send_again(task)
+                self.send_again(task, "was overtaken by those sent after it")
         for task in self.lost(sent, now):
-            log.warning("%s %s is not queued any more and not done, sent again", task.name, task.about)
-            self.send_again(task)
+            self.send_again(task, "is not queued any more and not done")
         due = [task for task in sent if now > task.due]
         if not due:
             return
@@ -282,13 +283,14 @@ class HandOvers:
             waiting = 0  # as in an empty queue: `publish` learns whether Redis is still away, and puts the task off
         for task in due:
             patience = LEASE_MOST_SECONDS if waiting < QUEUE_FACTOR * self.settings.bridge_window else float("inf")
-            if task.published is not None:
-                if waiting >= self.settings.bridge_window and now - task.published < patience:
-                    task.due = now + task.lease
-                    continue
+            before = task.published
+            if before is not None and waiting >= self.settings.bridge_window and now - before < patience:
+                task.due = now + task.lease
+            elif self.publish(task) and before is not None:
                 log.warning("%s %s not finished within its lease, sent again", task.name, task.about)
-                task.lease = min(task.lease * LEASE_GROWTH, LEASE_MOST_SECONDS)
-            self.publish(task)
+                longer = min(task.lease * LEASE_GROWTH, LEASE_MOST_SECONDS) - task.lease
+                task.lease += longer
+                task.due += longer
 
     def is_overtaken(self, task: SentTask, now: float) -> bool:
         """Whether so many tasks that were sent later are finished that this one must be lost: queues keep the order.

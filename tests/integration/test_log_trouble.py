@@ -15,6 +15,7 @@ import requests
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.structs import OffsetAndMetadata
 from sqlalchemy import Engine
 
 import kafka_clients
@@ -84,6 +85,28 @@ def test_a_topic_made_again_while_the_bridge_is_away_is_read_from_its_beginning(
     start("bridge")
     eventually(lambda: numbers(database) == {*range(20), *range(100, 100 + more)})
     eventually(lambda: committed(settings) == {0: more})
+
+
+def test_a_bridge_that_starts_paused_compares_the_topic_with_that_of_its_offsets(
+    cli: Cli, settings: Settings, database: Engine, producer: KafkaProducer, admin: KafkaAdminClient, start: Start
+) -> None:
+    """Offsets outlive their topic where they came from another cluster, or the broker lost its word of the deletion."""
+    send_texts(producer, settings, 0, 20, partition=0)
+    theirs = {TopicPartition(settings.kafka_topic, 0): OffsetAndMetadata(10, "the id of another topic", -1)}
+
+    def noted() -> bool:
+        with contextlib.suppress(KafkaError):  # the first group of a cluster waits for its coordinator
+            admin.alter_group_offsets(settings.kafka_group_id, theirs)
+            return committed(settings) == {0: 10}
+        return False
+
+    eventually(noted)
+    cli("pause")
+    start("persist-worker")
+    bridge = start("bridge")
+    eventually(lambda: "was committed for a topic of this name that is gone" in bridge.log_tail())
+    cli("resume")
+    eventually(lambda: numbers(database) == set(range(20)))
 
 
 def test_a_topic_made_again_under_a_running_bridge_is_read_from_its_beginning(

@@ -96,6 +96,30 @@ def test_what_comes_with_a_new_partition_is_read_again_after_the_pause(known: bo
     assert fake.sought == [(PART, 7)]
 
 
+@pytest.mark.parametrize(("known", "pause"), [(False, ""), (True, "a pause")])
+def test_what_is_gained_and_lost_while_nothing_is_taken_in_is_looked_after(
+    known: bool, pause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit for a partition that was not compared with its topic hides that the topic was made again."""
+    fake = Consumer()
+    bridge = Bridge(Settings(), fake, FullWindow())  # type: ignore[arg-type]
+    bridge.steering.known, bridge.steering.pause = known, pause
+    other = TopicPartition("t", 1)
+    bridge.offsets.finish(bridge.offsets.begin(other, 5))
+    bridge.full_since = -10.0
+    compared: list[set[TopicPartition]] = []
+    monkeypatch.setattr(bridge.positions, "check", lambda: compared.append(set(bridge.positions.unchecked)))
+
+    def rebalance() -> None:
+        bridge.rebalances.on_partitions_revoked({other})
+        bridge.rebalances.on_partitions_assigned({PART})
+
+    fake.during_poll = rebalance
+    bridge.wait_for_room()
+    assert compared == [{PART}]
+    assert not bridge.offsets.committable(), "else this bridge would never be at rest"
+
+
 @pytest.mark.parametrize(("rejoining", "needed"), [(True, False), (True, True), (False, True)])
 def test_each_poll_waits_for_a_rebalance_to_end(rejoining: bool, needed: bool) -> None:
     """kafka-python would leave the join half done, and forget it where nothing needs it any more."""
@@ -318,6 +342,23 @@ def test_a_lease_doubles_each_time_that_it_has_run_out_up_to_a_bound(
         leases.append(task.lease)
         task.due = 0.0
     assert leases == [20.0, 40.0, hand_over.LEASE_MOST_SECONDS, hand_over.LEASE_MOST_SECONDS]
+
+
+@pytest.mark.parametrize("age", [11, 7, 3], ids=["overdue", "in no queue", "overtaken"])
+def test_what_is_not_sent_is_neither_said_to_be_nor_given_a_longer_lease(
+    hand_overs: HandOvers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, age: float
+) -> None:
+    def send_task(*_: object, **__: object) -> None:
+        raise OutOfMemoryError("used memory > 'maxmemory'")
+
+    hand_overs.app = SimpleNamespace(send_task=send_task)
+    monkeypatch.setattr(hand_over, "length_at_priority", lambda *_: 0)
+    task = overdue(hand_overs, time.monotonic())
+    task.published, task.due = time.monotonic() - age, time.monotonic() + 10 - age
+    hand_overs.finished.extend(range(100, 200) if age == 3 else [])
+    hand_overs.renew()
+    assert caplog.messages == ["broker away, tasks will be sent again: used memory > 'maxmemory'"]
+    assert (task.lease, task.sent_again) == (10.0, False)
 
 
 def test_sending_a_task_subscribes_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
