@@ -218,8 +218,10 @@ def intake_paused(settings: Settings) -> bool | None:
 
 def refused(settings: Settings) -> str | None:
     """What PostgreSQL says to the workers where it stores nothing for them; None also where that cannot be known."""
-    import redis as client
-
+    try:
+        import redis as client
+    except ImportError:
+        return None
     try:
         with contextlib.closing(_redis(settings)) as connection:
             said = connection.get(REFUSED)

@@ -1,8 +1,9 @@
-"""Runs the programs of an installation: their output goes to a log, its gist to the screen, and they end with us."""
+"""Runs programs to their end: their output goes to a log, its gist to the screen, and they end with us."""
 
+import contextlib
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from stack.errors import StackError
@@ -30,21 +31,7 @@ def run(
     lines: list[str] = []
     with log.open("a", encoding="utf-8") as file:
         file.write(f"$ {' '.join(command)}\n")
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
-        with _lock:
-            _running.add(process)
-            if _ended.is_set():
-                process.terminate()
-        try:
+        with reading(command, environment=environment, folder=folder) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 file.write(line)
@@ -52,13 +39,32 @@ def run(
                 note = gist(line.strip())
                 if note is not None:
                     step.note = note
-            code = process.wait()
+    if process.returncode != 0:
+        raise StackError(f"{step.label}: failed; all of its output is in {log}", lines[-12:])
+
+
+@contextlib.contextmanager
+def reading(command: Sequence[str], *, environment: Mapping[str, str], folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A program whose output, errors too, is read line by line; at the end of the block it has ended."""
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        with _lock:
+            _running.add(process)
+            if _ended.is_set():
+                process.terminate()
+        try:
+            yield process
         finally:
             with _lock:
                 _running.discard(process)
-            process.stdout.close()  # type: ignore[union-attr]
-    if code != 0:
-        raise StackError(f"{step.label}: failed; all of its output is in {log}", lines[-12:])
 
 
 def end_all() -> None:

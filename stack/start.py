@@ -5,13 +5,12 @@ A start that fails or is interrupted stops what it started. What a start that wa
 
 import concurrent.futures
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from settings import MOST_WORKERS, ROOT, InvalidSetting, Settings
-from stack import log_lines, places, plan, ports, record, stop, supervisor, system
+from stack import log_lines, places, plan, ports, record, shell, stop, supervisor, system
 from stack.errors import StackError, Unhealthy
 from stack.java import check_java
 from stack.part import SERVICE, Part, environment
@@ -134,17 +133,11 @@ def _command(settings: Settings, progress: Progress, label: str, *module: str) -
 def _logged(settings: Settings, name: str, module: Sequence[str], log: Path) -> tuple[int, list[str]]:
     """Runs a command with its lines going into the log, in the form of the settings. Returns its code and the lines."""
     said = []
-    command = subprocess.Popen(
-        [str(places.VENV_PYTHON), "-m", *module],
-        cwd=ROOT,
-        env=environment(settings),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
-    with command, log.open("w", encoding="utf-8") as output:
+    words = [str(places.VENV_PYTHON), "-m", *module]
+    with (
+        shell.reading(words, environment=environment(settings), folder=ROOT) as command,
+        log.open("w", encoding="utf-8") as output,
+    ):
         assert command.stdout is not None
         for line in command.stdout:
             said.append(line.rstrip("\n"))
@@ -166,6 +159,7 @@ def _in_parallel(works: list[Callable[[], None]]) -> None:
                 future.result()
         except BaseException:
             _given_up.set()
+            shell.end_all()
             raise
 
 

@@ -5,13 +5,14 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from settings import Settings
-from stack import autoscale, log_lines, places, record, run, start
+from stack import autoscale, log_lines, places, record, run, shell, start
 from stack.errors import StackError
 from stack.processes import Identity
 from stack.progress import Progress
@@ -58,6 +59,27 @@ def test_a_step_that_fails_is_told_in_its_own_words(step: Path) -> None:
     with pytest.raises(StackError) as failed:
         run_step(Settings(data_dir=str(step), log_format="json"), 3)
     assert failed.value.detail[-1] == "a warning"
+
+
+def test_a_step_ends_with_a_start_that_fails(step: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A migration waits for others as long as it takes."""
+    monkeypatch.setattr(shell, "_ended", threading.Event())
+    places.logs(settings := Settings(data_dir=str(step))).mkdir(parents=True)
+    (step / "saying.py").write_text("import time\nprint('waits', flush=True)\ntime.sleep(20)")
+    log = places.log(settings, "migrations")
+    codes: list[int] = []
+
+    def migrate() -> None:
+        codes.append(start._logged(settings, "migrations", ["saying"], log)[0])
+
+    def fail() -> None:
+        while not (log.exists() and log.read_text()):
+            time.sleep(0.01)
+        raise StackError("Kafka died")
+
+    with pytest.raises(StackError, match="Kafka died"):
+        start._in_parallel([migrate, fail])
+    assert codes == [-signal.SIGTERM]
 
 
 def test_the_keys_are_those_of_every_part() -> None:

@@ -1,6 +1,7 @@
 """What asks whether Kafka is there: it says why not, and leaves nothing behind."""
 
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -29,3 +30,11 @@ def test_a_kafka_that_does_not_answer_costs_no_thread(
     for thread in left:
         thread.join(5)
     assert not [thread for thread in left if thread.is_alive()]
+
+
+@pytest.mark.parametrize("ask", [probes.intake_paused, probes.refused])
+def test_what_redis_holds_is_not_known_to_a_python_without_its_client(
+    ask: Callable[[Settings], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    assert ask(Settings()) is None
