@@ -31,6 +31,17 @@ TASK_BYTES = 512 * 1024
 # kafka_retention_ms: -1 is for ever. hashing_microseconds: 0 adds no time.
 MAY_BE_ZERO_OR_LESS = frozenset({"kafka_retention_ms", "hashing_microseconds"})
 
+# The largest values, where somebody takes less than 32 bits (MOST_NUMBER) or, of seconds, less than a day. PostgreSQL's
+# maintenance_work_mem is kilobytes, Kafka's replication factor has 16 bits and its retention 64.
+MOST_NUMBER = 2**31 - 1
+MOST_SECONDS = 86_400
+MOST = {
+    "embed_lease_seconds": 600,
+    "index_memory_mb": 2**21 - 1,
+    "kafka_replication_factor": 2**15 - 1,
+    "kafka_retention_ms": 2**63 - 1,
+}
+
 PROVIDERS = ("minilm", "hashing", "openai", "fastembed")
 
 # What takes one of a few values.
@@ -410,10 +421,12 @@ def check_numbers(settings: Settings) -> None:
             raise InvalidSetting(f"{name}={value}: a port is between 1 and 65535")
         if isinstance(value, int | float) and field.name not in MAY_BE_ZERO_OR_LESS and not 0 < value < inf:
             raise InvalidSetting(f"{name}={value}: {name} must be above zero")
+        most = MOST.get(field.name, MOST_SECONDS if field.name.endswith("_seconds") else MOST_NUMBER)
+        if isinstance(value, int | float) and value > most:
+            shown = f"{value:g}" if isinstance(value, float) else value
+            raise InvalidSetting(f"{name}={shown}: takes {most} at most")
     if not 0 <= settings.hashing_microseconds <= 1_000_000:
         raise InvalidSetting(f"HASHING_MICROSECONDS={settings.hashing_microseconds}: takes 0 to a million")
-    if settings.embed_lease_seconds > 600:
-        raise InvalidSetting(f"EMBED_LEASE_SECONDS={settings.embed_lease_seconds:g}: takes 600 at most")
     if settings.kafka_retention_ms == 0:
         raise InvalidSetting("KAFKA_RETENTION_MS=0: Kafka would drop what was not read yet; -1 keeps it for ever")
     if not 10 <= settings.index_ef_search <= 1000:
