@@ -83,8 +83,19 @@ def ending_in_time(connection: BoundedConnection) -> Iterator[None]:
             del _deadlines[connection]
 
 
+def begin_anew() -> None:
+    """For the child of a fork: the waits under way are its parent's, whose thread may have held the lock."""
+    global _lock, _thread
+    _lock = threading.Lock()
+    _thread = None
+    _deadlines.clear()
+
+
+os.register_at_fork(after_in_child=begin_anew)
+
+
 def watch() -> None:
-    """Starts the thread if this process has none: threads do not survive a fork."""
+    """Starts the thread if this process has none."""
     global _thread
     if _thread is None or not _thread.is_alive():
         _thread = threading.Thread(target=end_overdue_waits, name="database deadlines", daemon=True)
