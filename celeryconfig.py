@@ -9,36 +9,28 @@ harm.
 from kombu import Exchange, Queue
 
 import settings
-from task_names import QUEUES
+import task_names
+from tasks import MODULES
 from tasks.transport import UTF_8
 
 _settings = settings.load()
 
 # Queues: one for each kind of work, each with workers of its own. Celery publishes to a direct queue through the
 # anonymous exchange, which needs no binding, so they work again at once after a FLUSHALL.
-task_queues = [Queue(name, Exchange(name, type="direct"), routing_key=name) for name in QUEUES]
+task_queues = [Queue(name, Exchange(name, type="direct"), routing_key=name) for name in task_names.QUEUES]
 task_default_queue = "persist"
 task_create_missing_queues = False
 
-task_routes = {
-    "tasks.persist_text": {"queue": "persist"},
-    "tasks.record_dead_letters": {"queue": "persist"},
-    "tasks.sweep": {"queue": "persist"},
-    "tasks.tend_index": {"queue": "persist"},
-    "tasks.replay_dead_letters": {"queue": "persist"},
-    "tasks.drop_dead_letters": {"queue": "persist"},
-    "tasks.retry_failures": {"queue": "persist"},
-    "tasks.embed_text": {"queue": "embed"},
-}
+task_routes = {name: {"queue": "persist"} for name in task_names.ALL} | {task_names.EMBED_TEXT: {"queue": "embed"}}
 
-imports = ["tasks.persist", "tasks.embed", "tasks.upkeep", "tasks.indexes", "tasks.actions", "tasks.measured"]
+imports = [*dict.fromkeys(MODULES.values()), "tasks.measured"]
 
 # The clock of the outbox: what was not chained, or was lost on the way, is fed to `embed` within a second. No message
 # expires: Celery would compare the sender's clock with the worker's.
 beat_scheduler = "tasks.clock:Clock"
 beat_schedule = {
-    "sweep": {"task": "tasks.sweep", "schedule": 1.0},
-    "tend_index": {"task": "tasks.tend_index", "schedule": 1.0},
+    "sweep": {"task": task_names.SWEEP, "schedule": 1.0},
+    "tend_index": {"task": task_names.TEND_INDEX, "schedule": 1.0},
 }
 
 # Workers: one process unless told otherwise (-c), because on one machine more of them share the same cores; a task is

@@ -30,8 +30,8 @@ def use_environment(script: str, *packages: str) -> None:
     inside = (Path(sys.prefix) == ROOT / ".venv" and not sys.flags.optimize) or MARK in sys._xoptions
     python = ROOT / ".venv" / "bin" / "python"
     if not inside and os.access(str(python), os.X_OK):
-        for name in ("PYTHONHOME", "PYTHONPATH"):  # another Python's packages, which would come before ours
-            os.environ.pop(name, None)
+        for variable in ("PYTHONHOME", "PYTHONPATH"):  # another Python's packages, which would come before ours
+            os.environ.pop(variable, None)
         try:
             os.execv(str(python), [str(python), "-X", MARK, *what, *sys.argv[1:]])
         except OSError as error:

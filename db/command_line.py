@@ -83,9 +83,15 @@ def carry_out(given: argparse.Namespace) -> int:
         return fail(str(error))
     except (SQLAlchemyError, psycopg2.Error) as error:
         where = f"{chosen.database_address}:{chosen.database_port}"
-        hint = "is it running? (DATABASE_HOST, DATABASE_PORT)" if session.is_outage(error) else "nothing was changed"
+        hint = "is it running? (DATABASE_HOST, DATABASE_PORT)" if session.is_outage(error) else unchanged(given.command)
         return fail(f"PostgreSQL at {where}: {session.first_line(error)}; {hint}")
     return 0
+
+
+def unchanged(command: str) -> str:
+    """What a command has left that the database has refused."""
+    by_steps = command in ("upgrade", "downgrade", "embed-missing")
+    return "what was done before stays, and it may be run again" if by_steps else "nothing was changed"
 
 
 def retry_failed(settings: Settings) -> int:

@@ -213,10 +213,11 @@ def wait_for_turn(connection: Connection) -> None:
 
 def current(settings: Settings) -> str:
     engine = session.connect_engine(settings.database_url(), "migrate")
-    with engine.connect() as connection:
-        found = MigrationContext.configure(connection).get_current_revision()
-    engine.dispose()
-    return str(found or "base")
+    try:
+        with engine.connect() as connection:
+            return str(MigrationContext.configure(connection).get_current_revision() or "base")
+    finally:
+        engine.dispose()
 
 
 def guard_triggers(connection: Connection) -> None:

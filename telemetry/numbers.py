@@ -61,9 +61,9 @@ BATCH_SIZE = Number("task_batch_size", "Records or messages that one task carrie
 RUNTIME = Number("celery_task_runtime_seconds", "Time that a task ran", ("task",), buckets=SECONDS)
 TASKS = Number(
     "celery_tasks",
-    "Tasks that ended, by state: success, retry, failure",
+    "Tasks that ended, by state: success, retry, failure, ignored (it goes on as another task)",
     ("task", "state"),
-    (tuple(name.removeprefix("tasks.") for name in task_names.ALL), ("success", "retry", "failure")),
+    (tuple(name.removeprefix("tasks.") for name in task_names.ALL), ("success", "retry", "failure", "ignored")),
 )
 
 ALL = (CONSUMED, DEAD_LETTERS, PERSISTED, EMBEDDED, EMBEDDING_FAILURES, FRESHNESS, BATCH_SIZE, RUNTIME, TASKS)

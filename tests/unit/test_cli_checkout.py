@@ -42,6 +42,16 @@ def test_it_goes_on_in_the_environment_of_the_checkout(checkout: Path) -> None:
     assert (ended.stdout.strip(), ended.stderr) == (str(checkout / ".venv"), "")
 
 
+def test_an_environment_that_does_not_run_is_said_under_the_name_of_the_script(checkout: Path) -> None:
+    python = checkout / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("no program")
+    python.chmod(0o755)
+    ended = run(checkout)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"script.py: {python} does not run (Exec format error): delete .venv")
+
+
 def test_it_goes_on_without_the_packages_of_another_python(checkout: Path) -> None:
     venv.create(checkout / ".venv")
     with (checkout / "script.py").open("a") as script:

@@ -23,7 +23,8 @@ def test_a_counter_is_0_before_anything_was_counted() -> None:
     assert samples(CONSUMED, {}) == {(): 0}
     assert samples(DEAD_LETTERS, {}) == {(reason,): 0 for reason in REASONS}
     assert samples(PERSISTED, {}) == {("stored",): 0, ("unchanged",): 0, ("rejected",): 0}
-    assert samples(TASKS, {}) == {(task, state): 0 for task in tasks for state in ("success", "retry", "failure")}
+    states = ("success", "retry", "failure", "ignored")
+    assert samples(TASKS, {}) == {(task, state): 0 for task in tasks for state in states}
 
 
 @pytest.mark.parametrize("number", [number for number in ALL if not number.buckets], ids=lambda number: number.name)
