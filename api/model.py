@@ -126,7 +126,7 @@ class Model:
             return None
         return (
             f"the stored vectors are of the model {active}, this API has {self._embedder.model}: "
-            "set EMBEDDING_PROVIDER back, or run `python -m db reembed`"
+            "set EMBEDDING_PROVIDER back; with that running, `python -m db reembed --provider` makes the change"
         )
 
     def ready(self) -> Embedder:

@@ -1,9 +1,9 @@
 """How the pipeline is doing, for the console and /metrics: what the database, Kafka and Redis said last.
 
-Each part is asked in the background, about once a second at most, however many look, and less often if it is slow:
-answering takes it one twentieth of its time at most, or one third if it fails slowly. Looking waits a moment for a
-first answer and never for a part that hangs, so a hundred open pages cost what one costs. Only a scrape of /metrics has
-a question of its own, and waits a second at most: its counters must not go back (`Watched.look_since`).
+Each part is asked in the background, about once a second at most, however many look, and less often if it is slow.
+Looking waits a moment for a first answer and never for a part that hangs, so a hundred open pages cost what one costs.
+Only a scrape of /metrics has a question of its own, and waits a second at most: its counters must not go back
+(`Watched.look_since`).
 """
 
 import logging
@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 KEEP_SECONDS = 1.0
-SHARE = 20  # an answer that took a second is kept for twenty
-LONGEST_SECONDS = 30.0
+SHARE = 20  # an answer that took a second is kept for twenty, and none
+LONGEST_SECONDS = 30.0  # for longer than this
 FAILED_SECONDS = 10.0  # at most so long after a failure, so that a part that is back is soon seen
 SILENT_SECONDS = 3.0  # a part that has not answered a question for so long is away
 COUNTING_SECONDS = 30.0  # the same for counting, each statement of which is ended in time

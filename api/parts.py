@@ -63,7 +63,7 @@ class Parts:
             threading.Thread(target=self.log.try_to_open, name="open the log", daemon=True).start()
 
     def close(self) -> None:
-        """Lets go of Kafka and of the database."""
+        """Lets go of Kafka and of the database, where a process goes on without this application: an API's ends."""
         self.log.close()
         self.reader.dispose()
         self.pulse.dispose()

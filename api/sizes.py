@@ -10,7 +10,7 @@ from db.queries import Row
 
 # A count that takes no longer than this is made for everyone who asks.
 QUICK_SECONDS = 0.1
-# A slower one is given again for this many times as long as it took: counting keeps a tenth of one core busy at most.
+# A slower one is given again for this many times as long as it took, or for LONGEST_SECONDS.
 SHARE = 10
 LONGEST_SECONDS = 10.0
 

@@ -31,7 +31,8 @@ def failure_page(connection: Connection, *, limit: int, cursor: str | None = Non
         text(f"""
             SELECT f.message_id::text AS id, m.source_id, f.reason, f.attempts, f.model,
                 to_json(f.failed_at) #>> '{{}}' AS failed_at, left(m.message, :preview) AS message,
-                length(m.message) AS characters, (SELECT to_json(max(failed_at)) #>> '{{}}' FROM embedding_failures
+                length(m.message) > :preview AS is_cut,
+                (SELECT to_json(max(failed_at)) #>> '{{}}' FROM embedding_failures
                     WHERE model = coalesce({ACTIVE}, model)) AS newest
             FROM (
                 SELECT * FROM embedding_failures f WHERE f.model = coalesce({ACTIVE}, f.model) AND {where}

@@ -47,6 +47,7 @@ def everything(observed: Observed) -> dict[str, Any]:
         "problems": problems,
         "partitions": sorted(furthest_behind(positions.value or {})),
         "more_partitions": max(0, len(positions.value or {}) - SHOWN_PARTITIONS),
+        "behind_records": BEHIND_RECORDS,
         "lag": lag,
         "behind": {
             "lag": lag is not None and lag >= BEHIND_RECORDS,

@@ -138,7 +138,6 @@ if (button) {
   button.addEventListener("click", () => {
     paused = !paused;
     button.setAttribute("aria-pressed", String(paused));
-    document.documentElement.classList.toggle("paused", paused);
   });
 }
 document.addEventListener("visibilitychange", () => {
