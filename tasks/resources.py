@@ -63,7 +63,7 @@ def embedder() -> Embedder:
     if active != provider.model:
         raise ModelError(
             f"the vectors in the database are of {active}, the provider makes {provider.model}: "
-            f"set EMBEDDING_PROVIDER back, or run `python -m db reembed` to make them all anew"
+            f"set EMBEDDING_PROVIDER back; with that running, `python -m db reembed --provider` makes them all anew"
         )
     loaded.clear()
     loaded[provider.model] = Loaded(provider, wanted)
