@@ -83,7 +83,8 @@ def carry_out(given: argparse.Namespace) -> int:
         return fail(str(error))
     except (SQLAlchemyError, psycopg2.Error) as error:
         where = f"{chosen.database_address}:{chosen.database_port}"
-        hint = "is it running? (DATABASE_HOST, DATABASE_PORT)" if session.is_outage(error) else unchanged(given.command)
+        is_away = session.is_outage(error) and not session.has_answered(error)
+        hint = "is it running? (DATABASE_HOST, DATABASE_PORT)" if is_away else unchanged(given.command)
         return fail(f"PostgreSQL at {where}: {session.first_line(error)}; {hint}")
     return 0
 

@@ -94,7 +94,7 @@ def check(connection: Connection) -> None:
 
 def check_adoptable(connection: Connection) -> None:
     """Raises UnusableDatabase for a table text_messages that is not this system's yet, and has columns of types that
-    cannot become its own."""
+    cannot become its own, or no key."""
     found = connection.execute(
         text("""
             SELECT attname, format_type(atttypid, NULL) FROM pg_attribute
@@ -111,6 +111,17 @@ def check_adoptable(connection: Connection) -> None:
     if missing := [column for column in NEEDED if found and column not in dict(found)]:
         raise UnusableDatabase(
             f"text_messages has no column {missing[0]}: give this system a database of its own (DATABASE_NAME)"
+        )
+    is_unique = text("""
+        SELECT EXISTS (
+            SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+            WHERE i.indrelid = to_regclass('text_messages') AND a.attname = 'id' AND i.indnkeyatts = 1
+                AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL)
+    """)
+    if found and not connection.execute(is_unique).scalar_one():
+        raise UnusableDatabase(
+            "text_messages.id may stand in it twice: ALTER TABLE text_messages ADD PRIMARY KEY (id), or give this "
+            "system a database of its own (DATABASE_NAME)"
         )
 
 

@@ -198,6 +198,12 @@ def was_canceled(error: BaseException) -> bool:
     return isinstance(cause, psycopg2.Error) and cause.pgcode == errorcodes.QUERY_CANCELED
 
 
+def has_answered(error: BaseException) -> bool:
+    """Whether what is shown of the error is PostgreSQL's own, in a session or instead of one: so it is running."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return isinstance(cause, psycopg2.Error) and (cause.pgcode is not None or "FATAL:" in first_line(cause))
+
+
 def in_time(connection: Connection, read: Callable[[Connection], T], otherwise: Callable[[Connection], T]) -> T:
     """What `read` returns or, if that takes longer than a statement may, what `otherwise` returns. For a connection in
     autocommit: a transaction would have failed."""

@@ -1,5 +1,6 @@
 """The schema: migrations go up and down, adopt a plain table with rows, and refuse a database that cannot hold it."""
 
+import argparse
 import os
 import re
 import subprocess
@@ -21,7 +22,8 @@ from sqlalchemy.exc import InternalError as RefusedStatement
 from sqlalchemy.exc import ProgrammingError
 
 import settings as configuration
-from db import command_line, schema, session, text_index
+from db import command_line, commands, schema, session, text_index
+from records import Record
 from settings import ROOT, Settings
 from stack import plan, postgres_place
 from stack.errors import Unhealthy
@@ -190,6 +192,7 @@ def test_a_plain_table_with_rows_is_adopted(empty_database: Settings) -> None:
         ("ADD COLUMN metadata JSON", "text_messages.metadata is json, not jsonb"),
         ("ADD COLUMN source_id INTEGER", "text_messages.source_id is integer, not text"),
         ("DROP COLUMN processed_at", "text_messages has no column processed_at"),
+        ("DROP CONSTRAINT text_messages_pkey", "text_messages.id may stand in it twice: ALTER TABLE text_messages ADD"),
     ],
 )
 def test_a_table_of_another_form_is_refused_by_its_column(empty_database: Settings, change: str, said: str) -> None:
@@ -212,6 +215,53 @@ def test_a_table_with_bounded_texts_is_adopted_and_goes_up_and_down(empty_databa
         connection.execute(text("ALTER TABLE text_messages ALTER COLUMN source_id TYPE VARCHAR(300)"))
         connection.execute(text("INSERT INTO text_messages (id, message) VALUES (gen_random_uuid(), 'typed')"))
     assert schema.downgrade(empty_database, "base") == "base"
+
+
+def test_a_table_whose_program_sets_the_times_itself_is_adopted_with_defaults(empty_database: Settings) -> None:
+    with connected(empty_database) as connection:
+        connection.execute(text(PLAIN_TABLE))
+        for column in ("created_at", "processed_at"):
+            change = f"ALTER COLUMN {column} DROP DEFAULT, ALTER COLUMN {column} SET NOT NULL"
+            connection.execute(text(f"ALTER TABLE text_messages {change}"))
+    schema.upgrade(empty_database)
+    record = Record(str(uuid.uuid4()), None, "from the log", None, 1_700_000_000_000, 0, 0)
+    with connected(empty_database) as connection:
+        stored = commands.persist(connection, [record])
+        assert stored.queued == [record.id]
+
+
+def test_indexes_of_ones_own_stay_whatever_their_names_begin_with(empty_database: Settings) -> None:
+    own = {"text_messages_words_count_idx", "text_messages_words_key_key", "text_messages_words_idx"}
+
+    def indexes() -> set[str]:
+        with connected(empty_database) as connection:
+            found = connection.execute(text("SELECT indexname FROM pg_indexes WHERE tablename = 'text_messages'"))
+            return set(found.scalars())
+
+    with connected(empty_database) as connection:
+        connection.execute(text(PLAIN_TABLE))
+        added = "ADD COLUMN words_count INTEGER, ADD COLUMN words_key TEXT UNIQUE, ADD COLUMN words TSVECTOR"
+        connection.execute(text(f"ALTER TABLE text_messages {added}"))
+        connection.execute(text("CREATE INDEX ON text_messages (words_count)"))
+        connection.execute(text("CREATE INDEX ON text_messages USING gin (words)"))
+    schema.upgrade(empty_database)
+    assert indexes() > own
+    assert schema.downgrade(empty_database, "base") == "base"
+    assert indexes() == {"text_messages_pkey", *own}
+
+
+def test_what_the_builder_has_made_goes_with_its_migration_in_any_schema(empty_database: Settings) -> None:
+    with connected(empty_database) as connection:
+        connection.execute(text('CREATE SCHEMA "an app"'))
+    set_path(empty_database, "DATABASE {}", '"an app", public')
+    schema.upgrade(empty_database, "0003")
+    with connected(empty_database) as connection:
+        connection.execute(text("CREATE INDEX message_embeddings_part_1 ON message_embeddings (id) WHERE id < 9"))
+        connection.execute(text("CREATE INDEX text_messages_metadata ON text_messages USING gin (metadata)"))
+    schema.downgrade(empty_database, "0002")
+    with connected(empty_database) as connection:
+        left = "SELECT count(*) FROM pg_indexes WHERE indexname ~ '_part_1$|_metadata$'"
+        assert connection.execute(text(left)).scalar_one() == 0
 
 
 def test_adopting_an_empty_table_queues_nothing(empty_database: Settings) -> None:
@@ -395,6 +445,25 @@ def test_a_database_of_a_newer_release_is_left_alone_and_the_way_back_is_named(
     with database.connect() as connection:
         assert MigrationContext.configure(connection).get_current_revision() == "f1f3"
         assert "text_messages" in tables(connection)
+
+
+def test_a_command_asks_whether_postgresql_is_running_only_where_it_has_not_answered(
+    empty_database: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = {"database_password": "another"}
+    nowhere = {"database_port": 1}
+    given = argparse.Namespace(command="retry-failed")
+    for change, said, asked in [
+        ({}, 'relation "embedding_failures" does not exist', False),
+        (wrong, "password authentication failed", False),
+        (nowhere, "Connection refused", True),
+    ]:
+        chosen = replace(empty_database, **change)  # type: ignore[arg-type]
+        monkeypatch.setattr(configuration, "load", lambda chosen=chosen: chosen)
+        assert command_line.carry_out(given) == 1
+        line = capsys.readouterr().err
+        assert said in line
+        assert ("is it running?" in line) == asked
 
 
 @pytest.mark.parametrize("beforehand", [False, True])

@@ -24,7 +24,10 @@ CREATE TABLE IF NOT EXISTS text_messages (
 );
 
 -- A version is the record's place in the log, compared as a tuple; -1 is the version of a row that no record wrote.
+-- A table that was there may have no defaults for its times: many programs set them themselves.
 ALTER TABLE text_messages
+    ALTER COLUMN created_at SET DEFAULT CURRENT_TIMESTAMP,
+    ALTER COLUMN processed_at SET DEFAULT CURRENT_TIMESTAMP,
     ADD COLUMN IF NOT EXISTS source_id TEXT,
     ADD COLUMN IF NOT EXISTS metadata JSONB,
     ADD COLUMN version_timestamp BIGINT NOT NULL DEFAULT -1,

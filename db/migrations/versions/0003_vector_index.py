@@ -39,7 +39,8 @@ CREATE FUNCTION vector_index_progress() RETURNS TABLE (index_name TEXT, phase TE
 $$;
 """
 
-# What the workers have built goes too; a build that is under way would go on for minutes, so it is ended.
+# What the workers have built goes too, but no index of somebody's own (see db/text_index.py); a build that is under way
+# would go on for minutes, so it is ended.
 DOWN = """
 LOCK TABLE vector_index_parts IN ACCESS EXCLUSIVE MODE;
 SELECT pg_terminate_backend(pid) FROM pg_stat_progress_create_index p JOIN pg_class c ON c.oid = p.index_relid
@@ -48,11 +49,12 @@ DO $$
 DECLARE
     built TEXT;
 BEGIN
-    FOR built IN SELECT relname FROM pg_class
-        WHERE relkind = 'i' AND relnamespace = 'public'::regnamespace
-            AND relname ~ '^(message_embeddings_part_|text_messages_words_|text_messages_metadata$)'
+    FOR built IN SELECT i.indexrelid::regclass FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+        WHERE i.indrelid IN ('message_embeddings'::regclass, 'text_messages'::regclass)
+            AND (c.relname ~ '^(message_embeddings_part_|text_messages_metadata$)'
+                OR c.relname ~ '^text_messages_words_' AND pg_get_indexdef(c.oid) ~ '(to_tsvector|message_words)\\(')
     LOOP
-        EXECUTE 'DROP INDEX IF EXISTS ' || quote_ident(built);
+        EXECUTE 'DROP INDEX IF EXISTS ' || built;
     END LOOP;
 END $$;
 DROP INDEX message_embeddings_ids;

@@ -10,16 +10,18 @@ down_revision = "0008"
 branch_labels = None
 depends_on = None
 
-# Whichever there are: settings choose, and the builder makes them (db/text_index.py, which has the size, too).
+# Whichever there are: settings choose, and the builder makes them (db/text_index.py, which has the size, too, and tells
+# them from somebody's own, whose names may begin in the same way).
 EACH = """
 DO $$
 DECLARE
     found REGCLASS;
 BEGIN
     FOR found IN
-        SELECT i.indexrelid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-        WHERE i.indrelid = 'text_messages'::regclass
-            AND (starts_with(c.relname, 'text_messages_words') OR c.relname = 'text_messages_metadata')
+        SELECT i.indexrelid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam
+        WHERE i.indrelid = 'text_messages'::regclass AND a.amname = 'gin'
+            AND (c.relname = 'text_messages_metadata' OR starts_with(c.relname, 'text_messages_words')
+                AND pg_get_indexdef(c.oid) ~ '(to_tsvector|message_words)\\(')
         ORDER BY i.indexrelid  -- as everybody locks them
     LOOP
         EXECUTE format('ALTER INDEX %%s {action}', found);
