@@ -233,7 +233,7 @@ def current(settings: Settings) -> str:
 
 def guard_triggers(connection: Connection) -> None:
     """Keeps others from attaching the triggers' functions, which run as their owner, to tables of their own. Migration
-    0014 does so too, but a restore without privileges forgets it."""
+    0014 does so too, but a restore without privileges forgets it. Functions of somebody's own triggers are his."""
     connection.execute(
         text("""
             DO $$
@@ -242,6 +242,7 @@ def guard_triggers(connection: Connection) -> None:
             BEGIN
                 FOR found IN SELECT DISTINCT p.oid::regprocedure FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
                     WHERE t.tgrelid = to_regclass('text_messages') AND p.prosecdef
+                        AND starts_with(p.proname, 'text_messages_')
                 LOOP
                     EXECUTE 'REVOKE EXECUTE ON FUNCTION ' || found || ' FROM PUBLIC';
                 END LOOP;
@@ -257,7 +258,8 @@ def let_all_wait_for_the_disk(connection: Connection) -> None:
 
 
 def grant_reader(connection: Connection, settings: Settings) -> None:
-    """Creates the role of the APIs if it is missing, and lets it read all tables and write none."""
+    """Creates the role of the APIs if it is missing, and lets it read all tables and write none. A table of somebody
+    else's beside these is not ours to grant."""
     if settings.database_reader_user == settings.database_user:
         return
     role = sql.Identifier(settings.database_reader_user)
@@ -270,9 +272,8 @@ def grant_reader(connection: Connection, settings: Settings) -> None:
     ).one_or_none()
     # Where the migrations have made the tables; and pgvector's may be another one, and not the owner's to grant.
     home = "SELECT relnamespace FROM pg_class WHERE oid = to_regclass('text_messages')"
-    values["home"] = sql.Identifier(
-        connection.execute(text(f"SELECT nspname FROM pg_namespace WHERE oid = ({home})")).scalar() or "public"
-    )
+    place = connection.execute(text(f"SELECT nspname FROM pg_namespace WHERE oid = ({home})")).scalar() or "public"
+    values["home"] = sql.Identifier(place)
     vectors = connection.execute(
         text("""
             SELECT nspname FROM pg_namespace n JOIN pg_extension ON extnamespace = n.oid
@@ -280,6 +281,14 @@ def grant_reader(connection: Connection, settings: Settings) -> None:
         """)
     ).scalar()
     values["vectors"] = sql.Identifier(vectors) if vectors else values["home"]
+    tables = connection.scalars(
+        text("""
+            SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+            WHERE nspname = :home AND relkind IN ('r', 'p', 'v', 'm', 'f')
+                AND has_table_privilege(c.oid, 'SELECT WITH GRANT OPTION')
+        """),
+        {"home": place},
+    )
     cursor = connection.connection.cursor()
     if known is None:
         cursor.execute(sql.SQL("CREATE ROLE {role} LOGIN PASSWORD {password}").format(**values))
@@ -288,10 +297,11 @@ def grant_reader(connection: Connection, settings: Settings) -> None:
         "ALTER ROLE {role} SET default_transaction_read_only = on",
         "GRANT CONNECT ON DATABASE {database} TO {role}",
         "GRANT USAGE ON SCHEMA {home}, {vectors} TO {role}",
-        "GRANT SELECT ON ALL TABLES IN SCHEMA {home} TO {role}",
         "ALTER DEFAULT PRIVILEGES IN SCHEMA {home} GRANT SELECT ON TABLES TO {role}",
     ):
         cursor.execute(sql.SQL(grant).format(**values))
+    for table in tables:
+        cursor.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(sql.Identifier(place, table), role))
 
 
 def check_reader(connection: Connection, settings: Settings) -> None:
