@@ -121,9 +121,10 @@ def install_listeners(engine: Engine, timeout_ms: int, trusted_seconds: float) -
     @event.listens_for(engine, "connect")
     def prepare(connection: BoundedConnection, _record: object) -> None:
         register_default_jsonb(connection, loads=exact_json)
-        if timeout_ms and connection.info.server_version >= 170_000:
+        if connection.info.server_version >= 170_000:
+            most = timeout_ms + TRANSACTION_MORE_MS if timeout_ms else 0  # whatever somebody has set for the database
             with connection.cursor() as cursor:
-                cursor.execute(f"SET transaction_timeout = {timeout_ms + TRANSACTION_MORE_MS}")
+                cursor.execute(f"SET transaction_timeout = {most}")
             connection.commit()
 
     @event.listens_for(engine, "checkout")

@@ -79,6 +79,17 @@ def test_statements_and_indexes_are_read_in_the_same_way(
         assert text_index.present(ours) == text_index.present(plain) != {}
 
 
+def test_an_index_is_built_and_a_migration_done_whatever_time_a_transaction_may_take(
+    with_setting: Set, settings: Settings, database: Engine
+) -> None:
+    if ask(database, "SELECT current_setting('server_version_num')::int >= 170000 AS knows") == [{"knows": False}]:
+        pytest.skip("PostgreSQL has this setting from 17 on")
+    with_setting("transaction_timeout", "300ms")
+    engine = session.connect_engine(settings.database_url(), "test", timeout_ms=0)
+    assert ask(engine, "SELECT pg_sleep(0.5) IS NOT NULL AS done") == [{"done": True}]
+    engine.dispose()
+
+
 @pytest.mark.parametrize("count", [1, 20], ids=["few", "by COPY"])
 @pytest.mark.parametrize(("name", "value"), [("default_transaction_read_only", "on"), ("search_path", "pg_catalog")])
 def test_what_was_in_the_way_and_is_taken_back_is_so_for_who_is_connected_already(
