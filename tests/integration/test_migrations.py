@@ -22,7 +22,7 @@ from sqlalchemy.exc import InternalError as RefusedStatement
 from sqlalchemy.exc import ProgrammingError
 
 import settings as configuration
-from db import command_line, commands, schema, session, text_index
+from db import command_line, commands, queries, schema, session, text_index
 from records import Record
 from settings import ROOT, Settings
 from stack import plan, postgres_place
@@ -228,6 +228,20 @@ def test_a_table_whose_program_sets_the_times_itself_is_adopted_with_defaults(em
     with connected(empty_database) as connection:
         stored = commands.persist(connection, [record])
         assert stored.queued == [record.id]
+
+
+def test_long_words_of_an_adopted_table_are_found_and_hold_nobody_up(empty_database: Settings) -> None:
+    """The parser would take ten seconds for the second text, and a table may have many."""
+    with connected(empty_database) as connection:
+        connection.execute(text(PLAIN_TABLE))
+        for message in ("x" * 255 + "y" * 1_000, "a@1" * 6_667):
+            connection.execute(text("INSERT INTO text_messages VALUES (gen_random_uuid(), :it)"), {"it": message})
+    schema.upgrade(empty_database)
+    engine = session.connect_engine(empty_database.database_url(), "test", autocommit=True)
+    with engine.connect() as connection:
+        for words in ("x" * 255, "a@1" * 85):
+            assert queries.newest(connection, empty_database, limit=2, words=words)["count"] == 1
+    engine.dispose()
 
 
 def test_indexes_of_ones_own_stay_whatever_their_names_begin_with(empty_database: Settings) -> None:

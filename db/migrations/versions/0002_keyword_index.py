@@ -1,7 +1,8 @@
 """Full-text search over the messages.
 
 `message_words` is what the index holds and what a query must use. Only the first 100,000 characters count: a tsvector
-is limited to 1 MB, and a longer text must not be refused for it.
+is limited to 1 MB, and a longer text must not be refused for it. A table that was adopted may have texts over which the
+parser takes minutes: they are cut as migration 0016 says, which has the same expression.
 
 Revision: 0002, after 0001
 """
@@ -15,9 +16,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.get_bind().exec_driver_sql("""
+    op.get_bind().exec_driver_sql(r"""
         CREATE FUNCTION message_words(message TEXT) RETURNS tsvector LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-            RETURN to_tsvector('english'::regconfig, left(message, 100000));
+            RETURN to_tsvector('english'::regconfig, CASE WHEN octet_length(message) <= 1000 THEN message
+                ELSE regexp_replace(replace(left(message, 100000), '<!--', ' '), '\S{255}', '\& ', 'g') END);
         CREATE INDEX text_messages_words ON text_messages USING gin (message_words(message));
     """)
 
