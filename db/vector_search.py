@@ -127,8 +127,9 @@ def semantic(
     else:
         hits = by_index(connection, parts, len(vector), asked, wanted)
     for hit in hits:
-        hit["score"] = min(1.0, 1.0 - hit.pop("distance"))
-    return [hit for hit in hits if min_score is None or hit["score"] >= min_score]
+        hit["score"] = min(1.0 - hit.pop("distance"), 1.0)
+    least = -inf if min_score is None else min_score
+    return [hit for hit in hits if hit["score"] >= least]  # never true of NaN, which a vector of zeros has
 
 
 def in_use(connection: Connection, limit: int) -> InUse:

@@ -302,6 +302,13 @@ class TestStoring:
         with database.connect() as connection:
             assert vector_search.semantic(connection, Settings(), [1, 0, 0, 0], MODEL, limit=10) == []
 
+    @pytest.mark.parametrize("min_score", [None, 0.9])
+    def test_a_vector_of_zeros_is_near_nothing(self, database: Engine, ready: str, min_score: float | None) -> None:
+        run(database, "UPDATE message_embeddings SET embedding = '[0, 0, 0, 0]'")
+        with database.connect() as connection:
+            asked = [1.0, 0.0, 0.0, 0.0]
+            assert vector_search.semantic(connection, Settings(), asked, MODEL, limit=10, min_score=min_score) == []
+
     def test_vectors_of_an_older_try_are_replaced(self, database: Engine, ready: str) -> None:
         run(database, "SELECT queue_embedding(array_agg(id)) FROM text_messages")
         embed(database, {ready: "one"}, OTHER_LEASE)
