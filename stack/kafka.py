@@ -46,7 +46,7 @@ def kafka(settings: Settings) -> Part:
         name="kafka",
         title="Kafka",
         layer=SERVICE,
-        command=[java(), "-Xms256m", "-Xmx512m", *_java(settings), "kafka.Kafka", "server.properties"],
+        command=[_program(), "-Xms256m", "-Xmx512m", *_java(settings), "kafka.Kafka", "server.properties"],
         environment=environment(settings),
         directory=data(settings),
         ports=tuple(ports),
@@ -62,13 +62,22 @@ def zookeeper(settings: Settings) -> Part:
         name="zookeeper",
         title="ZooKeeper",
         layer=COORDINATION,
-        command=[java(), "-Xms64m", "-Xmx256m", *_java(settings), *main],
+        command=[_program(), "-Xms64m", "-Xmx256m", *_java(settings), *main],
         environment=environment(settings),
         directory=folder,
         ports=(Port("ZOOKEEPER_PORT", "127.0.0.1", settings.zookeeper_port),),
         prepare=lambda: _write(folder / "zookeeper.cfg", zookeeper_configuration(settings)),
         problem=lambda: probes.tcp("127.0.0.1", settings.zookeeper_port),
     )
+
+
+def _program() -> str:
+    """Java; where there is none, only its name. A start looks for it before (check_java), and the shell in which a
+    system that runs is scaled need not know of the Java with which it was started."""
+    try:
+        return java()
+    except StackError:
+        return "java"
 
 
 def _java(settings: Settings) -> list[str]:

@@ -161,6 +161,21 @@ def test_a_worker_that_somebody_has_left_stopped_is_not_waited_for(
     assert embed_workers(settings) == 1
 
 
+@pytest.mark.parametrize("wanted", [1, 3])
+def test_a_shell_without_the_java_of_the_start_can_scale(
+    wanted: int, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers = supervised(monkeypatch, Workers(["embed-worker", "embed-worker-2"]))
+    monkeypatch.setattr(leaving, "is_waiting", lambda *_: True)
+
+    def none() -> str:
+        raise StackError("Kafka needs Java")
+
+    monkeypatch.setattr(kafka, "java", none)
+    scale.scale(settings, "embed", wanted)
+    assert embed_workers(settings) == wanted == len(workers.at_work)
+
+
 @pytest.mark.parametrize("queue", ["persist", "embed"])
 def test_a_start_takes_no_more_workers_than_scale_does(queue: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "parts", lambda _: pytest.fail("it would start them"))
