@@ -42,6 +42,8 @@ def on_starting(server: Any) -> None:
         tracing.is_on(settings.load())
     except settings.InvalidSetting as error:
         sys.exit(f"{server.cfg.proc_name}: {error}")
+    for name in (METRICS_DIRECTORY, METRICS_DIRECTORY.lower()):  # another program's: on_exit would remove its numbers
+        os.environ.pop(name, None)
     if server.cfg.workers > 1:
         os.environ[METRICS_DIRECTORY] = tempfile.mkdtemp(prefix="api-metrics-")
 

@@ -1,8 +1,9 @@
 """Counts and latencies for Prometheus. Labels are bounded: routes and methods by name, never a path as it came.
 
-With several gunicorn workers the numbers of all are added up (gunicorn.conf.py sets PROMETHEUS_MULTIPROC_DIR).
+With several gunicorn workers the numbers of all are added up (gunicorn.conf.py sets DIRECTORY).
 """
 
+import os
 import time
 
 from flask import Flask, Response, g, request
@@ -20,17 +21,9 @@ from prometheus_client.registry import Collector
 
 from api.problems import route
 
+DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own variable
 METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-
-
-def numbers_are_shared() -> bool:
-    """Whether several processes add up their numbers: prometheus-client knows it from its environment."""
-    try:
-        multiprocess.MultiProcessCollector(CollectorRegistry())  # type: ignore[no-untyped-call]
-    except ValueError:
-        return False
-    return True
 
 
 class Metrics:
@@ -39,7 +32,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.pipeline: Collector | None = None
-        self.shared = numbers_are_shared()
+        self.shared = DIRECTORY in os.environ
         if not self.shared:
             ProcessCollector(registry=self.registry)
             PlatformCollector(registry=self.registry)
@@ -62,6 +55,8 @@ class Metrics:
         @app.before_request
         def begin() -> None:
             g.began = time.perf_counter()
+            if self.shared:  # it is gone where somebody sweeps old temporary files, and nothing could be counted then
+                os.makedirs(os.environ[DIRECTORY], mode=0o700, exist_ok=True)
 
         @app.after_request
         def end(response: Response) -> Response:

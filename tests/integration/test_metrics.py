@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -446,4 +447,6 @@ def test_several_workers_of_the_api_show_the_pipeline_once(
     app = create_app("search", away)
     page = app.test_client().get("/metrics").text
     assert page.count("# TYPE pipeline_part_up ") == 1
+    shutil.rmtree(tmp_path)  # by whoever sweeps old temporary files
+    assert app.test_client().get("/metrics").status_code == 200
     app.extensions["parts"].close()

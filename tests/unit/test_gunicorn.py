@@ -3,6 +3,7 @@ reads its requests."""
 
 import os
 import resource
+import runpy
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -93,3 +95,12 @@ def test_clients_gone_without_a_word_hold_up_the_others_for_a_while_only(port: i
     finally:
         for client in clients:
             client.close()
+
+
+def test_another_programs_numbers_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    hooks = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+    server = SimpleNamespace(cfg=SimpleNamespace(workers=1))
+    hooks["on_starting"](server)
+    hooks["on_exit"](server)
+    assert tmp_path.is_dir()
