@@ -11,7 +11,7 @@ from clients import connect
 from clients.kafka_commands import STREAM_PATIENCE_MS
 from clients.kafka_options import positive
 from clients.produce import Sending
-from clients.terminal import CommandFailed, run, say
+from clients.terminal import CommandFailed, one_line, run, say
 from examples import descriptions
 from examples.progress import Watch, bars
 
@@ -47,8 +47,8 @@ def parser() -> argparse.ArgumentParser:
 
 def chosen(given: argparse.Namespace) -> list[dict[str, object]]:
     """The records to load; where apt has none, those of the sample, with a note that says why."""
-    if given.update and subprocess.run(descriptions.UPDATE, check=False).returncode != 0:
-        raise CommandFailed(f"`{' '.join(descriptions.UPDATE)}` failed: it needs root and a network")
+    if given.update:
+        update()
     records: list[dict[str, object]] = []
     if not given.sample:
         try:
@@ -60,6 +60,17 @@ def chosen(given: argparse.Namespace) -> list[dict[str, object]]:
     if given.limit is not None and given.limit < len(records):
         records = random.Random(0).sample(records, given.limit)
     return records
+
+
+def update() -> None:
+    """Has apt fetch the descriptions. Raises CommandFailed."""
+    command = " ".join(descriptions.UPDATE)
+    try:
+        code = subprocess.run(descriptions.UPDATE, check=False).returncode
+    except OSError as error:
+        raise CommandFailed(f"`{command}` cannot be run ({error.strerror}): --sample needs no apt") from None
+    if code != 0:
+        raise CommandFailed(f"`{command}` failed: it needs root and a network")
 
 
 def load(given: argparse.Namespace) -> int:
@@ -82,6 +93,10 @@ def load(given: argparse.Namespace) -> int:
                     show(watch.look())
             sending.finish()
             say(f"Kafka has {sending.acknowledged:,} descriptions after {time.monotonic() - began:.1f} s")
+            if sending.failed:
+                say(f"{sending.failed:,} were not sent, such as:")
+            for unsent in sending.reasons:
+                say(f"{records[unsent.number - 1]['id']}: {one_line(unsent.reason)}")
             while not given.no_wait:
                 state = watch.look()
                 show(state)

@@ -1,9 +1,16 @@
 """The examples: how a package's description becomes a text, and that the sample is fit to be loaded."""
 
+import contextlib
 import json
+from types import SimpleNamespace
+from typing import NoReturn
+
+import pytest
+from kafka.errors import MessageSizeTooLargeError
 
 from bridge import message
-from examples import descriptions
+from clients import connect
+from examples import descriptions, load
 
 DESCRIPTION = """rich set of graph drawing tools
  Graph drawing addresses the problem of visualizing
@@ -54,3 +61,24 @@ def test_the_sample_is_small_and_every_line_of_it_can_be_stored() -> None:
         fields = message.check(message.parse(json.dumps(record).encode()), 100_000)
         assert fields.source_id == record["id"]
         assert set(json.loads(fields.metadata or "{}")) == {"package", "section"}
+
+
+def test_an_update_without_apt_is_told_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert load.main(["--update"]) == 1
+    assert "debian.py: `apt-get -o" in capsys.readouterr().err
+
+
+def test_what_kafka_does_not_take_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise MessageSizeTooLargeError
+
+    producer = SimpleNamespace(config={"max_request_size": 10}, send=refuse)
+    monkeypatch.setattr(connect, "admin", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(connect, "partitions", lambda *_: [])
+    monkeypatch.setattr(connect, "record_limit", lambda *_: 10)
+    monkeypatch.setattr(connect, "producer", lambda *_, **__: contextlib.nullcontext(producer))
+    assert load.main(["--sample", "--no-wait"]) == 1
+    assert "debian/7kaa: larger than the topic takes" in capsys.readouterr().err
