@@ -19,6 +19,8 @@ SHORT_LIFE = 10.0
 LONGEST_WAIT = 10.0
 # One that died so often is not waited for any longer: what was in its way for a moment only is gone by then.
 HOPELESS_RESTARTS = 4
+# All records have it, so that one covers another.
+_LENGTH = 300
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,14 @@ def write_own(settings: Settings, name: str, stop_signal: str) -> Record:
 
 
 def write(settings: Settings, name: str, record: Record) -> None:
-    file = _file(settings, name)
+    file, content = _file(settings, name), json.dumps(asdict(record)).ljust(_LENGTH)
     half = file.with_suffix(".half")
-    half.write_text(json.dumps(asdict(record)))
-    half.replace(file)
+    try:
+        half.write_text(content)
+        half.replace(file)
+    except OSError:  # a full disk: over the record before, which takes no further room
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT, 0o644), "w") as stream:
+            stream.write(content)
 
 
 def all_records(settings: Settings) -> dict[str, Record]:

@@ -1,5 +1,6 @@
 """Which processes belong to a system, how their starts are counted, and that only they are ended."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -58,6 +59,17 @@ def test_a_part_that_dies_again_and_again_waits_longer_but_never_beyond_a_bound(
         waits.append(start.waits_until - now)
     assert waits[:4] == pytest.approx([0.5, 1, 2, 4])
     assert {round(wait, 6) for wait in waits[10:]} == {LONGEST_WAIT}
+
+
+def test_a_full_disk_keeps_no_part_from_starting_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    record.write(settings, "beat", Record(ITSELF, signal.SIGTERM, starts=10, early_deaths=10, since=1234.5678))
+
+    def full(file: Path, *_: object) -> None:
+        file.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert record.write_own(settings, "beat", "TERM") == record.read(settings, "beat")
 
 
 def test_a_record_is_read_back_and_an_unreadable_one_is_none(settings: Settings) -> None:
