@@ -100,6 +100,7 @@ def _start(settings: Settings, arguments: argparse.Namespace) -> int:
         return _start_docker(settings, demo=not arguments.no_demo)
     if docker.is_up(settings):
         raise StackError("it runs in containers: ./stop.sh first, or ./start.sh --docker")
+    stop.forget_copied(settings)
     known = system.read(settings)
     if supervisor.talk(settings) is not None:
         if known is not None and known.ready:
@@ -182,6 +183,7 @@ def _stop(settings: Settings, arguments: argparse.Namespace) -> int:
     hold = _hold(settings)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # half a stop helps nobody, and a stop ends soon
+    stop.forget_copied(settings)
     say("Stopped." if stop.stop_all(settings) else "Nothing was running.")
     if arguments.volumes:
         stop.remove_data(settings)
@@ -200,10 +202,13 @@ def _confirm(settings: Settings, docker: bool) -> None:
 
 
 def _status(settings: Settings, arguments: argparse.Namespace) -> int:
-    from stack import docker
+    from stack import docker, stop
     from stack.status import status
 
-    return docker.status(settings) if arguments.docker or docker.is_up(settings) else status(settings)
+    if arguments.docker or docker.is_up(settings):
+        return docker.status(settings)
+    stop.forget_copied(settings)
+    return status(settings)
 
 
 def _scale(settings: Settings, arguments: argparse.Namespace) -> int:

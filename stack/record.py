@@ -99,9 +99,27 @@ def clear(settings: Settings) -> None:
         file.unlink(missing_ok=True)
 
 
+def note_folder(settings: Settings) -> None:
+    """Notes of which folder these records are."""
+    _folder(settings).write_text(str(places.run(settings).stat().st_ino))
+
+
+def is_copied(settings: Settings) -> bool:
+    """Whether the records came here with a copy of another DATA_DIR: they are of that system's processes. A folder that
+    was moved is still the same."""
+    try:
+        return _folder(settings).read_text() != str(places.run(settings).stat().st_ino)
+    except FileNotFoundError:
+        return False
+
+
 def forget(settings: Settings, name: str) -> None:
     """Removes the record of a part that exists no more."""
     _file(settings, name).unlink(missing_ok=True)
+
+
+def _folder(settings: Settings) -> Path:
+    return places.run(settings) / "folder"
 
 
 def _file(settings: Settings, name: str) -> Path:

@@ -32,6 +32,7 @@ def start(settings: Settings) -> None:
     ports.check_free(parts)
     for folder in (places.run(settings), places.logs(settings)):
         folder.mkdir(parents=True, exist_ok=True)
+    record.note_folder(settings)
     try:
         with Progress() as progress:
             _start(settings, parts, progress)

@@ -31,11 +31,21 @@ def stop_all(settings: Settings) -> bool:
             _stop_parts(settings, talk)
     found = _end_supervisor(settings, talk) or found
     found = end_orphans(settings) or found
+    _forget(settings)
+    _remove_socket(settings)
+    return found
+
+
+def forget_copied(settings: Settings) -> None:
+    """Forgets what came with a copy of a checkout whose system runs: its processes are not ours to end."""
+    if record.is_copied(settings):
+        _forget(settings)
+
+
+def _forget(settings: Settings) -> None:
     system.forget(settings)
     record.clear(settings)
     supervisor.forget_process(settings)
-    _remove_socket(settings)
-    return found
 
 
 def _note_half(settings: Settings) -> None:

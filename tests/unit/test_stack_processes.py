@@ -1,17 +1,20 @@
 """Which processes belong to a system, how their starts are counted, and that only they are ended."""
 
 import errno
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from settings import ROOT, Settings
-from stack import lock, record, stop, system
+from stack import commands, lock, record, stop, supervisor, system
 from stack.errors import StackError
 from stack.part import Port
 from stack.processes import MARK, Identity, alive, end, identity
@@ -131,6 +134,42 @@ def test_parts_without_a_supervisor_are_ended_and_those_of_another_system_are_no
     assert own.wait(5) == renamed.wait(5) == -signal.SIGTERM
     assert other.poll() is None
     assert not stop.end_orphans(settings)
+
+
+@pytest.mark.parametrize("command", ["stop", "status"])
+def test_a_copy_of_a_checkout_leaves_the_system_alone_that_runs_in_the_other(
+    command: str,
+    settings: Settings,
+    tmp_path: Path,
+    sleeper: list[subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sleeper.append(sleep_for(settings))
+    known = identity(sleeper[0].pid)
+    assert known is not None
+    record.note_folder(settings)
+    record.write(settings, "valkey", Record(known, signal.SIGTERM, starts=1, early_deaths=0, since=0.0))
+    (tmp_path / "run" / "supervisord.json").write_text(json.dumps(asdict(known)))
+    copy = Settings(data_dir=str(tmp_path / "copy"))
+    shutil.copytree(tmp_path / "run", tmp_path / "copy" / "run")
+    with monkeypatch.context() as changed:
+        changed.setattr(commands, "load", lambda: copy)
+        changed.setattr(signal, "signal", lambda *_: None)
+        changed.setattr(supervisor, "talk", lambda _: None)  # its socket answers in the other only
+        assert commands.main([command], interruptible=False) == (command == "status")
+    assert capsys.readouterr().out.startswith("Not" if command == "status" else "Nothing was running")
+    assert alive(known)
+
+
+def test_a_folder_that_was_moved_still_knows_its_system(settings: Settings, tmp_path: Path) -> None:
+    record.note_folder(settings)
+    record.write(settings, "valkey", Record(ITSELF, signal.SIGTERM, starts=1, early_deaths=0, since=0.0))
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "run").rename(tmp_path / "moved" / "run")
+    moved = Settings(data_dir=str(tmp_path / "moved"))
+    stop.forget_copied(moved)
+    assert record.all_records(moved).keys() == {"valkey"}
 
 
 def test_processes_are_known_by_a_folder_that_the_locale_cannot_spell(
