@@ -67,6 +67,12 @@ def make_data_place(settings: Settings) -> Path:
     """The real path of the data, made or still to be made. Makes the place outside and the link to it if needed."""
     here, user = data(settings), account(settings)
     here.parent.mkdir(parents=True, exist_ok=True)
+    if _came_with_a_copy(here):
+        raise StackError(
+            f"{here} leads to the database of the DATA_DIR from which this one was copied: set DATA_DIR to a new "
+            "folder, and bring the texts over as docs/operations.md says (Backup and restore)"
+        )
+    _note_link(here)
     if user is None or here.is_dir() or user.reaches(here.parent):
         if here.is_dir() and user is None and here.stat().st_uid != os.geteuid():
             owner = here.owner()
@@ -81,14 +87,35 @@ def make_data_place(settings: Settings) -> Path:
     _make_public_folder(outside)
     here.unlink(missing_ok=True)
     here.symlink_to(outside / "postgres")
+    _note_link(here)
     return outside / "postgres"
+
+
+def _note_link(here: Path) -> None:
+    """Notes beside data outside which link leads to it."""
+    if here.is_symlink() and (target := Path(os.readlink(here))).is_relative_to(_OUTSIDE) and target.parent.is_dir():
+        (target.parent / "link").write_bytes(os.fsencode(here))
+
+
+def _came_with_a_copy(here: Path) -> bool:
+    """Whether a link to data outside was copied with its DATA_DIR, and the first one still leads there."""
+    if not here.is_symlink():
+        return False
+    target = Path(os.readlink(here))
+    try:
+        first = Path(os.fsdecode((target.parent / "link").read_bytes()))
+        return first.is_symlink() and Path(os.readlink(first)) == target and not first.parent.samefile(here.parent)
+    except OSError:
+        return False
 
 
 def remove_data(settings: Settings) -> None:
     """Removes the data, and what was put outside of the checkout for it, unless other data needs that."""
     here = data(settings)
     outside = Path(os.readlink(here)) if here.is_symlink() else None
-    if outside is not None and outside.is_relative_to(_OUTSIDE):
+    if _came_with_a_copy(here):
+        here.unlink()
+    elif outside is not None and outside.is_relative_to(_OUTSIDE):
         shutil.rmtree(outside.parent, ignore_errors=True)
         here.unlink()
         if not list(_outside().glob("data-*")):
