@@ -47,7 +47,8 @@ def _carry_out(given: list[str]) -> tuple[bool, int]:
     logging.getLogger().addHandler(logging.NullHandler())
     if arguments.command != "run":  # run is ended like the part that it becomes
         for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _as_interrupt)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup has one ignored
+                signal.signal(number, _as_interrupt)
     try:
         return shows, COMMANDS[arguments.command](_settings(arguments), arguments)
     except KeyboardInterrupt:

@@ -122,6 +122,25 @@ def test_no_signal_cuts_a_stop_in_half(tmp_path: Path) -> None:
     assert (answer.returncode, answer.stdout) == (0, "Stopped.\n")
 
 
+HUNG_UP = """
+import signal, sys
+from stack import commands
+
+def start(settings, arguments):
+    signal.raise_signal(signal.SIGHUP)
+    return 0
+
+commands.COMMANDS["start"] = start
+signal.signal(signal.SIGHUP, signal.SIG_IGN if sys.argv[1:] else signal.SIG_DFL)
+sys.exit(commands.main(["start"]))
+"""
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 130), (["nohup"], 0)])
+def test_a_closed_terminal_does_not_end_what_nohup_runs(arguments: list[str], code: int) -> None:
+    assert subprocess.run([sys.executable, "-c", HUNG_UP, *arguments], cwd=ROOT, timeout=30).returncode == code
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
