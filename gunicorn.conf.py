@@ -15,6 +15,7 @@ from typing import Any
 from gunicorn import util
 
 import settings
+import streams
 from api import gunicorn_errors
 from telemetry import tracing
 
@@ -36,12 +37,14 @@ util.close_graceful = functools.partial(util.close_graceful, timeout=0.05)
 PR_SET_PDEATHSIG = 1  # https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"  # prometheus-client's own variable: where workers add up their numbers
 
+try:  # gunicorn's own logger reads them next, and would end in a traceback
+    tracing.is_on(settings.load())
+except settings.InvalidSetting as error:
+    print(f"gunicorn: {error}", file=sys.stderr)
+    sys.exit(streams.WRONG_USAGE)
+
 
 def on_starting(server: Any) -> None:
-    try:
-        tracing.is_on(settings.load())
-    except settings.InvalidSetting as error:
-        sys.exit(f"{server.cfg.proc_name}: {error}")
     for name in (METRICS_DIRECTORY, METRICS_DIRECTORY.lower()):  # another program's: on_exit would remove its numbers
         os.environ.pop(name, None)
     if server.cfg.workers > 1:

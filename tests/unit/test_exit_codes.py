@@ -95,6 +95,7 @@ def test_so_is_a_file_of_no_texts(tmp_path: Path, content: bytes | None, said: s
         "-m stack start",
         "-m stack.autoscale",
         "-m tasks.celery -A tasks.app worker",
+        "-m gunicorn api.wsgi:text_api",
         "cli.py health",
         "kafka_cli.py topics",
     ],
