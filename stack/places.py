@@ -8,7 +8,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from settings import ROOT, Settings
+from settings import ROOT, InvalidSetting, Settings
 
 LOCAL = ROOT / ".local"
 VENV = ROOT / ".venv"
@@ -19,8 +19,12 @@ _LONGEST_SOCKET_NAME = 107 - len(".4194304")
 
 
 def data(settings: Settings) -> Path:
-    """DATA_DIR; a relative one counts from the checkout, wherever the command was typed."""
-    return Path(os.path.abspath(ROOT / Path(settings.data_dir).expanduser()))
+    """DATA_DIR; a relative one counts from the checkout, wherever the command was typed. Raises InvalidSetting for the
+    home of nobody."""
+    try:
+        return Path(os.path.abspath(ROOT / Path(settings.data_dir).expanduser()))
+    except RuntimeError:
+        raise InvalidSetting(f"DATA_DIR={settings.data_dir!r}: there is no such home") from None
 
 
 def run(settings: Settings) -> Path:

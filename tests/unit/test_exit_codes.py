@@ -105,3 +105,10 @@ def test_a_wrong_setting_is_2_and_told_in_a_line(command: str) -> None:
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.endswith("KAFKA_TOPIC='a b': takes 1 to 236 of a-z A-Z 0-9 . _ -\n")
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["-m stack start", "-m stack stop", "-m stack status", "-m stack scale"])
+def test_so_is_a_data_folder_in_the_home_of_nobody(command: str) -> None:
+    ended = typed(command, DATA_DIR="~nobody-at-all/data")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "DATA_DIR='~nobody-at-all/data': there is no such home\n"
