@@ -6,7 +6,7 @@ and does not notice a topic that was made again and has grown past the committed
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
@@ -170,11 +170,23 @@ class Positions:
         self.forget(parts)
         for part in parts:
             self.done.pop(part, None)
+        drop_fetched(self.consumer, parts)
         self.begin(parts)
 
     def mine(self, parts: Iterable[TopicPartition]) -> set[TopicPartition]:
         assigned: set[TopicPartition] = self.consumer.assignment()
         return assigned & set(parts)
+
+
+def drop_fetched(consumer: KafkaConsumer, parts: Set[TopicPartition]) -> None:
+    """Drops what the client has fetched of partitions and not returned, such as while they are paused. It goes by the
+    offset alone: at the beginning of a topic made again, it would return the first records of the one before."""
+    fetcher = consumer._fetcher
+    for fetched in fetcher._completed_fetches.copy():  # the client's own thread adds to it
+        if fetched.topic_partition in parts:
+            fetcher._completed_fetches.remove(fetched)
+    for part in parts:
+        fetcher._paused_completed_fetches.pop(part, None)
 
 
 def position_of(consumer: KafkaConsumer, part: TopicPartition) -> OffsetAndMetadata:

@@ -14,14 +14,17 @@ import redis
 import requests
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import KafkaError, KafkaTimeoutError, NoOffsetForPartitionError
 from kafka.structs import OffsetAndMetadata
 from sqlalchemy import Engine
 
 import kafka_clients
 from bridge import steering, topics
+from bridge.consumer import connect_consumer
+from bridge.positions import Positions
 from kafka_clients import member_poll_ms
 from redis_keys import PAUSED, steering_key
+from replay import record_batches
 from settings import ROOT, Settings
 from tests.integration.test_bridge import all_committed, committed, read_all, stored
 from tests.kafka_cli import COMMAND, Cli
@@ -123,6 +126,60 @@ def test_a_topic_made_again_under_a_running_bridge_is_read_from_its_beginning(
     assert bridge.alive
     assert "it is read from its beginning" in bridge.log_tail()
     eventually(lambda: all_committed(settings))
+
+
+@pytest.mark.parametrize("is_parked", [True, False], ids=["parked by then", "not looked at yet"])
+def test_what_was_fetched_of_a_topic_and_not_taken_is_not_read_as_the_new_ones(
+    settings: Settings, producer: KafkaProducer, admin: KafkaAdminClient, is_parked: bool
+) -> None:
+    """As of partitions that wait, paused, while the window is full of the first one's records."""
+    parts = [TopicPartition(settings.kafka_topic, number) for number in range(4)]
+    for part in parts:
+        send_texts(producer, settings, 0, 2, partition=part.partition)
+    record_batches.install()
+    consumer = connect_consumer(settings)
+    try:
+        positions = Positions(consumer, settings.kafka_topic, lambda _parts: None)
+        consumer.partitions_for_topic(settings.kafka_topic)
+        positions.look()
+        consumer.subscribe([settings.kafka_topic])
+
+        def poll(most: int) -> set[str]:
+            with contextlib.suppress(NoOffsetForPartitionError):
+                polled = consumer.poll(timeout_ms=member_poll_ms(consumer, 100), max_records=most)
+                return {json.loads(record.value)["id"] for records in polled.values() for record in records}
+            positions.begin(parts)
+            return set()
+
+        assert eventually(lambda: poll(1)) == {"n-0"}
+        consumer.pause(*parts)
+        if is_parked:
+            poll(1)
+        make_again(admin, settings)
+        with KafkaProducer(**settings.kafka_client(), acks="all") as fresh:
+            for number in range(4):
+                send_texts(fresh, settings, 10 * number + 10, 10 * number + 13, partition=number)
+        before = positions.topic_id
+
+        def looked() -> bool:
+            consumer._cluster.request_update()
+            positions.look()
+            return positions.topic_id != before
+
+        eventually(looked)
+        for _ in range(3):
+            assert poll(100) == set()
+        consumer.resume(*parts)
+        found: set[str] = set()
+
+        def all_came() -> bool:
+            found.update(poll(100))
+            return len(found) >= 12
+
+        eventually(all_came)
+        assert found == {f"n-{10 * number + each}" for number in range(4) for each in range(10, 13)}
+    finally:
+        consumer.close()
 
 
 def test_nobody_creates_a_topic_that_was_deleted_in_passing(

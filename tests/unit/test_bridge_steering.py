@@ -2,6 +2,7 @@
 answered, once; and a partition that is read anew is forgotten first."""
 
 import json
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
@@ -55,6 +56,7 @@ class Consumer:
         self.fails = False
         self.topic_id: str | None = None
         self._cluster = SimpleNamespace(topic_id=lambda _topic: self.topic_id)
+        self._fetcher = SimpleNamespace(_completed_fetches=deque(), _paused_completed_fetches={})
         self.positions = Positions(self, "t", lambda parts: self.done.append(f"forget {min(parts).partition}"))
 
     def assignment(self) -> set[TopicPartition]:
