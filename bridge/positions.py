@@ -144,6 +144,8 @@ class Positions:
             )
 
     def truncated(self, part: TopicPartition, divergent: Any) -> None:
+        if divergent is not None and position_of(self.consumer, part).offset <= divergent.offset:
+            return  # it was found at a position that was given up meanwhile, as that in a topic which was made again
         log.error("%s/%d: Kafka has lost records that were read already", part.topic, part.partition)
         if divergent is None:
             self.restart({part})

@@ -56,6 +56,8 @@ class Consumer:
         self.fails = False
         self.topic_id: str | None = None
         self._cluster = SimpleNamespace(topic_id=lambda _topic: self.topic_id)
+        self.position = SimpleNamespace(position=OffsetAndMetadata(12, "", 0))
+        self._subscription = SimpleNamespace(assignment={PART: self.position})
         self._fetcher = SimpleNamespace(_completed_fetches=deque(), _paused_completed_fetches={})
         self.positions = Positions(self, "t", lambda parts: self.done.append(f"forget {min(parts).partition}"))
 
@@ -202,6 +204,20 @@ def test_a_topic_that_was_made_again_is_forgotten_and_read_from_its_beginning(co
     assert consumer.done == []
     consumer.topic_id = "two"
     consumer.positions.look()
+    assert consumer.done == ["forget 0", "seek beginning"]
+
+
+@pytest.mark.parametrize("begins", [None, OffsetAndMetadata(0, "", -1)], ids=["not known yet", "known"])
+def test_where_the_topic_before_differed_is_no_place_in_the_one_made_again(
+    consumer: Consumer, begins: OffsetAndMetadata | None
+) -> None:
+    """The client asks about its old position, and may raise what it learned only after it was sent to the beginning."""
+    consumer.topic_id = "one"
+    consumer.positions.look()
+    consumer.topic_id = "two"
+    consumer.positions.look()
+    consumer.position.position = begins
+    consumer.positions.mend(LogTruncationError({PART: OffsetAndMetadata(5, "", 0)}))
     assert consumer.done == ["forget 0", "seek beginning"]
 
 
