@@ -59,21 +59,24 @@ class Positions:
         for part in list(self.unchecked):
             self.done.pop(part, None)  # it may have been cut off or made again meanwhile
             committed = self.consumer.committed(part, metadata=True, timeout_ms=ASK_MS)
-            before = committed.metadata if committed is not None else ""
-            if before and self.topic_id and before != self.topic_id:
+            if self.is_of_another_topic(committed):
                 log.error(
                     "%s/%d: offset %d was committed for a topic of this name that is gone (id %s, now %s): the new one "
                     "is read from its beginning",
                     part.topic,
                     part.partition,
                     committed.offset,
-                    before,
+                    committed.metadata,
                     self.topic_id,
                 )
                 self.restart({part})
             elif committed is not None and committed.leader_epoch >= 0 and self.mine([part]):
                 self.start_at(part, committed)
             self.unchecked.discard(part)
+
+    def is_of_another_topic(self, committed: OffsetAndMetadata | None) -> bool:
+        """Whether an offset was committed for a topic of this name that is gone."""
+        return bool(committed and committed.metadata and self.topic_id and committed.metadata != self.topic_id)
 
     def start_at(self, part: TopicPartition, committed: OffsetAndMetadata) -> None:
         """Tells the client the leader epoch of the committed offset, without which it has started. If the leader is a
@@ -157,12 +160,12 @@ class Positions:
         """Reads a partition of ours again from the wished offset, or from the committed one if that is earlier: what
         lies between may be under way here and nowhere else. Returns where reading goes on, None for the beginning.
         Raises KafkaError."""
-        committed = self.consumer.committed(part, timeout_ms=ASK_MS)
-        if committed is None:
+        committed = self.consumer.committed(part, metadata=True, timeout_ms=ASK_MS)
+        if committed is None or self.is_of_another_topic(committed):
             self.restart({part})
             return None
-        offset = max(0, min(wished, int(committed)))
-        self.done[part] = max(self.done.get(part, 0), int(committed))
+        offset = max(0, min(wished, int(committed.offset)))
+        self.done[part] = max(self.done.get(part, 0), int(committed.offset))
         self.consumer.seek(part, offset)
         self.forget({part})  # last: if the seek failed, the next commit would skip what was forgotten
         return offset

@@ -53,6 +53,7 @@ class Consumer:
     def __init__(self) -> None:
         self.done: list[str] = []
         self.offset = 10
+        self.committed_for = ""  # the id of a topic
         self.fails = False
         self.topic_id: str | None = None
         self._cluster = SimpleNamespace(topic_id=lambda _topic: self.topic_id)
@@ -65,7 +66,7 @@ class Consumer:
         return {PART}
 
     def committed(self, part: TopicPartition, timeout_ms: int, metadata: bool = False) -> Any:
-        return OffsetAndMetadata(self.offset, "", -1) if metadata else self.offset
+        return OffsetAndMetadata(self.offset, self.committed_for, -1) if metadata else self.offset
 
     def seek(self, part: TopicPartition, offset: int) -> None:
         assert part in self.assignment()
@@ -204,6 +205,18 @@ def test_a_topic_that_was_made_again_is_forgotten_and_read_from_its_beginning(co
     assert consumer.done == []
     consumer.topic_id = "two"
     consumer.positions.look()
+    assert consumer.done == ["forget 0", "seek beginning"]
+
+
+def test_a_rewind_skips_nothing_of_a_topic_made_again_for_which_nothing_is_committed_yet(consumer: Consumer) -> None:
+    """The offset of the topic before still stands, beyond what was read of the new one."""
+    consumer.topic_id = consumer.committed_for = "one"
+    consumer.positions.look()
+    assert consumer.positions.go_back(PART, 8) == 8
+    consumer.topic_id = "two"
+    consumer.positions.look()
+    consumer.done.clear()
+    assert consumer.positions.go_back(PART, 8) is None
     assert consumer.done == ["forget 0", "seek beginning"]
 
 
