@@ -473,6 +473,8 @@ def check_names(settings: Settings) -> None:
         raise InvalidSetting(f"KAFKA_TOPIC={settings.kafka_topic!r}: takes 1 to 236 of a-z A-Z 0-9 . _ -")
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,40}", settings.keyword_language):
         raise InvalidSetting(f"KEYWORD_LANGUAGE={settings.keyword_language!r}: takes a name that \\dF in psql lists")
+    if settings.api_keys.strip() and not settings.api_key_set:
+        raise InvalidSetting(f"API_KEYS={settings.api_keys!r}: holds no key, and would let everybody in")
     if not all(key.isascii() and key.isprintable() for key in settings.api_key_set):
         raise InvalidSetting("API_KEYS: a key has characters that no HTTP header can carry: take printable ASCII")
     logins = [login for login in settings.flower_basic_auth.split(",") if login]

@@ -103,7 +103,7 @@ def dead_letters(commands: Any) -> None:
     option = add(actions, "show", does, "dead-letters show text-messages:2:1041").add_argument
     option("letter", metavar="TOPIC:PARTITION:OFFSET", help="which, as `dead-letters list` names it")
 
-    does = "Sends open dead letters to the topic once more; each keeps the place at which it first came."
+    does = "Sends open dead letters, all or some, to the topic once more; each keeps the place at which it first came."
     replay = add(actions, "replay", does, "dead-letters replay text-messages:2:1041")
     replay.add_argument("--yes", action="store_true", help="do not ask before --all")
     chosen(replay)
@@ -126,8 +126,12 @@ def chosen(made: argparse.ArgumentParser) -> None:
 
 
 def check_choice(given: argparse.Namespace) -> None:
-    """Raises WrongUsage unless exactly one of the choices that `chosen` adds was given."""
-    if sum((given.all, given.reason is not None, bool(given.letters))) != 1:
+    """Raises WrongUsage unless exactly one of the choices that `chosen` adds was given. A replay without any is of all:
+    what is still bad comes back as it was."""
+    choices = (given.all, given.reason is not None, bool(given.letters))
+    if given.action == "replay" and not any(choices):
+        given.all = True
+    elif sum(choices) != 1:
         raise WrongUsage("which dead letters? Give --all, --reason REASON, or TOPIC:PARTITION:OFFSET, and one of these")
 
 

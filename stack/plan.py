@@ -1,9 +1,11 @@
 """All parts of a system in the order of their start, and the services that are used instead of local ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from urllib.parse import urlsplit
 
-from settings import Settings
+from settings import Settings, kafka_address
 from stack import kafka, probes
 from stack.errors import StackError
 from stack.kafka_ui import kafka_ui
@@ -12,15 +14,19 @@ from stack.pipeline import all_workers, pipeline, worker, worker_of
 from stack.postgres import postgres
 from stack.valkey import valkey
 
+REDIS_PORT = 6379  # where an address names none
+
 
 @dataclass(frozen=True)
 class Existing:
-    """A server that is used as it is, because `variable` names it."""
+    """A server that is used as it is, because `variable` names it; `reached_at` is its host and port, or those of its
+    brokers or standbys."""
 
     name: str
     title: str
     variable: str
     address: str
+    reached_at: Sequence[tuple[str, int]]
     problem: Callable[[], str | None]
 
     def check(self) -> None:
@@ -52,15 +58,18 @@ def existing(settings: Settings) -> list[Existing]:
     if settings.kafka_bootstrap_servers:
         address = ",".join(settings.kafka_servers)
         variable = "KAFKA_BOOTSTRAP_SERVERS"
-        found.append(Existing("kafka", "Kafka", variable, address, lambda: probes.kafka(settings)))
+        brokers = [kafka_address(server) for server in settings.kafka_servers]
+        found.append(Existing("kafka", "Kafka", variable, address, brokers, lambda: probes.kafka(settings)))
     if settings.database_host:
         address = f"{settings.database_host}:{settings.database_port}"
-        found.append(
-            Existing("postgres", "PostgreSQL", "DATABASE_HOST", address, lambda: probes.database(settings, create=True))
-        )
+        hosts = [(host.strip("[]"), settings.database_port) for host in settings.database_host.split(",")]
+        problem = partial(probes.database, settings, create=True)
+        found.append(Existing("postgres", "PostgreSQL", "DATABASE_HOST", address, hosts, problem))
     if settings.redis_url:
         address = probes.without_password(settings.redis_url)
-        found.append(Existing("valkey", "Redis", "REDIS_URL", address, lambda: probes.redis(settings)))
+        at = urlsplit(settings.redis_url)
+        reached_at = [(at.hostname or "localhost", at.port or REDIS_PORT)]
+        found.append(Existing("valkey", "Redis", "REDIS_URL", address, reached_at, lambda: probes.redis(settings)))
     return found
 
 

@@ -40,8 +40,14 @@ def lines(settings: Settings) -> list[Line]:
         restarts = start.restarts if start else 0
         found.append(Line(part.name, _in_words(state, pid, start, part.ports), pid, restarts, part.ports))
     servers = plan.existing(known.settings)
-    in_use = [Line(server.name, "in use", 0, 0, (Port(server.variable, server.address, 0),)) for server in servers]
-    return found + in_use
+    return found + [
+        Line(server.name, _of_existing(server), 0, 0, (Port(server.variable, server.address, 0),)) for server in servers
+    ]
+
+
+def _of_existing(server: plan.Existing) -> str:
+    answers = any(probes.tcp(host, port) is None for host, port in server.reached_at)
+    return "in use" if answers else "does not answer"
 
 
 def _in_words(state: str, pid: int, start: record.Record | None, ports: tuple[Port, ...]) -> str:

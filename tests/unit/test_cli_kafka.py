@@ -274,7 +274,7 @@ def test_command_lines(typed: list[str], expected: dict[str, object]) -> None:
         ["consume", "t", "--timeout", "nan"],
         ["consume", "text-messages", "--group", "text-bridge"],
         ["dead-letters"],
-        ["dead-letters", "replay"],
+        ["dead-letters", "drop"],
         ["dead-letters", "replay", "--all", "t:0:1"],
         ["dead-letters", "list", "--state", "lost"],
     ],
@@ -467,12 +467,20 @@ def test_options_stand_anywhere_among_dead_letters(words: str) -> None:
     kafka_options.check_choice(given)
 
 
-@pytest.mark.parametrize("words", ["", "--all t:0:1", "--reason x t:0:1", "t:0:1 --reason x"])
+@pytest.mark.parametrize("words", ["--all t:0:1", "--reason x t:0:1", "t:0:1 --reason x"])
 def test_dead_letters_are_chosen_in_one_way(words: str) -> None:
     for action in ("replay", "drop"):
         given = kafka_options.parser().parse_args(["dead-letters", action, *words.split()])
         with pytest.raises(WrongUsage, match="which dead letters"):
             kafka_options.check_choice(given)
+
+
+def test_a_replay_of_none_is_of_all_and_a_drop_of_none_is_refused() -> None:
+    replay, drop = (kafka_options.parser().parse_args(["dead-letters", action]) for action in ("replay", "drop"))
+    kafka_options.check_choice(replay)
+    assert replay.all
+    with pytest.raises(WrongUsage, match="which dead letters"):
+        kafka_options.check_choice(drop)
 
 
 def test_a_tombstone_of_nobody_is_not_sent(capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,6 +109,7 @@ def test_a_million_microseconds_are_taken_as_the_message_says() -> None:
         ({"KAFKA_RETENTION_MS": "0"}, "KAFKA_RETENTION_MS=0: Kafka would drop what was not read yet"),
         ({"KAFKA_TOPIC": "x" * 237}, "KAFKA_TOPIC='xxx"),
         ({"API_KEYS": "good,schl\u00fcssel"}, "API_KEYS: a key has characters that no HTTP header can carry"),
+        ({"API_KEYS": " , ,"}, "API_KEYS=' , ,': holds no key, and would let everybody in"),
         *(
             ({"FLOWER_BASIC_AUTH": login}, "FLOWER_BASIC_AUTH: takes USER:PASSWORD in ASCII")
             for login in ("somebody", "admin:se,cret", "admin:schl\u00fcssel")

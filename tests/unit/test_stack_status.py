@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -37,3 +38,25 @@ def test_a_process_that_has_written_nothing_yet_does_not_run_by_the_record_of_th
     record.write(settings, "beat", Record(process, signal.SIGTERM, 7, 0, time.monotonic() - 1))
     monkeypatch.setattr(supervisor, "talk", lambda _: Talk(pid))
     assert [(line.state, line.restarts) for line in status.lines(settings) if line.name == "beat"] == [(state, 6)]
+
+
+@pytest.mark.parametrize("listens", [True, False])
+@pytest.mark.parametrize("variable", ["kafka_bootstrap_servers", "database_host", "redis_url"])
+def test_a_server_of_somebody_elses_is_in_use_only_while_it_answers(
+    variable: str, listens: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        if not listens:
+            server.close()
+        given = {
+            "kafka_bootstrap_servers": {"kafka_bootstrap_servers": f"127.0.0.1:1,127.0.0.1:{port}"},
+            "database_host": {"database_host": "127.0.0.1", "database_port": port},
+            "redis_url": {"redis_url": f"redis://:secret@127.0.0.1:{port}/0"},
+        }[variable]
+        settings = Settings(data_dir=str(tmp_path), **given)
+        (tmp_path / "run").mkdir()
+        system.write(settings, [], ready=True)
+        monkeypatch.setattr(supervisor, "talk", lambda _: Talk(1))
+        (line,) = status.lines(settings)
+    assert (line.state, line.runs) == (("in use", True) if listens else ("does not answer", False))
