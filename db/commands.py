@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from db import dead_letters, session
 from db.copy import copy_pieces, message_rows
-from db.sql import array, each_message
+from db.sql import DURABLE, array, each_message
 from records import FIRST_MS, LAST_MS, Record
 
 # One key for the whole database: writers of texts share it, a writer of tombstones holds it alone (see `persist`).
@@ -138,11 +138,7 @@ PERSIST_FEW = session.for_driver(f"""
         current_setting('text_pipeline.all_new')::boolean, current_setting('text_pipeline.hashes')
 """)
 
-MAKE_DURABLE = """
-    SELECT setval('durable_commits', 1), set_config('synchronous_commit',
-        CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END,
-        true)
-"""
+MAKE_DURABLE = f"SELECT setval('durable_commits', 1), {DURABLE}"
 
 REMEMBER_DELETIONS = text(f"""
     INSERT INTO deleted_messages AS t (id, version_timestamp, version_partition, version_offset)

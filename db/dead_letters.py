@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, text
 
+from db.sql import DURABLE
 from records import DeadLetter
 
 # How long `note` waits for the table. Somebody's VACUUM FULL holds it for minutes, and a hundred hand-overs may come
@@ -19,7 +20,7 @@ LOCK_MS = 1_000
 
 def note(connection: Connection, letters: Sequence[DeadLetter]) -> None:
     """Notes dead letters, each once for its coordinates; one whose replay has failed is open again, and noted anew.
-    Idempotent. Waits for nobody's lock for more than a moment.
+    Idempotent. Waits for nobody's lock for more than a moment. They are told as done once that is committed.
 
     Another timestamp at the same coordinates is another record: the topic was made again.
     """
@@ -35,7 +36,7 @@ def note(connection: Connection, letters: Sequence[DeadLetter]) -> None:
         WHERE (:again AND t.state = 'replayed') OR excluded.timestamp <> t.timestamp
     """)
     connection.exec_driver_sql(
-        f"SET LOCAL lock_timeout = {TABLE_MS}; LOCK TABLE dead_letters IN ROW EXCLUSIVE MODE; "
+        f"SELECT {DURABLE}; SET LOCAL lock_timeout = {TABLE_MS}; LOCK TABLE dead_letters IN ROW EXCLUSIVE MODE; "
         f"SET LOCAL lock_timeout = {LOCK_MS}"
     )
     for letter in sorted(letters, key=lambda letter: letter[:3]):

@@ -131,7 +131,7 @@ def finish_with_vectors(
     every = sum(len(job.message_ids) for job in jobs)
     # Some may be edited, deleted or failed.
     if not (of_the_jobs and finished.unedited) or len(set(vectors.message_ids)) != every:
-        vectors = settle(connection, jobs, model, done, requeues=not is_second)
+        vectors = settle(connection, jobs, model, done, is_second=is_second)
     if len(vectors.message_ids):
         if not expect_new:
             replaced = {uuid.UUID(bytes=found) for found in vectors.message_ids}
@@ -196,12 +196,13 @@ def settle(
     model: str,
     done: Embedded,
     *,
-    requeues: bool,
+    is_second: bool,
 ) -> Vectors:
     """Compares the texts that were embedded with those that are there now; returns the vectors that may be stored.
 
-    Vectors of older texts are dropped, and deleted if they are stored. With `requeues` their messages are queued again
-    unless that was done; for a model that is not the active one, storing the active one's vector queues them.
+    Vectors and failures of older texts are dropped, and the vectors deleted if they are stored. Their messages are
+    queued again: for the active model unless that was done; for the second one (`is_second`) always, since the edit may
+    have fallen into a time in which the change was stopped.
     """
     vectors = done.vectors
     ids = {message_id for job in jobs for message_id in job.message_ids}
@@ -211,18 +212,25 @@ def settle(
         for place, message_id in enumerate(vectors.message_ids)
         if current.get(message_id) == vectors.content_hashes[place]
     ]
-    outdated = set(vectors.message_ids) & current.keys()
+    tried = set(vectors.message_ids)
     if len(keep) != len(vectors.message_ids):
         vectors = vectors.only(keep)
     written = set(vectors.message_ids)
     others = [message_id for message_id in ids if id_bytes(message_id) not in written]
     if others:
         delete_outdated(connection, model, others, [])
-    if requeues:
-        requeue_outdated(connection, model, outdated - written)
+    failed = set()
     for message_id, content_hash, reason in done.failures:
-        if current.get(uuid.UUID(message_id).bytes) == uuid.UUID(content_hash).bytes:
+        key = uuid.UUID(message_id).bytes
+        tried.add(key)
+        if current.get(key) == uuid.UUID(content_hash).bytes:
+            failed.add(key)
             record_failure(connection, message_id, content_hash, model, reason, max(job.attempts for job in jobs))
+    outdated = (tried & current.keys()) - written - failed
+    if is_second:
+        queue_for(connection, model, [str(uuid.UUID(bytes=each)) for each in outdated])
+    else:
+        requeue_outdated(connection, model, outdated)
     return vectors
 
 
@@ -297,11 +305,13 @@ FINISH = text(f"""
         set_config('enable_mergejoin', 'off', true), set_config('enable_seqscan', 'off', true);
     WITH finished AS (
         DELETE FROM embedding_jobs WHERE id = ANY (:jobs ::bigint[]) AND lease = :lease ::uuid
-        RETURNING id, message_ids, edits
+        RETURNING id, message_ids, edits, deleted
     ), forgotten AS (
-        DELETE FROM embedding_failures
+        DELETE FROM embedding_failures f USING (SELECT unnest(message_ids) AS id, deleted FROM finished) AS done
         WHERE EXISTS (SELECT FROM embedding_failures)  -- mostly there is none, and a thousand look-ups are spared
-            AND message_id IN (SELECT unnest(message_ids) FROM finished) AND model = :model
+            AND f.message_id = done.id AND f.model = :model
+            AND NOT (done.deleted AND EXISTS (  -- what was stored again since, and has failed
+                SELECT FROM text_messages m WHERE m.id = f.message_id AND m.content_hash = f.content_hash OFFSET 0))
     )
     SELECT (SELECT array_agg(id) FROM finished), (
         SELECT bool_and(edits IS NOT DISTINCT FROM edits_until_now()) FROM finished), active.*

@@ -7,6 +7,12 @@ from collections.abc import Iterable
 ACTIVE = "(SELECT name FROM embedding_models WHERE active)"
 
 
+# Has the commit wait for the disk also where somebody has turned that off for the database or the role.
+DURABLE = """set_config('synchronous_commit',
+        CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END,
+        true)"""
+
+
 def array(values: Iterable[object]) -> str:
     """A PostgreSQL array literal of values that need no quoting (uuids and numbers)."""
     return "{" + ",".join(map(str, values)) + "}"

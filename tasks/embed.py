@@ -139,9 +139,11 @@ def carry_out(
     except EmbedderUnavailable as error:
         log.warning("embedder unavailable, the jobs wait: %s", error)
         release(claimed, lease, seconds_to_wait(error))
+        resources.forget_if_switched(embedder.model)
     except ModelError as error:
         log.error("cannot embed, the jobs wait: %s", error)
         release(claimed, lease, MODEL_ERROR_SECONDS)
+        resources.forget_if_switched(embedder.model)
     except SystemExit:  # a cold stop of this worker (tasks.consumer), which says nothing against the texts
         with contextlib.suppress(SQLAlchemyError, psycopg2.Error):
             release(claimed, lease, 0.0)

@@ -70,6 +70,15 @@ def embedder() -> Embedder:
     return provider
 
 
+def forget_if_switched(model: str) -> None:
+    """Clears the cache if another model than this one is the active one by now: a provider that no longer answers makes
+    no vector over which one would learn that."""
+    with engine().begin() as connection:
+        active = providers.active(connection)
+    if active is not None and active.name != model:
+        embedder.cache_clear()
+
+
 def second_embedder(model: str) -> Embedder:
     """The provider of a model that is made beside the active one. Raises ModelError, EmbedderUnavailable,
     InvalidSetting."""

@@ -16,8 +16,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from benchmarks.servers import free_ports
-from db import commands, schema, session
-from records import Record
+from db import commands, dead_letters, schema, session
+from records import DeadLetter, Record
 from settings import Settings
 from tasks import persist as storing
 from tasks import resources
@@ -241,6 +241,18 @@ def test_all_is_on_the_disk_also_where_somebody_has_turned_waiting_off(
         flushed = connection.exec_driver_sql(f"SELECT pg_current_wal_flush_lsn() >= '{written}'").scalar_one()
         assert flushed
         assert connection.exec_driver_sql(commands.MAKE_DURABLE).one()[1] == kept
+        connection.invalidate()
+
+
+def test_a_noted_dead_letter_is_on_the_disk_also_where_somebody_has_turned_waiting_off(stored_there: Engine) -> None:
+    letter = DeadLetter("t", 0, 1, 0, "invalid-json", "no JSON", None, None, None, [])
+    with stored_there.connect() as connection:
+        connection.exec_driver_sql("SET synchronous_commit = off")
+        connection.commit()
+        dead_letters.note(connection, [letter])
+        written = connection.exec_driver_sql("SELECT pg_current_wal_insert_lsn()").scalar_one()
+        connection.commit()
+        assert connection.exec_driver_sql(f"SELECT pg_current_wal_flush_lsn() >= '{written}'").scalar_one()
         connection.invalidate()
 
 

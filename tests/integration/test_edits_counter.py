@@ -47,9 +47,9 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     settle = embeddings.settle
 
-    def counted(connection: Connection, jobs: Sequence[Job], model: str, done: Embedded, *, requeues: bool) -> Vectors:
+    def counted(connection: Connection, jobs: Sequence[Job], model: str, done: Embedded, *, is_second: bool) -> Vectors:
         found.append(len(done.vectors.message_ids))
-        return settle(connection, jobs, model, done, requeues=requeues)
+        return settle(connection, jobs, model, done, is_second=is_second)
 
     monkeypatch.setattr(embeddings, "settle", counted)
     return found

@@ -25,7 +25,7 @@ from db import (
     second_set,
 )
 from db.embeddings import Embedded, ModelSwitched
-from embedder import ModelError
+from embedder import EmbedderUnavailable, ModelError
 from embedder.hashing import HashingEmbedder
 from records import Record
 from settings import Settings
@@ -690,6 +690,56 @@ def the_change_in(connection: Any) -> reembedding.Change:
     found = reembedding.present(connection)
     assert found is not None
     return found
+
+
+def test_an_edit_while_the_change_is_stopped_is_not_missing_from_the_second_set(changing: Engine) -> None:
+    """Its job of before is in a worker's hand when the change is resumed, so the scan takes it for queued."""
+    record = a_record("one")
+    persist(changing, record)
+    with changing.begin() as connection:
+        jobs = outbox.queue_for(connection, SECOND, [record.id])
+        in_hand = outbox.claim_jobs(connection, jobs, LEASE, 60)
+        reembedding.stop(connection)
+    run(changing, "UPDATE text_messages SET message = 'two'")
+    run(changing, "DELETE FROM embedding_jobs WHERE model IS NULL")
+    with changing.begin() as connection:
+        embeddings.copy(connection, MODEL, vectors_of({record.id: "two"}))
+        reembedding.resume(connection)
+        second_set.scan(connection, the_change_in(connection))
+        assert second_set.waiting(connection, SECOND) == 1, "it took it for queued"
+        late = Embedded(vectors_of({record.id: "one"}))
+        embeddings.finish_with_vectors(connection, in_hand, LEASE, SECOND, late)
+        assert not second_set.switch(connection, the_change_in(connection))
+        assert second_set.waiting(connection, SECOND) == 1
+
+
+class Unable(Named):
+    """A provider that no longer answers."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(MODEL)
+        self.error = error
+
+    def embed(self, _texts: Any) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [EmbedderUnavailable("gone"), ModelError("another length")], ids=type)
+def test_a_worker_whose_old_provider_is_gone_goes_on_with_the_new_model(
+    changing: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    begin_worker(monkeypatch, changing, settings)
+    monkeypatch.setattr("tasks.active_model.provider_of", lambda *_: (Unable(error), settings))
+    assert resources.embedder().model == MODEL
+    with changing.begin() as connection:
+        assert second_set.switch(connection, the_change_in(connection))
+    monkeypatch.setattr("tasks.active_model.provider_of", lambda *_: (Named(SECOND), settings))
+    jobs = persist(changing, a_record("one"), reserved_seconds=60).jobs
+    for _ in range(2):
+        run(changing, "UPDATE embedding_jobs SET available_at = now()")
+        embed_text(jobs)
+    resources.embedder.cache_clear()
+    assert ask(changing, "SELECT DISTINCT model FROM message_embeddings") == [{"model": SECOND}]
 
 
 def test_an_undo_can_be_undone(changing: Engine) -> None:

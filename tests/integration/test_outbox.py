@@ -385,8 +385,8 @@ class TestStoring:
 
 
 class TestFailures:
-    def fail(self, engine: Engine, message_id: str, message: str) -> None:
-        claimed = claim(engine, job_ids(engine))
+    def fail(self, engine: Engine, message_id: str, message: str, jobs: list[int] | None = None) -> None:
+        claimed = claim(engine, job_ids(engine) if jobs is None else jobs)
         failure = (message_id, str(uuid.UUID(bytes=content_hash(message))), "the model said no")
         with engine.begin() as connection:
             embeddings.finish_with_vectors(
@@ -422,6 +422,32 @@ class TestFailures:
         self.fail(database, message, "one")
         run(database, statement)
         assert ask(database, "SELECT FROM embedding_failures") == []
+
+    def test_that_of_what_came_again_outlives_the_second_look_at_a_deletion(
+        self, database: Engine, message: str
+    ) -> None:
+        run(database, "DELETE FROM text_messages")
+        persist(database, a_record("one", (1_700_000_000_001, 0, 1), id=message))
+        later, now = (
+            [each["id"] for each in ask(database, "SELECT id FROM embedding_jobs WHERE deleted = :it", it=deleted)]
+            for deleted in (True, False)
+        )
+        self.fail(database, message, "one", now)
+        store(database, claim(database, later, OTHER_LEASE), {}, OTHER_LEASE)
+        assert job_ids(database) == []
+        assert self.state(database, message) == "failed"
+
+    def test_one_that_comes_late_has_the_present_text_tried_again(self, database: Engine, message: str) -> None:
+        """It takes the mark of the present text with it."""
+        old = claim(database, job_ids(database))
+        run(database, "UPDATE text_messages SET message = 'two'")
+        new = [job for job in job_ids(database) if job != old[0].id]
+        failures = {text: (message, str(uuid.UUID(bytes=content_hash(text))), "no") for text in ("one", "two")}
+        for jobs, lease, said in ((claim(database, new, OTHER_LEASE), OTHER_LEASE, "two"), (old, LEASE, "one")):
+            with database.begin() as connection:
+                done = Embedded(embeddings.NO_VECTORS, [failures[said]])
+                embeddings.finish_with_vectors(connection, jobs, lease, MODEL, done)
+        assert queued(database) == [message]
 
 
 class TestModels:
