@@ -31,7 +31,7 @@ TASK_BYTES = 512 * 1024
 # kafka_retention_ms: -1 is for ever. hashing_microseconds: 0 adds no time.
 MAY_BE_ZERO_OR_LESS = frozenset({"kafka_retention_ms", "hashing_microseconds"})
 
-# The largest values, where somebody takes less than 32 bits (MOST_NUMBER) or, of seconds, less than a day. PostgreSQL's
+# The largest values: of numbers what 32 bits hold, of durations a day, and of these what takes them: PostgreSQL's
 # maintenance_work_mem is kilobytes, Kafka's replication factor has 16 bits and its retention 64.
 MOST_NUMBER = 2**31 - 1
 MOST_SECONDS = 86_400

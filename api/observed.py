@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 KEEP_SECONDS = 1.0
-SHARE = 20  # an answer that took a second is kept for twenty, and none
-LONGEST_SECONDS = 30.0  # for longer than this
+SHARE = 20  # an answer that took a second is kept for twenty
+LONGEST_SECONDS = 30.0  # and none for longer than this
 FAILED_SECONDS = 10.0  # at most so long after a failure, so that a part that is back is soon seen
 SILENT_SECONDS = 3.0  # a part that has not answered a question for so long is away
 COUNTING_SECONDS = 30.0  # the same for counting, each statement of which is ended in time

@@ -227,10 +227,10 @@ def settle(
             failed.add(key)
             record_failure(connection, message_id, content_hash, model, reason, max(job.attempts for job in jobs))
     outdated = (tried & current.keys()) - written - failed
-    if is_second:
-        queue_for(connection, model, [str(uuid.UUID(bytes=each)) for each in outdated])
-    else:
+    if not is_second:
         requeue_outdated(connection, model, outdated)
+    elif outdated:
+        queue_for(connection, model, [str(uuid.UUID(bytes=each)) for each in outdated])
     return vectors
 
 

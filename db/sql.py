@@ -6,7 +6,6 @@ from collections.abc import Iterable
 # then.
 ACTIVE = "(SELECT name FROM embedding_models WHERE active)"
 
-
 # Has the commit wait for the disk also where somebody has turned that off for the database or the role.
 DURABLE = """set_config('synchronous_commit',
         CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END,
