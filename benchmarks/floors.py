@@ -1,4 +1,5 @@
-"""What nothing built on these parts can beat: the model alone, COPY alone, SQL alone, the disk alone."""
+"""What nothing built on these parts can beat: the model alone, COPY alone, SQL alone, the disk alone; and a rate that
+only the machine changes."""
 
 import contextlib
 import io
@@ -17,11 +18,14 @@ import psycopg2
 from benchmarks.bench import Bench
 from benchmarks.contestants import DOCUMENTS_TABLE, HNSW
 from benchmarks.report import Outcome
-from benchmarks.texts import Text
+from benchmarks.texts import Text, made_up
 from db.copy import HEADER, TRAILER
 from embedder import Embedder
+from embedder.hashing import HashingEmbedder
 
 BATCH = 500
+
+STARTING_SECONDS = 3.0  # of the processes of steady_rates
 
 DISK_WRITES, DISK_BYTES, DISK_PAUSE_SECONDS = 200, 8_192, 0.02
 
@@ -121,6 +125,26 @@ def model_rate(texts: Sequence[str], processes: int) -> float:
     for worker in workers:
         worker.join()
     return len(texts) / took
+
+
+def steady_rates(processes: int, windows: int, seconds: float) -> list[float]:
+    """Texts a second of hashing the same texts again and again, in each of `windows` of so many seconds. Nothing in it
+    changes with time, so where these rates differ the machine does."""
+    begin = time.monotonic() + STARTING_SECONDS
+    with get_context("spawn").Pool(processes) as pool:
+        shares = pool.starmap(hash_on, [(begin, windows, seconds)] * processes, chunksize=1)
+    return [sum(counts) / seconds for counts in zip(*shares, strict=True)]
+
+
+def hash_on(begin: float, windows: int, seconds: float) -> list[int]:
+    """How many texts this process hashes in each window; the first one begins at `begin` of the monotonic clock."""
+    embedder, hashed = HashingEmbedder(), [each.text for each in made_up(BATCH)]
+    counts = [0] * windows
+    time.sleep(max(0.0, begin - time.monotonic()))
+    while (window := int((time.monotonic() - begin) / seconds)) < windows:
+        embedder.embed(hashed)
+        counts[window] += BATCH
+    return counts
 
 
 def embed_share(texts: list[str], ready, done) -> None:  # type: ignore[no-untyped-def]

@@ -1,6 +1,7 @@
 """A backlog: whether a record costs the same at the end of it as at its beginning, and what memory each part takes."""
 
 import argparse
+import os
 import statistics
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -8,7 +9,7 @@ from itertools import zip_longest
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import contestants, texts, watch
+from benchmarks import contestants, floors, texts, watch
 from benchmarks.arguments import some_of, whole
 from benchmarks.bench import Bench, turns
 from benchmarks.report import Outcome
@@ -18,6 +19,8 @@ from stack.progress import say
 ABOUT = "rate over a backlog of a million texts, and the memory of each part"
 
 OF = ("lean", "unindexed", "shipped")
+FLOOR = "floor: hashing alone, on every core"
+STEADY_RATE = 50_000  # texts a second, for the length of a step of the floor
 STEPS = 4  # at least, so that there are some between the first and the last
 
 
@@ -51,7 +54,10 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
     sent = list(texts.made_up(given.records))
     rounds: dict[str, list[list[float]]] = {}
     with bench.topic(sent) as topic:
-        for number, contestant in turns([choices[name]() for name in given.of.split(",")], given.runs):
+        entered = [choices[name]() for name in given.of.split(",")]
+        for number, contestant in turns(entered, given.runs):
+            if contestant is entered[0]:
+                add_floor(outcome, number, given)
             with bench.live(contestant, topic, embedder=embedder) as live:
                 live.wait_for_first()
                 live.wait_for(given.records, 120 + given.records / 1_000)
@@ -66,10 +72,7 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
                 contestant.name,
                 **{
                     "all /s": found.running_rate,
-                    "first /s": rates[0],
-                    "last /s": rates[-1],
-                    "least of average": min(rates) * len(rates) / sum(rates),
-                    "last of first": rates[-1] / rates[0],
+                    **evenness(rates),
                     **cost_figures(costs),
                     "MB": sum(live.memory_mb().values()),
                 },
@@ -99,6 +102,26 @@ def run(bench: Bench, given: argparse.Namespace) -> Outcome:
         "lines": {name: line(rates, given.every) for name, rates in rounds.items()},
     }
     return outcome
+
+
+def add_floor(outcome: Outcome, number: int, given: argparse.Namespace) -> None:
+    """How even a rate is that only the machine changes, over as many steps that take about as long."""
+    rates = floors.steady_rates(os.cpu_count() or 2, given.records // given.every, given.every / STEADY_RATE)
+    outcome.add(FLOOR, **{"all /s": statistics.mean(rates), **evenness(rates)})
+    outcome.details[f"{FLOOR}, round {number}"] = {"rates": [round(rate) for rate in rates]}
+
+
+def evenness(rates: Sequence[float]) -> dict[str, float]:
+    """How even the rates of the steps are. Two steps are looked at together as well, because what is due after a fixed
+    number of texts (text indexes take in what waits beside them every 65,000 or so) falls now once into a step and
+    now twice."""
+    return {
+        "first /s": rates[0],
+        "last /s": rates[-1],
+        "least of average": min(rates) * len(rates) / sum(rates),
+        "last of first": rates[-1] / rates[0],
+        "last two of first two": statistics.harmonic_mean(rates[-2:]) / statistics.harmonic_mean(rates[:2]),
+    }
 
 
 def cost_figures(costs: NDArray[np.float64]) -> dict[str, float]:

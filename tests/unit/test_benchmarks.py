@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import contestants, processes, texts, watch
+from benchmarks import contestants, floors, processes, texts, watch
 from benchmarks.cases import backlog, freshness, quality, scaling, search, throughput
 from benchmarks.report import Outcome, Ratio, as_json, cell, ratio_values, spread, tables
 from benchmarks.watch import Commits
@@ -185,6 +185,23 @@ def test_the_plot_of_scaling_is_relative_to_one_worker() -> None:
 def test_the_cost_of_a_backlog_leaves_out_the_steps_at_its_ends() -> None:
     found = backlog.cost_figures(np.array([9.0, 2.0, 2.0, 3.0, 2.0, 0.5]))
     assert found == {"CPU most of average": pytest.approx(3 / 2.25), "CPU last but one of second": 1.0}
+
+
+def test_a_rate_that_goes_up_and_down_is_even_over_two_steps() -> None:
+    found = backlog.evenness([30.0, 15.0, 30.0, 15.0])
+    assert found == {
+        "first /s": 30.0,
+        "last /s": 15.0,
+        "least of average": pytest.approx(2 / 3),
+        "last of first": 0.5,
+        "last two of first two": 1.0,
+    }
+
+
+def test_a_rate_that_only_the_machine_changes_is_counted_in_windows() -> None:
+    rates = floors.steady_rates(processes=2, windows=3, seconds=0.1)
+    assert len(rates) == 3
+    assert min(rates) > 0
 
 
 def test_the_plot_of_a_backlog_has_the_medians_of_all_rounds() -> None:
