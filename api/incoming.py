@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from io import BytesIO
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -67,6 +68,7 @@ def content(request: Request, limit: int) -> bytes:
     try:
         return whole(request, limit)
     except STALLED:
+        request.environ["wsgi.input"] = BytesIO()  # `drain` would wait for the rest once more
         raise Problem(408, "the rest of the body did not come in time: send it again, without a pause") from None
     except UNREADABLE as error:
         raise Problem(400, f"the body ends early, or its chunks are wrong: {error}") from None

@@ -117,9 +117,12 @@ class Broken(BytesIO):
 
 
 class Stalled(BytesIO):
-    """A body that stops coming, as gunicorn.conf.py has it told."""
+    """A body that stops coming, as gunicorn.conf.py has it told, after a wait."""
+
+    waits = 0
 
     def read(self, *_: object) -> bytes:
+        self.waits += 1
         raise BlockingIOError
 
     readinto = read  # type: ignore[assignment]
@@ -127,14 +130,16 @@ class Stalled(BytesIO):
 
 @pytest.mark.parametrize("headers", [{"Transfer-Encoding": "chunked"}, {"Content-Length": "100"}])
 def test_a_body_that_stops_coming_is_408(text: FlaskClient, headers: dict[str, str]) -> None:
+    body = Stalled()
     answer = text.post(
         "/messages",
-        input_stream=Stalled(),
+        input_stream=body,
         content_type="application/json",
         headers=headers,
         environ_overrides={"wsgi.input_terminated": "Transfer-Encoding" in headers},
     )
     assert_problem(answer, 408)
+    assert body.waits == 1, "the answer does not wait for the rest once more"
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("POST", "/messages", 400), ("GET", "/openapi.json", 200)])
