@@ -50,7 +50,9 @@ def trace_message(parts: Parts, id: str) -> Response:
         return json_answer(story(known, record, letters, version))
     newest = letters[0]
     place = (newest["timestamp"], newest["partition"], newest["offset"])
-    record = of_log(parts.settings, *place) if newest["topic"] == parts.settings.kafka_topic else None
+    topic = newest["topic"]  # another than that of the settings if those were changed since
+    is_read = topic == parts.settings.kafka_topic
+    record = of_log(parts.settings, *place) if is_read else lost_record(topic, *place, None)
     return json_answer(of_letter(known, record, letters, newest, place))
 
 

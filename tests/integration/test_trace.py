@@ -17,6 +17,7 @@ from kafka.admin import KafkaAdminClient
 from sqlalchemy import Engine, text
 
 from api.app import create_app
+from clients import trace
 from settings import ROOT, Settings
 from tests.parts import eventually
 from tests.pipeline import Pipeline
@@ -226,6 +227,22 @@ def test_a_record_that_the_log_has_lost_is_found_by_its_version(
     told = look(client, place)
     assert (told["id"], told["state"], told["record"]["in_log"]) == (message_id, "waiting", False)
     assert "does not hold it any more" in told["record"]["problem"]
+
+
+def test_a_dead_letter_of_a_topic_that_was_read_before_is_told_by_its_id(
+    client: FlaskClient, database: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with database.begin() as connection:
+        connection.execute(
+            text("""
+                INSERT INTO dead_letters (topic, partition, "offset", timestamp, reason, detail, key)
+                VALUES ('read-before', 1, 7, 5000, 'missing-text', 'no text', 'note-1')
+            """)
+        )
+    told = look(client, "/trace/note-1")
+    assert told == look(client, "/trace?topic=read-before&partition=1&offset=7")
+    trace.show(told)
+    assert "in Kafka: read-before:1:7" in capsys.readouterr().out
 
 
 def test_with_kafka_away_the_database_still_tells(settings: Settings, database: Engine) -> None:
