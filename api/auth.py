@@ -41,6 +41,16 @@ def new_cookie(key: str) -> str:
     return f"{ends}.{signature(key, ends)}"
 
 
+def cookie_name(key: str) -> str:
+    """Of its own for each key: cookies do not tell ports apart, so another installation's would take its place."""
+    return f"{COOKIE}_{signature(key, '')[:8]}"
+
+
+def is_signed_in(settings: Settings) -> bool:
+    cookies = [request.cookies.get(cookie_name(key), "") for key in settings.api_key_set]
+    return any(cookie_is_right(each, settings) for each in cookies)
+
+
 def cookie_is_right(cookie: str, settings: Settings) -> bool:
     ends, _, given = cookie.partition(".")
     if not (ends.isascii() and ends.isdigit() and given.isascii()):
@@ -61,8 +71,10 @@ def keys_of_request() -> list[str]:
 def refusal() -> Response:
     """401: for a browser the page that asks for the key, for everybody else a problem document."""
     wanted = request.accept_mimetypes.best_match(["application/json", "text/html"])
-    if request.method == "GET" and wanted == "text/html":
-        page = Response(render_template("sign_in.html", then=wanted_page(), wrong=False), 401, content_type="text/html")
+    is_button = request.mimetype == "application/x-www-form-urlencoded"
+    if wanted == "text/html" and (request.method == "GET" or is_button):
+        then = "/" if is_button else wanted_page()
+        page = Response(render_template("sign_in.html", then=then, wrong=False), 401, content_type="text/html")
         page.headers["WWW-Authenticate"] = "Bearer"
         return page
     detail = "send a key of API_KEYS as `Authorization: Bearer KEY` or as `X-API-Key: KEY`"
@@ -87,7 +99,7 @@ def register(app: Flask, settings: Settings) -> None:
         given = keys_of_request()
         if given:
             return None if any(key_is_right(each, settings) for each in given) else refusal()
-        return None if cookie_is_right(request.cookies.get(COOKIE, ""), settings) else refusal()
+        return None if is_signed_in(settings) else refusal()
 
     @app.post("/session")
     def sign_in() -> Response:
@@ -97,7 +109,7 @@ def register(app: Flask, settings: Settings) -> None:
         answer = Response(status=303, headers={"Location": then})
         if settings.api_key_set:
             answer.set_cookie(
-                COOKIE,
+                cookie_name(key),
                 new_cookie(key),
                 max_age=DAYS * 24 * 3600,
                 httponly=True,
@@ -107,14 +119,16 @@ def register(app: Flask, settings: Settings) -> None:
         return answer
 
     @app.get("/session")
-    def after_a_wrong_key() -> Response:
-        """Answers GET at the address of the page that says so: it may be opened by itself."""
+    @app.get("/session/end")
+    def opened_by_itself() -> Response:
+        """Answers GET at the addresses of pages that ask for the key: after a wrong one, and after the session."""
         return Response(status=303, headers={"Location": "/"})
 
     @app.post("/session/end")
     def sign_out() -> Response:
         answer = redirect("/", 303)
-        answer.delete_cookie(COOKIE, httponly=True, samesite="Lax")
+        for key in settings.api_key_set:
+            answer.delete_cookie(cookie_name(key), httponly=True, samesite="Lax")
         return Response(answer.get_data(), 303, answer.headers)
 
 

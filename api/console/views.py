@@ -66,7 +66,7 @@ def page_routes(console: Blueprint, parts: Parts, observed: Observed, sender: Ce
                 **found(parts, asked),
                 modes=MODES,
                 max_words=MAX_WORDS_CHARS,
-                signed_in=auth.COOKIE in request.cookies and bool(parts.settings.api_key_set),
+                signed_in=auth.is_signed_in(parts.settings),
                 **action_of(sender, request.args.get("action", ""), seen["problems"]),
             )
         )
@@ -143,8 +143,9 @@ def action_routes(console: Blueprint, sender: Celery) -> None:
 
     @console.get("/console/dead-letters/replay")
     @console.get("/console/dead-letters/drop")
+    @console.get("/console/failures/retry")
     def asked_before() -> Response:
-        """The address of a question, opened once more."""
+        """The address of a question, or of a button after the end of a session, opened once more."""
         return Response(status=303, headers={"Location": url_for("console.page")})
 
     @console.post("/console/failures/retry")

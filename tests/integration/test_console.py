@@ -384,7 +384,7 @@ def test_with_api_keys_the_console_asks_once(settings: Settings, database: Engin
     assert signed_in.status_code == 200
     assert "Sign out" in signed_in.text
     assert "alpha" not in signed_in.text
-    assert client.get_cookie(auth.COOKIE) is not None
+    assert client.get_cookie(auth.cookie_name("alpha")) is not None
     app.extensions["parts"].close()
 
 

@@ -4,6 +4,7 @@ import base64
 import html
 import re
 import time
+from dataclasses import replace
 
 import pytest
 from flask.testing import FlaskClient
@@ -115,6 +116,37 @@ def test_a_browser_is_asked_once_and_keeps_a_cookie() -> None:
     assert browser.get("/openapi.json").status_code == 200
 
     assert browser.post("/session/end").status_code == 303
+    assert browser.get("/docs", headers=BROWSER).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/session/end", "/console/dead-letters/replay", "/console/failures/retry"])
+def test_a_button_of_a_page_whose_session_is_over_leads_to_the_page_that_asks_for_the_key(path: str) -> None:
+    browser = client()
+    page = browser.post(path, headers=BROWSER, content_type="application/x-www-form-urlencoded")
+    assert (page.status_code, page.mimetype) == (401, "text/html")
+    assert 'name="then" value="/"' in page.text
+    # Enter in the address bar of that page asks for the key, too, and leads back there.
+    assert browser.post("/session", data={"key": "alpha", "then": path}).headers["Location"] == path
+    assert browser.get(path, headers=BROWSER).headers["Location"] == "/"
+
+
+def test_a_program_that_says_that_it_takes_html_gets_a_problem_for_what_it_sends() -> None:
+    """As Java's HttpURLConnection does unless it is told otherwise."""
+    answer = client("text").post("/messages", json={"message": "text"}, headers=BROWSER)
+    assert (answer.status_code, answer.mimetype) == (401, "application/problem+json")
+
+
+def test_another_installation_on_this_host_has_a_session_of_its_own() -> None:
+    """A browser sends both the cookies of either: they are kept by host, whatever the port."""
+    browser, other = client(), client(settings=replace(KEYS, api_keys="gamma"))
+    for each, key in ((browser, "alpha"), (other, "gamma")):
+        assert each.post("/session", data={"key": key, "then": "/"}).status_code == 303
+    theirs = other.get_cookie(auth.cookie_name("gamma"))
+    assert theirs
+    browser.set_cookie(theirs.key, theirs.value)
+    assert browser.get("/docs", headers=BROWSER).status_code == 200
+    assert browser.post("/session/end").status_code == 303
+    assert browser.get_cookie(theirs.key) is not None
     assert browser.get("/docs", headers=BROWSER).status_code == 401
 
 
