@@ -99,11 +99,18 @@ def ranked(parts: Parts, asked: SearchRequest, narrowed: dict[str, Any]) -> tupl
 
 def some_words(query: str) -> str:
     """The query, or the first words of a very long one: PostgreSQL's ranking takes seconds for thousands of words. As
-    in PostgreSQL, "snake_case" is two words."""
+    in PostgreSQL, "snake_case" is two words. What comes again counts once, unless it stands in quotes: a phrase without
+    it would be another one."""
     if len(WORD.findall(query)) <= MAX_WORDS:
         return query
-    kept, free = [], MAX_WORDS
-    for word in dict.fromkeys(query.split()):
+    kept, known, free, in_quotes = [], set(), MAX_WORDS, False
+    for word in query.split():
+        quotes = word.count('"')
+        if not in_quotes and not quotes:
+            if word in known:
+                continue
+            known.add(word)
+        in_quotes ^= quotes % 2 == 1
         parts = list(WORD.finditer(word))[:free]
         kept.append(word if len(parts) < free else word[: parts[-1].end()])
         free -= len(parts)

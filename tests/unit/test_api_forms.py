@@ -124,6 +124,7 @@ def test_a_very_long_keyword_search_is_cut() -> None:
     assert len(some_words(" ".join(map(str, range(1000)))).split()) == MAX_WORDS
     assert some_words("c_d_" * 2_500) == "c_d_" * (MAX_WORDS // 2 - 1) + "c_d"
     assert some_words("first " + "a,b " * 10 + "c/" * 100) == "first a,b " + "c/" * (MAX_WORDS - 4) + "c"
+    assert some_words('a "b a" a -"a b ' + "a " * 1000) == 'a "b a" -"a b ' + " ".join(["a"] * (MAX_WORDS - 5))
     assert some_words("_ " * 1000 + '"two words"') == "_ " * 1000 + '"two words"'
 
 
