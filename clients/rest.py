@@ -38,6 +38,18 @@ class Refused(CommandFailed):
         self.status = status
 
 
+class Redirection(urllib.request.HTTPRedirectHandler):
+    """Follows that of a GET only: urllib goes on with a POST as a GET, and nothing would be stored."""
+
+    def redirect_request(
+        self, request: urllib.request.Request, answer: Any, status: int, reason: str, headers: Any, target: str
+    ) -> urllib.request.Request | None:
+        if request.get_method() == "GET":
+            return super().redirect_request(request, answer, status, reason, headers, target)
+        answer.close()
+        raise Refused(status, f"{status} {reason}: {request.full_url} is at {target} now: check --url")
+
+
 class Api:
     """One of the two APIs, by its base URL. Calls raise Refused or Unreachable."""
 
@@ -47,7 +59,7 @@ class Api:
         self.seconds = seconds
         # A proxy of the environment cannot know what listens on this machine.
         proxies = urllib.request.ProxyHandler({} if self.url.hostname in LOOPBACK else None)
-        self.opener = urllib.request.build_opener(proxies)
+        self.opener = urllib.request.build_opener(proxies, Redirection)
 
     def call(
         self,
@@ -131,7 +143,7 @@ def read(target: str, status: int, reason: str, content: bytes, also: tuple[int,
     except ValueError:
         document = None
     if status < 400 or status in also:
-        if document is None and text.strip():
+        if not isinstance(document, dict):
             raise Refused(status, f"{target} did not answer with JSON: is it the right URL? (--url)")
         return Answer(status, text, document)
     raise Refused(status, f"{status} {reason}: {detail(document) or f'no reason given by {target}'}")

@@ -30,6 +30,7 @@ class Server:
     def __init__(self) -> None:
         self.status = 200
         self.body: object = {}
+        self.leads_to = ""
         self.calls: list[tuple[str, str, bytes, dict[str, str]]] = []
         outer = self
 
@@ -40,6 +41,8 @@ class Server:
                 body = outer.body if isinstance(outer.body, bytes) else json.dumps(outer.body).encode()
                 self.send_response(outer.status)
                 self.send_header("Content-Length", str(len(body)))
+                if outer.leads_to:
+                    self.send_header("Location", outer.leads_to)
                 self.end_headers()
                 self.wfile.write(body)
 
@@ -101,6 +104,28 @@ def test_an_accepted_message_says_so(server: Server, capsys: pytest.CaptureFixtu
     server.status, server.body = 202, {"id": "x", "status": "accepted"}
     assert rest_commands.main(["--url", server.url, "create", "text"]) == 0
     assert "accepted" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("status", [301, 302, 308])
+def test_a_text_that_is_sent_to_where_the_api_is_no_more_is_not_lost_unsaid(
+    server: Server, capsys: pytest.CaptureFixture[str], status: int
+) -> None:
+    server.status, server.leads_to = status, "https://texts.example/messages"
+    assert rest_commands.main(["--url", server.url, "create", "text"]) == 1
+    assert len(server.calls) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "is at https://texts.example/messages now: check --url" in shown.err
+
+
+@pytest.mark.parametrize("body", [b"", b"[]"])
+def test_an_answer_that_is_none_of_the_apis_says_so(
+    server: Server, capsys: pytest.CaptureFixture[str], body: bytes
+) -> None:
+    server.body = body
+    for command in (["create", "text"], ["list"], ["health"]):
+        assert rest_commands.main(["--url", server.url, *command]) == 1
+        assert "is it the right URL?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
