@@ -6,6 +6,7 @@ What goes to the APIs and into Kafka is not made here.
 import json
 import re
 import uuid
+from math import isfinite
 from typing import Any
 
 from records import INT_DIGITS, OBEYED
@@ -15,8 +16,12 @@ from records import INT_DIGITS, OBEYED
 MARKS = re.compile(f"[{OBEYED}\u061c\u200e\u200f\ud800-\udfff]")
 
 
+# A fraction written with so many characters is what a float has of it.
+EXACT_CHARS = 17
+
+
 class LongNumber:
-    """A whole number that is too long to calculate with: it is only shown."""
+    """A number that is too long to calculate with: it is only shown."""
 
     def __init__(self, digits: str) -> None:
         self.digits = digits
@@ -29,10 +34,16 @@ def number(digits: str) -> int | LongNumber:
     return int(digits) if len(digits) <= INT_DIGITS else LongNumber(digits)
 
 
+def fraction(digits: str) -> float | LongNumber:
+    value = float(digits)
+    is_exact = isfinite(value) and (len(digits) <= EXACT_CHARS or repr(value) == digits)
+    return value if is_exact else LongNumber(digits)
+
+
 def parse(text: str) -> Any:
     """The value of a JSON text. Raises ValueError, also for one that is nested too deeply."""
     try:
-        return json.loads(text, parse_int=number)
+        return json.loads(text, parse_int=number, parse_float=fraction)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
