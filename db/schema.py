@@ -165,6 +165,7 @@ def migrate(settings: Settings, revision: str, direction: object) -> str:
                 guard_triggers(connection)
                 let_all_wait_for_the_disk(connection)
                 grant_reader(connection, settings)
+                grant_functions(connection, settings)
                 connection.commit()
                 check_reader(connection, settings)
                 return str(MigrationContext.configure(connection).get_current_revision() or "base")
@@ -302,6 +303,31 @@ def grant_reader(connection: Connection, settings: Settings) -> None:
         cursor.execute(sql.SQL(grant).format(**values))
     for table in tables:
         cursor.execute(sql.SQL("GRANT SELECT ON {} TO {}").format(sql.Identifier(place, table), role))
+
+
+def grant_functions(connection: Connection, settings: Settings) -> None:
+    """Lets who writes texts call what the index of words calls for him, and the role of the APIs what searches call.
+    Anybody may, unless somebody has taken that from PUBLIC, perhaps from all functions to come as well (ALTER DEFAULT
+    PRIVILEGES). What another role has to grant is left to it."""
+    missing = connection.execute(
+        text("""
+            SELECT p.oid::regprocedure::text, who FROM pg_proc p CROSS JOIN (
+                SELECT 'public' AS who, array_remove(ARRAY[
+                    to_regprocedure('parsable_text(text)'), to_regprocedure('message_words(text)')]::oid[], NULL)
+                    AS needed
+                UNION ALL
+                SELECT :reader, array_remove(array_agg(objid) || to_regprocedure('vector_index_progress()')::oid, NULL)
+                FROM pg_depend JOIN pg_extension e ON e.oid = refobjid AND extname = 'vector'
+                WHERE classid = 'pg_proc'::regclass AND refclassid = 'pg_extension'::regclass) AS each
+            WHERE p.oid = ANY (needed) AND NOT has_function_privilege(who, p.oid, 'EXECUTE')
+                AND has_function_privilege(p.oid, 'EXECUTE WITH GRANT OPTION')
+        """),
+        {"reader": settings.database_reader_user},
+    ).all()
+    cursor = connection.connection.cursor()
+    for function, who in missing:
+        role = sql.SQL("PUBLIC") if who == "public" else sql.Identifier(who)
+        cursor.execute(sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(sql.SQL(function), role))
 
 
 def check_reader(connection: Connection, settings: Settings) -> None:

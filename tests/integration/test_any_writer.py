@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import ProgrammingError
 
-from db import schema, session
+from db import schema, session, text_index
 from settings import Settings
 from tests.samples import ask, run
 
@@ -114,4 +114,28 @@ def test_the_triggers_look_where_the_table_lies(empty_database: Settings) -> Non
             type_all(connection)
         look(engine)
     finally:
+        engine.dispose()
+
+
+def test_where_functions_are_not_for_everybody_texts_can_be_written_and_searched(empty_database: Settings) -> None:
+    engine = session.connect_engine(empty_database.database_url(), "test")
+    reader = session.connect_engine(empty_database.database_url(reader=True), "test")
+    name = f"application_{uuid.uuid4().hex[:8]}"
+    try:
+        run(engine, "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
+        schema.upgrade(empty_database)
+        run(engine, f"CREATE ROLE {name}")
+        run(engine, f"GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON text_messages TO {name}")
+        with engine.begin() as connection:
+            connection.execute(text(f"SET LOCAL ROLE {name}"))
+            type_all(connection)
+        look(engine)
+        words = text_index.words("english")
+        assert ask(reader, f"SELECT message FROM text_messages WHERE {words} @@ to_tsquery('last')")
+        assert ask(reader, "SELECT halfvec '[1]' <=> halfvec '[1]' AS far") == [{"far": 0.0}]
+        assert ask(reader, "SELECT index_name FROM vector_index_progress()") == []
+    finally:
+        reader.dispose()
+        run(engine, f"DROP OWNED BY {name}")
+        run(engine, f"DROP ROLE {name}")
         engine.dispose()
