@@ -22,6 +22,7 @@ PGVECTOR = (0, 8)
 TEXTS = ("text", "character varying")
 ADOPTED = {"id": ("uuid",), "message": TEXTS, "source_id": TEXTS, "metadata": ("jsonb",)}
 NEEDED = ("id", "message", "created_at", "processed_at")
+MAY_BE_NULL = ("source_id", "metadata")  # of a text that has none
 MIGRATION_LOCK = 7_263_511_901
 # While a migration waits for a table, everybody who comes after it waits too; the pause between two tries lets them
 # through.
@@ -94,20 +95,36 @@ def check(connection: Connection) -> None:
 
 def check_adoptable(connection: Connection) -> None:
     """Raises UnusableDatabase for a table text_messages that is not this system's yet, and has columns of types that
-    cannot become its own, or no key."""
-    found = connection.execute(
+    cannot become its own, a column that would refuse every text, or no key, or that is partitioned."""
+    rows = connection.execute(
         text("""
-            SELECT attname, format_type(atttypid, NULL) FROM pg_attribute
+            SELECT attname, format_type(atttypid, NULL), relkind = 'p', attnotnull AND (attname = ANY (:may_be_null)
+                OR attname <> ALL (:needed) AND NOT atthasdef AND attidentity = '' AND NOT EXISTS (
+                    SELECT FROM pg_trigger WHERE tgrelid = attrelid AND NOT tgisinternal))  -- which may fill it
+            FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
             WHERE attrelid = to_regclass('text_messages') AND attnum > 0 AND NOT attisdropped
                 AND to_regclass('alembic_version') IS NULL
-        """)
+        """),
+        {"may_be_null": list(MAY_BE_NULL), "needed": list(NEEDED)},
     ).all()
+    if rows and rows[0][2]:
+        raise UnusableDatabase(
+            "text_messages is partitioned, and indexes are built beside its users only on a plain table: give this "
+            "system a database of its own (DATABASE_NAME)"
+        )
+    found = [(row[0], row[1]) for row in rows]
     for column, kind in found:
         if kind not in ADOPTED.get(column, (kind,)):
             raise UnusableDatabase(
                 f"text_messages.{column} is {kind}, not {ADOPTED[column][0]}: change its type, or give this system a "
                 f"database of its own (DATABASE_NAME)"
             )
+    if refusing := [row[0] for row in rows if row[3]]:
+        raise UnusableDatabase(
+            f"text_messages.{refusing[0]} takes no NULL, so that no text from the log could be stored: ALTER TABLE "
+            f'text_messages ALTER COLUMN "{refusing[0]}" DROP NOT NULL, or give this system a database of its own '
+            "(DATABASE_NAME)"
+        )
     if missing := [column for column in NEEDED if found and column not in dict(found)]:
         raise UnusableDatabase(
             f"text_messages has no column {missing[0]}: give this system a database of its own (DATABASE_NAME)"

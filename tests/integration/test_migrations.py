@@ -192,6 +192,8 @@ def test_a_plain_table_with_rows_is_adopted(empty_database: Settings) -> None:
         ("ADD COLUMN metadata JSON", "text_messages.metadata is json, not jsonb"),
         ("ADD COLUMN source_id INTEGER", "text_messages.source_id is integer, not text"),
         ("DROP COLUMN processed_at", "text_messages has no column processed_at"),
+        ("ADD COLUMN author TEXT NOT NULL", "text_messages.author takes no NULL, so that no text from the log could"),
+        ("ADD COLUMN metadata JSONB NOT NULL DEFAULT '{}'", "text_messages.metadata takes no NULL"),
         ("DROP CONSTRAINT text_messages_pkey", "text_messages.id may stand in it twice: ALTER TABLE text_messages ADD"),
     ],
 )
@@ -203,6 +205,31 @@ def test_a_table_of_another_form_is_refused_by_its_column(empty_database: Settin
         schema.upgrade(empty_database)
     with connected(empty_database) as connection:
         assert tables(connection) == {"text_messages"}
+
+
+def test_a_partitioned_table_is_refused_before_anything_is_done(empty_database: Settings) -> None:
+    with connected(empty_database) as connection:
+        connection.execute(text(f"{PLAIN_TABLE.rstrip().rstrip(';')} PARTITION BY HASH (id)"))
+    with pytest.raises(schema.UnusableDatabase, match="text_messages is partitioned"):
+        schema.upgrade(empty_database)
+    with connected(empty_database) as connection:
+        assert tables(connection) == {"text_messages"}
+
+
+def test_a_table_with_columns_that_fill_themselves_is_adopted(empty_database: Settings) -> None:
+    with connected(empty_database) as connection:
+        connection.execute(text(PLAIN_TABLE))
+        connection.execute(
+            text("""
+                ALTER TABLE text_messages ADD COLUMN number BIGINT GENERATED ALWAYS AS IDENTITY,
+                    ADD COLUMN author TEXT NOT NULL DEFAULT 'nobody',
+                    ADD COLUMN letters INTEGER NOT NULL GENERATED ALWAYS AS (length(message)) STORED
+            """)
+        )
+    schema.upgrade(empty_database)
+    with connected(empty_database) as connection:
+        record = Record(str(uuid.uuid4()), None, "from the log", None, 1_700_000_000_000, 0, 0)
+        assert commands.persist(connection, [record]).queued == [record.id]
 
 
 def test_a_table_with_bounded_texts_is_adopted_and_goes_up_and_down(empty_database: Settings) -> None:
