@@ -66,6 +66,18 @@ def member_poll_ms(consumer: KafkaConsumer, timeout_ms: int) -> int:
     return max(timeout_ms, REJOIN_POLL_MS) if coordinator.need_rejoin() else timeout_ms
 
 
+def is_fenced(consumer: KafkaConsumer) -> bool:
+    """Whether another member has taken the static id of this one, for good.
+
+    kafka-python 3.0 only logs that a heartbeat was told so. It sends no other, reads on, and polls without a pause, on
+    a whole core and with some hundred megabytes, until a commit is refused: for hours if there is nothing to commit
+    (coordinator/base.py, _do_heartbeat).
+    """
+    coordinator = consumer._coordinator
+    with coordinator._lock:  # a join makes it stable and lets it send heartbeats under the same lock
+        return bool(coordinator.stable() and not coordinator.rejoining and not coordinator._heartbeat_enabled)
+
+
 def listens(server: str) -> bool:
     """Whether anybody takes a connection at host:port; much cheaper than a client."""
     try:

@@ -41,7 +41,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         run(settings)
     except FencedInstanceIdError:
-        log.error("another bridge runs with BRIDGE_ID=%s: give each one of its own", settings.bridge_id)
+        log.error(
+            "another bridge runs in the group %s with BRIDGE_ID=%s: give each one of its own, or each installation on "
+            "this Kafka a KAFKA_GROUP_ID",
+            settings.kafka_group_id,
+            settings.bridge_id,
+        )
         return streams.FAILED
     except KafkaError as error:
         log.error("Kafka at %s: %s", ",".join(settings.kafka_servers), error)

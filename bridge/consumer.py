@@ -17,7 +17,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import KafkaError, RetriableError
+from kafka.errors import FencedInstanceIdError, KafkaError, RetriableError
 from kafka.structs import OffsetAndMetadata
 
 import kafka_clients
@@ -25,7 +25,7 @@ from bridge.hand_over import HandOvers
 from bridge.offsets import Offsets, Run
 from bridge.positions import OUT_OF_PLACE, Positions, position_of
 from bridge.steering import Steering
-from kafka_clients import member_poll_ms
+from kafka_clients import is_fenced, member_poll_ms
 from portions import portions
 from settings import Settings
 from telemetry import heartbeat, numbers
@@ -166,6 +166,9 @@ class Bridge:
         )
 
     def poll(self, timeout_ms: int, most: int | None = None) -> dict[TopicPartition, list[ConsumerRecord]]:
+        """Raises FencedInstanceIdError as soon as another bridge with this BRIDGE_ID has joined the group."""
+        if self.settings.bridge_id and is_fenced(self.consumer):
+            raise FencedInstanceIdError(member_name(self.settings))
         try:
             return dict(self.consumer.poll(timeout_ms=member_poll_ms(self.consumer, timeout_ms), max_records=most))
         except OUT_OF_PLACE as error:

@@ -381,3 +381,13 @@ def test_edits_of_rows_that_somebody_holds_keep_no_other_text_waiting(
         assert found("edited") == 0
     eventually(lambda: found("edited") == 20)
     eventually(lambda: all_committed(settings))
+
+
+def test_a_bridge_whose_id_another_one_takes_ends_though_it_has_nothing_to_commit(
+    settings: Settings, start: Start
+) -> None:
+    """kafka-python would go on with a whole core, and without a heartbeat."""
+    bridge = start("bridge", bridge_id="0")
+    start("bridge", bridge_id="0", wait=False)
+    eventually(lambda: not bridge.alive)
+    assert f"another bridge runs in the group {settings.kafka_group_id} with BRIDGE_ID=0" in bridge.log_tail()
