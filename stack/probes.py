@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from redis_keys import PAUSED, PROCESSES, REFUSED, process_member, steering_key, task_lists
 from settings import Settings, kafka_address
 from stack.part import Lasting
+from task_names import QUEUES
 
 _SECONDS = 2.0
 # To log in to PostgreSQL: libpq may have several addresses to try.
@@ -172,6 +173,11 @@ def redis(settings: Settings) -> str | None:
     try:
         with contextlib.closing(_redis(settings)) as connection:
             connection.ping()
+            with contextlib.suppress(client.exceptions.NoPermissionError):
+                connection.exists(*QUEUES)
+    except (client.exceptions.ClusterCrossSlotError, client.exceptions.ClusterDownError) as error:
+        refuses = f"a cluster, which refuses a command for several queues, as Celery's workers need it ({error})"
+        return f"Redis at {without_password(settings.redis_address)} is {refuses}: name a single server"
     except (client.RedisError, ValueError, OSError) as error:
         return f"Redis at {without_password(settings.redis_address)}: {_one_line(error)}"
     return None

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
+import redis
 from sqlalchemy import Connection, Engine, text
 
+from benchmarks.servers import free_ports
 from settings import Settings
-from stack import probes
+from stack import local_part, probes
 from tests.conftest import administer
-from tests.parts import Running
+from tests.parts import Running, eventually
 from tests.samples import meanwhile, wait_until_blocked
 from tests.tcp_proxy import TcpProxy
 
@@ -71,3 +74,19 @@ def test_a_wrong_password_is_told(settings: Settings, database: Engine) -> None:
     problem = probes.database(replace(settings, database_password="another"))
     assert problem is not None
     assert problem.endswith(probes.OTHER_PASSWORD)
+
+
+def test_a_redis_that_is_a_cluster_is_told(settings: Settings, tmp_path: Path) -> None:
+    """It answers a PING, and no worker can wait for its queues."""
+    alone = replace(settings, data_dir=str(tmp_path), redis_port=free_ports(1)[0], redis_url="")
+    part = local_part(alone, "valkey")
+    server = Running(replace(part, command=[*part.command, "--cluster-enabled", "yes"]), tmp_path / "valkey.log")
+    try:
+        eventually(lambda: probes.tcp("127.0.0.1", alone.redis_port) is None)
+        assert "is a cluster" in (probes.redis(alone) or "")
+        client = redis.Redis(port=alone.redis_port)
+        client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)  # type: ignore[no-untyped-call]
+        client.close()
+        assert "is a cluster" in (probes.redis(alone) or "")
+    finally:
+        server.stop()
