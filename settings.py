@@ -457,6 +457,12 @@ def check_addresses(settings: Settings) -> None:
                 f"KAFKA_BOOTSTRAP_SERVERS={settings.kafka_bootstrap_servers!r}: takes HOST:PORT, several with commas "
                 f"between, an IPv6 address in brackets; {server!r} is none"
             ) from None
+    # In the address of a connection that would stand for something else, and leave out the host and the port.
+    if re.search("[/?#]", settings.database_host):  # not shown: an address may hold a password
+        raise InvalidSetting(
+            "DATABASE_HOST: takes a name or an address, several with commas between, and neither a URL nor the folder "
+            "of a socket"
+        )
     if settings.redis_url and not is_redis_url(settings.redis_url):  # not shown: it may hold a password
         raise InvalidSetting(
             "REDIS_URL: takes redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE], or rediss:// for TLS, then with "

@@ -162,6 +162,8 @@ def test_a_million_microseconds_are_taken_as_the_message_says() -> None:
             {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CAFILE": "README.md"},
             "KAFKA_SSL_CAFILE='README.md': takes a file of certificates (not PEM)",
         ),
+        ({"DATABASE_HOST": "/var/run/postgresql"}, "DATABASE_HOST: takes a name or an address, several with commas"),
+        ({"DATABASE_HOST": "postgresql://u:p@db/texts"}, "DATABASE_HOST: takes a name or an address, several with"),
         ({"BIND_HOST": "a..b"}, "BIND_HOST='a..b': takes a name or an address of this machine"),
         ({"REDIS_URL": "localhost:6379"}, "REDIS_URL: takes redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]"),
         ({"REDIS_URL": "redis://localhost:abc"}, "REDIS_URL: takes redis://"),
