@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from math import inf
 from pathlib import Path
-from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlencode, urlsplit
 
 ROOT = Path(__file__).resolve().parent
 
@@ -250,13 +250,22 @@ class Settings:
         """The first of API_KEYS, which a client on the same machine may use."""
         return next(iter(self.api_key_list), None)
 
-    def database_url(self, *, reader: bool = False) -> str:
-        """SQLAlchemy URL of the database: as the owner, or as the read-only role that the APIs use."""
+    @property
+    def at_primary(self) -> dict[str, str]:
+        """What tells libpq to take the primary of several hosts, as whoever writes has to: it takes the first one that
+        answers, though a primary that was replaced has come back as a standby."""
+        return {"target_session_attrs": "primary"} if "," in self.database_host else {}
+
+    def database_url(self, *, reader: bool = False, at_primary: bool = False) -> str:
+        """SQLAlchemy URL of the database: as the owner, or as the read-only role that the APIs use. Where several hosts
+        are named, the owner gets the primary; the reader gets any, unless it is to see what was just written."""
         user = self.database_reader_user if reader else self.database_user
         password = self.database_reader_password if reader else self.database_password
         host = f"[{self.database_address}]" if ":" in self.database_address else self.database_address
         login = f"{quote(user, safe='')}:{quote(password, safe='')}"
-        return f"postgresql+psycopg2://{login}@{host}:{self.database_port}/{quote(self.database_name, safe='')}"
+        name = quote(self.database_name, safe="")
+        wanted = urlencode(self.at_primary) if (not reader or at_primary) else ""
+        return f"postgresql+psycopg2://{login}@{host}:{self.database_port}/{name}{'?' if wanted else ''}{wanted}"
 
     def kafka_client(self) -> dict[str, object]:
         """The arguments that every kafka-python client of the product has in common: addresses and security."""

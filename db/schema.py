@@ -352,7 +352,7 @@ def check_reader(connection: Connection, settings: Settings) -> None:
     search_path may be set for one of the two alone."""
     asked = text("SELECT to_regclass('text_messages') IS NOT NULL, to_regtype('halfvec') IS NOT NULL")
     table, vectors = connection.execute(asked).one()
-    engine = session.connect_engine(settings.database_url(reader=True), "migrate")
+    engine = session.connect_engine(settings.database_url(reader=True, at_primary=True), "migrate")
     try:
         with engine.connect() as reader:
             found = reader.execute(asked).one()

@@ -110,6 +110,7 @@ def _ask(settings: Settings, database: str, statement: Any, seconds: float = 5.0
     """
     import psycopg2
 
+    which: dict[str, Any] = {**settings.at_primary}
     connection = psycopg2.connect(
         host=settings.database_address,
         port=settings.database_port,
@@ -119,6 +120,7 @@ def _ask(settings: Settings, database: str, statement: Any, seconds: float = 5.0
         # No statement may go on working, or waiting for a lock, after its asker has given up.
         options=f"-c statement_timeout={seconds * 1000:.0f} -c lock_timeout={_SECONDS * 1000:.0f}",
         async_=True,
+        **which,
     )
     with contextlib.closing(connection):
         _wait(connection, _LOGIN_SECONDS)

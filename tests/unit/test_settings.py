@@ -335,6 +335,18 @@ def test_the_reader_has_a_url_of_its_own() -> None:
     assert DEFAULTS.database_url(reader=True).startswith("postgresql+psycopg2://text_reader:text_reader@")
 
 
+def test_of_several_hosts_the_owner_gets_the_primary_and_the_reader_any() -> None:
+    from sqlalchemy import make_url
+
+    two = Settings(database_host="one,two")
+    primary = {"target_session_attrs": "primary"}
+    assert make_url(two.database_url()).query == primary
+    assert make_url(two.database_url(reader=True, at_primary=True)).query == primary
+    assert not make_url(two.database_url(reader=True)).query
+    assert make_url(two.database_url()).host == "one,two"
+    assert not make_url(Settings(database_host="one").database_url()).query
+
+
 def test_keys_are_separated_by_commas() -> None:
     assert Settings(api_keys=" one, two,,").api_key_set == {"one", "two"}
     assert DEFAULTS.api_key_set == frozenset()
