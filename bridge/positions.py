@@ -56,6 +56,10 @@ class Positions:
         still the one that was read. Raises KafkaError.
         """
         self.unchecked &= self.consumer.assignment()
+        if not self.topic_id:
+            if self.consumer._cluster.partitions_for_topic(self.topic) is None:
+                return  # another member may have been told of the topic sooner, and gives out its partitions
+            self.look()  # the id comes with the partitions, if there is one
         for part in list(self.unchecked):
             self.done.pop(part, None)  # it may have been cut off or made again meanwhile
             committed = self.consumer.committed(part, metadata=True, timeout_ms=ASK_MS)

@@ -56,7 +56,10 @@ class Consumer:
         self.committed_for = ""  # the id of a topic
         self.fails = False
         self.topic_id: str | None = None
-        self._cluster = SimpleNamespace(topic_id=lambda _topic: self.topic_id)
+        self.numbers: set[int] | None = {0}
+        self._cluster = SimpleNamespace(
+            topic_id=lambda _topic: self.topic_id, partitions_for_topic=lambda _topic: self.numbers
+        )
         self.position = SimpleNamespace(position=OffsetAndMetadata(12, "", 0))
         self._subscription = SimpleNamespace(assignment={PART: self.position})
         self._fetcher = SimpleNamespace(_completed_fetches=deque(), _paused_completed_fetches={})
@@ -218,6 +221,22 @@ def test_a_rewind_skips_nothing_of_a_topic_made_again_for_which_nothing_is_commi
     consumer.done.clear()
     assert consumer.positions.go_back(PART, 8) is None
     assert consumer.done == ["forget 0", "seek beginning"]
+
+
+@pytest.mark.parametrize(("topic_id", "done"), [("two", ["forget 0", "seek beginning"]), (None, [])])
+def test_no_offset_counts_as_compared_before_the_client_knows_the_topic(
+    consumer: Consumer, topic_id: str | None, done: list[str]
+) -> None:
+    """Another member that knew it sooner may give out its partitions. Brokers before Kafka 2.8 tell no id."""
+    positions = consumer.positions
+    consumer.committed_for, consumer.numbers = "one", None
+    positions.unchecked = {PART}
+    positions.look()
+    positions.check()
+    assert (positions.unchecked, consumer.done) == ({PART}, [])
+    consumer.numbers, consumer.topic_id = {0}, topic_id
+    positions.check()
+    assert (positions.unchecked, consumer.done) == (set(), done)
 
 
 @pytest.mark.parametrize("begins", [None, OffsetAndMetadata(0, "", -1)], ids=["not known yet", "known"])
