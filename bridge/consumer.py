@@ -92,7 +92,8 @@ def member_name(settings: Settings) -> str:
 class Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
     """Carries rebalances from the client's own thread to the loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, consumer: KafkaConsumer) -> None:
+        self.consumer = consumer
         self.revoked: SimpleQueue[set[TopicPartition]] = SimpleQueue()
         self.assigned: SimpleQueue[set[TopicPartition]] = SimpleQueue()
 
@@ -100,6 +101,9 @@ class Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
         self.revoked.put(set(revoked))
 
     def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        # An answer that came after its time-out stays there for the next who asks about the same partitions: of those
+        # that were somebody else's meanwhile, it would be the place of an earlier time.
+        self.consumer._coordinator._offset_fetch_futures.clear()
         self.assigned.put(set(assigned))
         log.info("partitions assigned: %s", ", ".join(f"{part.topic}/{part.partition}" for part in sorted(assigned)))
 
@@ -114,7 +118,7 @@ class Bridge:
         self.offsets = Offsets()
         self.positions = Positions(consumer, settings.kafka_topic, self.forget)
         self.steering = Steering(hand_overs.app.backend.client, settings.kafka_group_id, self.positions)
-        self.rebalances = Rebalances()
+        self.rebalances = Rebalances(consumer)
         self.gathered: list[ConsumerRecord] = []
         self.gathered_bytes = 0
         self.commit_sent: float | None = None

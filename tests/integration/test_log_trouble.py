@@ -20,12 +20,14 @@ from sqlalchemy import Engine
 
 import kafka_clients
 from bridge import steering, topics
-from bridge.consumer import connect_consumer
+from bridge.consumer import Bridge, connect_consumer
+from bridge.hand_over import HandOvers
 from bridge.positions import Positions
 from kafka_clients import member_poll_ms
 from redis_keys import PAUSED, steering_key
 from replay import record_batches
 from settings import ROOT, Settings
+from tasks.app import app
 from tests.integration.test_bridge import all_committed, committed, read_all, stored
 from tests.kafka_cli import COMMAND, Cli
 from tests.parts import Running, eventually
@@ -426,6 +428,27 @@ def test_a_member_completes_a_rebalance_that_its_polls_are_too_short_for(
             return partitions() == 5
 
         eventually(has_the_new_one, interval=0.2)
+
+
+def test_a_late_answer_about_the_commits_is_no_place_to_read_on_from_after_a_rebalance(
+    settings: Settings, producer: KafkaProducer, topic: str
+) -> None:
+    """kafka-python keeps it for the next who asks about the same partitions, whenever that is."""
+    send_texts(producer, settings, 0, 20, partition=0)
+    parts = [TopicPartition(topic, number) for number in range(4)]
+    with contextlib.closing(connect_consumer(settings)) as consumer:
+        bridge = Bridge(settings, consumer, HandOvers(settings, app, producer))
+        consumer.subscribe([topic], listener=bridge.rebalances)
+
+        def read() -> list[int]:
+            return [record.offset for records in bridge.poll(200).values() for record in records]
+
+        assert eventually(read)[0] == 0
+        with pytest.raises(KafkaTimeoutError):
+            consumer._coordinator.fetch_committed_offsets(parts, timeout_ms=1)
+        consumer.commit({part: OffsetAndMetadata(15 if part == parts[0] else 0, "", -1) for part in parts})
+        consumer._coordinator.maybe_leave_group()
+        assert eventually(read)[0] == 15
 
 
 def test_pause_and_resume(

@@ -52,7 +52,7 @@ class Consumer:
 
     def __init__(self) -> None:
         self._cluster = SimpleNamespace(topic_id=lambda _topic: None)
-        self._coordinator = SimpleNamespace(rejoining=False, need_rejoin=lambda: False)
+        self._coordinator = SimpleNamespace(rejoining=False, need_rejoin=lambda: False, _offset_fetch_futures={})
         self.during_poll: Callable[[], None] = lambda: None
         self.sought: list[tuple[TopicPartition, int]] = []
         self.patience: list[int] = []  # of each poll
