@@ -5,7 +5,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from kafka import KafkaConsumer
-from kafka.errors import KafkaConnectionError, MessageSizeTooLargeError, RecordListTooLargeError
+from kafka import errors as kafka_errors
+from kafka.errors import (
+    BrokerResponseError,
+    KafkaConnectionError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    RetriableError,
+)
 from kafka.net.compat import KafkaNetClient
 
 from settings import Settings, kafka_address
@@ -15,6 +22,12 @@ Client = TypeVar("Client")
 LISTENS_SECONDS = 1.0
 
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)  # for the topic, for its segments
+# With which a broker refuses a record for good, such as one without a key for a topic that is compacted.
+REFUSALS = frozenset(
+    each
+    for each in vars(kafka_errors).values()
+    if isinstance(each, type) and issubclass(each, BrokerResponseError) and not issubclass(each, RetriableError)
+)
 REJOIN_POLL_MS = 2_000  # a poll that waits for a rebalance to end
 # A broker's message.max.bytes, unless it was changed: so much a batch may have.
 BROKER_MAX_BYTES = 1_048_588
@@ -26,7 +39,7 @@ def connect(client: Callable[..., Client], settings: Settings, **options: Any) -
     It never makes the broker create a topic, which would have the broker's defaults instead of what bridge.topics gives
     it: kafka-python 3.0 takes `allow_auto_create_topics` and loses it (net/manager.py makes a ClusterMetadata without).
     A client whose first connection fails leaves no sockets or thread behind, as kafka-python's own would: each try
-    during an outage would cost a long-lived process one more. And a producer outlives a record too large for its topic:
+    during an outage would cost a long-lived process one more. And a producer outlives a record that a broker refuses:
     an idempotent one, the default, would fail all later records with that error too.
     """
     if not any(listens(server) for server in settings.kafka_servers):
@@ -44,7 +57,7 @@ def connect(client: Callable[..., Client], settings: Settings, **options: Any) -
         if manager is not None:
             # The broker misses the number of the refused batch. As after any such gap, the producer goes on in its next
             # epoch; no other record is lost with it, since each partition has one batch in flight at a time.
-            manager._NEEDS_EPOCH_BUMP_ERRORS = manager._NEEDS_EPOCH_BUMP_ERRORS | set(TOO_LARGE)
+            manager._NEEDS_EPOCH_BUMP_ERRORS = manager._NEEDS_EPOCH_BUMP_ERRORS | REFUSALS
         return connected
     except BaseException:
         for each in made:

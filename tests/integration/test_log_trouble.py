@@ -256,6 +256,27 @@ def test_a_bad_record_that_its_dead_letter_topic_does_not_take_goes_there_cut(
     assert f"too large for {settings.dead_letter_topic}" in bridge.log_tail()
 
 
+def test_a_dead_letter_that_its_topic_refuses_is_taken_once_it_does_and_keeps_no_other_back(
+    settings: Settings, producer: KafkaProducer, admin: KafkaAdminClient, start: Start
+) -> None:
+    """A topic that is compacted takes no record without a key."""
+
+    def keep(how: str) -> None:
+        policy = {"cleanup.policy": how}
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, settings.dead_letter_topic, policy)])
+
+    keep("compact")
+    start("persist-worker")
+    bridge = start("bridge")
+    producer.send(settings.kafka_topic, b"no JSON", partition=0)
+    eventually(lambda: "dead letter not taken by Kafka, sent again" in bridge.log_tail())
+    producer.send(settings.kafka_topic, b"no JSON", key=b"k", partition=1)
+    eventually(lambda: committed(settings) == {1: 1})
+    keep("delete")
+    eventually(lambda: committed(settings) == {0: 1, 1: 1})
+    assert bridge.alive
+
+
 def test_good_records_pass_while_the_dead_letter_topic_takes_nothing(
     settings: Settings, database: Engine, producer: KafkaProducer, admin: KafkaAdminClient, start: Start
 ) -> None:
