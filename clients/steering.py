@@ -13,13 +13,14 @@ from kafka.errors import NoError
 from kafka.structs import OffsetAndMetadata
 
 from bridge.steering import REWIND, answer_field
-from clients.terminal import CommandFailed, Unreachable
+from clients.terminal import CommandFailed, Unreachable, say
 from redis_keys import PAUSED, steering_key
 from settings import Settings
 
 ANSWER_SECONDS = 60.0
 LOOK_SECONDS = 2.0
 NO_MEMBERS = ("Empty", "Dead")
+WAITS = "waiting for the bridges: Kafka counts one that was stopped as running for up to 45 s"
 
 
 def connect(settings: Settings) -> redis.Redis:
@@ -117,6 +118,7 @@ def rewind(settings: Settings, admin: KafkaAdminClient, offsets: dict[int, int])
     client = connect(settings)
     deadline = time.monotonic() + ANSWER_SECONDS
     next_look = time.monotonic() + LOOK_SECONDS
+    is_told = False
     try:
         while missing and time.monotonic() < deadline:
             client.hset(wishes, REWIND, wish)  # again and again: Redis may be emptied meanwhile
@@ -128,6 +130,9 @@ def rewind(settings: Settings, admin: KafkaAdminClient, offsets: dict[int, int])
                 if not is_running(settings, admin):  # a stopped bridge stays a member until its session has run out
                     set_in_kafka(settings, admin, {part: offsets[part] for part in missing})
                     missing = set()
+                elif not is_told:
+                    say(WAITS)
+                    is_told = True
     except (redis.RedisError, OSError) as error:
         raise redis_away(settings, error) from error
     finally:

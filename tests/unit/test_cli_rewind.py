@@ -95,9 +95,10 @@ class NobodyAnswers:
 
 
 def test_the_offsets_are_set_in_kafka_once_the_session_of_a_stopped_bridge_has_run_out(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    listed = iter([True, True, False])
+    """That takes most of a minute, and is told."""
+    listed = iter([True, True, True, False])
     broker, set_there = NobodyAnswers(), list[dict[int, int]]()
     monkeypatch.setattr(steering, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr(steering, "connect", lambda _settings: broker)
@@ -106,6 +107,7 @@ def test_the_offsets_are_set_in_kafka_once_the_session_of_a_stopped_bridge_has_r
     steering.rewind(Settings(), None, {0: 5, 1: 7})
     assert set_there == [{0: 5, 1: 7}]
     assert broker.wishes == {}
+    assert capsys.readouterr().err == f"{steering.WAITS}\n"
 
 
 def test_a_wish_that_redis_has_lost_is_said_again(monkeypatch: pytest.MonkeyPatch) -> None:
