@@ -4,7 +4,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from kafka import KafkaConsumer
+from kafka import KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
 from kafka.errors import (
     BrokerResponseError,
@@ -14,6 +14,7 @@ from kafka.errors import (
     RetriableError,
 )
 from kafka.net.compat import KafkaNetClient
+from kafka.producer.transaction_manager import TransactionState
 
 from settings import Settings, kafka_address
 
@@ -63,6 +64,16 @@ def connect(client: Callable[..., Client], settings: Settings, **options: Any) -
         for each in made:
             each.close()
         raise
+
+
+def begin_anew(producer: KafkaProducer) -> None:
+    """Lets a producer send again that has failed for good: kafka-python asks no second time where Kafka was silent, or
+    gone, just when it was asked for the producer's id."""
+    manager = getattr(producer, "_transaction_manager", None)
+    if manager is not None and manager.has_fatal_error():
+        with manager._lock:
+            manager.reset_producer_id()
+            manager._current_state, manager._last_error = TransactionState.UNINITIALIZED, None
 
 
 def member_poll_ms(consumer: KafkaConsumer, timeout_ms: int) -> int:

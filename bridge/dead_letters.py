@@ -83,6 +83,7 @@ def send(
     ]
     value = b"" if record.key is None and record.value is None else record.value
     key, value, headers = fit(record.key, value, headers, most)
+    kafka_clients.begin_anew(producer)
     sent: FutureRecordMetadata = producer.send(topic, value=value, key=key, headers=headers)
     return sent
 

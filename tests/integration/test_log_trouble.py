@@ -14,14 +14,15 @@ import redis
 import requests
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
-from kafka.errors import KafkaError, KafkaTimeoutError, NoOffsetForPartitionError
+from kafka.errors import KafkaError, KafkaTimeoutError, NoOffsetForPartitionError, RequestTimedOutError
 from kafka.structs import OffsetAndMetadata
 from sqlalchemy import Engine
 
 import kafka_clients
-from bridge import steering, topics
+from bridge import dead_letters, steering, topics
 from bridge.consumer import Bridge, connect_consumer
 from bridge.hand_over import HandOvers
+from bridge.message import BadRecord
 from bridge.positions import Positions
 from kafka_clients import member_poll_ms
 from redis_keys import PAUSED, steering_key
@@ -275,6 +276,16 @@ def test_a_dead_letter_that_its_topic_refuses_is_taken_once_it_does_and_keeps_no
     keep("delete")
     eventually(lambda: committed(settings) == {0: 1, 1: 1})
     assert bridge.alive
+
+
+def test_dead_letters_go_on_where_kafka_was_silent_when_it_was_asked_for_the_producer_s_id(
+    settings: Settings, topic: str, producer: KafkaProducer
+) -> None:
+    producer.send(topic, b"no JSON", partition=0).get(10)
+    (record,) = read_all(settings, topic, 1)
+    with contextlib.closing(dead_letters.connect_producer(settings)) as letters:
+        letters._transaction_manager.transition_to_fatal_error(RequestTimedOutError())  # as it does then
+        assert dead_letters.send(letters, settings.dead_letter_topic, record, BadRecord("invalid-json", "")).get(10)
 
 
 def test_good_records_pass_while_the_dead_letter_topic_takes_nothing(
