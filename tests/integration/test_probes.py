@@ -78,9 +78,11 @@ def test_a_wrong_password_is_told(settings: Settings, database: Engine) -> None:
 
 def test_a_redis_that_is_a_cluster_is_told(settings: Settings, tmp_path: Path) -> None:
     """It answers a PING, and no worker can wait for its queues."""
-    alone = replace(settings, data_dir=str(tmp_path), redis_port=free_ports(1)[0], redis_url="")
+    port, bus = free_ports(2)  # by itself it would take a port for its bus that there may not be: port + 10,000
+    alone = replace(settings, data_dir=str(tmp_path), redis_port=port, redis_url="")
     part = local_part(alone, "valkey")
-    server = Running(replace(part, command=[*part.command, "--cluster-enabled", "yes"]), tmp_path / "valkey.log")
+    command = [*part.command, "--cluster-enabled", "yes", "--cluster-port", str(bus)]
+    server = Running(replace(part, command=command), tmp_path / "valkey.log")
     try:
         eventually(lambda: probes.tcp("127.0.0.1", alone.redis_port) is None)
         assert "is a cluster" in (probes.redis(alone) or "")
