@@ -148,6 +148,13 @@ def test_numbers_arrive_as_they_were_written() -> None:
     assert [given[name]["value"] for name in values["settings"]] == ["26214400", "2.5", "-1"]
 
 
+def test_on_and_off_arrive_as_they_were_written() -> None:
+    """Helm, like this YAML, reads them as booleans; the settings take neither true nor false."""
+    values = {"settings": yaml.safe_load("{VECTOR_INDEX: off, KEYWORD_INDEX: on, OTEL_SDK_DISABLED: true}")}
+    given = environment(pods(chart.documents(**values))["bridge"])
+    assert [given[name]["value"] for name in values["settings"]] == ["off", "on", "true"]
+
+
 def test_no_pod_has_rights_that_it_does_not_need(full: list[dict[str, Any]]) -> None:
     for pod in pods(full).values():
         assert pod["automountServiceAccountToken"] is False

@@ -22,8 +22,7 @@ before anything else exists, has it too. */}}
 - {name: BIND_HOST, value: 0.0.0.0}
 - {name: HEARTBEAT_FILE, value: /tmp/heartbeat}
 {{- range $name, $value := .root.Values.settings }}
-{{- /* Helm reads whole numbers as floats, and would write a large one with an exponent. */}}
-- {name: {{ $name }}, value: {{ ternary (toString (int64 $value)) (toString $value) (and (kindIs "float64" $value) (eq (floor $value) $value)) | quote }}}
+- {name: {{ $name }}, value: {{ include "text-pipeline.written" (dict "name" $name "value" $value) | quote }}}
 {{- end }}
 {{- if .root.Values.kafkaCaSecretName }}
 - {name: KAFKA_SSL_CAFILE, value: /etc/kafka-ca/ca.crt}
@@ -35,6 +34,18 @@ before anything else exists, has it too. */}}
 {{- range $name := .is.optional }}
 - name: {{ $name }}
   valueFrom: {secretKeyRef: {name: {{ $.root.Values.secretName }}, key: {{ $name }}, optional: true}}
+{{- end }}
+{{- end }}
+
+{{/* A setting as it was written: Helm has read on and off as booleans, like the true and false of OpenTelemetry's own
+variables, and whole numbers as floats, of which it would write a large one with an exponent. */}}
+{{- define "text-pipeline.written" -}}
+{{- if and (kindIs "bool" .value) (not (hasPrefix "OTEL_" .name)) }}
+{{- ternary "on" "off" .value }}
+{{- else if and (kindIs "float64" .value) (eq (floor .value) .value) }}
+{{- int64 .value }}
+{{- else }}
+{{- .value }}
 {{- end }}
 {{- end }}
 
