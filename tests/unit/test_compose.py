@@ -155,6 +155,19 @@ def test_health_is_asked_of_every_service_that_can_tell() -> None:
         assert SERVICES[name]["healthcheck"]["test"]
 
 
+def test_the_check_of_postgresql_takes_any_name_of_a_user_and_a_database(tmp_path: Path) -> None:
+    line = SERVICES["postgres"]["healthcheck"]["test"].replace("$$", "$")
+    tool = tmp_path / "pg_isready"
+    tool.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    tool.chmod(0o755)
+    names = {"USER": "o'brien $x", "NAME": 'my "texts"'}
+    by_compose = {f"DATABASE_{name}": value for name, value in names.items()}
+    in_container = {"POSTGRES_USER": names["USER"], "POSTGRES_DB": names["NAME"]}
+    environment = {"PATH": str(tmp_path), **by_compose, **in_container}
+    asked = subprocess.run(["/bin/sh", "-c", line], env=environment, capture_output=True, text=True, check=True).stdout
+    assert asked.splitlines() == ["-h", "localhost", "-U", names["USER"], "-d", names["NAME"]]
+
+
 def test_workers_and_apis_can_be_scaled() -> None:
     for name in {"bridge", "persist-worker", "embed-worker"} | APIS:
         assert "ports" not in SERVICES[name]
