@@ -3,10 +3,15 @@
 A provider's own libraries are imported when it is chosen.
 """
 
+import os
+
 from embedder.protocol import Embedder, EmbedderUnavailable, ModelError, Span, UnembeddableText
 from settings import Settings, wrong_choice
 
 __all__ = ["Embedder", "EmbedderUnavailable", "ModelError", "Span", "UnembeddableText", "load_provider"]
+
+# ONNX Runtime's builds tell Microsoft about models and machine, unless it is off before the library is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def load_provider(settings: Settings) -> Embedder:

