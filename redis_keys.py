@@ -19,9 +19,10 @@ REFUSED_SECONDS = 10  # then it is gone; a worker tries again after two, and may
 HEALTH = "text-pipeline:health"
 HEALTH_SECONDS = 60  # then it is gone
 
-# A field of the hash at `steering_key`: the name of the pause by which the intake is held, empty once it was resumed
-# (bridge/steering.py).
+# Fields of the hash at `steering_key` (bridge/steering.py): the name of the pause by which the intake is held, empty
+# once it was resumed; and where to read on from, in JSON.
 PAUSED = "paused"
+REWIND = "rewind"
 
 # Celery's priorities, most urgent first; kombu keeps a list of its own for each.
 PRIORITIES = (0, 3, 6, 9)
@@ -40,6 +41,16 @@ def task_lists(queue: str) -> list[str]:
 def steering_key(group: str) -> str:
     """The hash with what an operator asks of the bridges of a consumer group, and their answers."""
     return f"steering:{group}"
+
+
+def answer_field(request: str, partition: int) -> str:
+    """Where in that hash a bridge says that it reads this partition from the wished place."""
+    return f"rewound:{request}:{partition}"
+
+
+def rest_field(partition: int) -> str:
+    """Where a bridge says, by the name of the pause, that all it took of this partition is done and committed."""
+    return f"at rest:{partition}"
 
 
 def process_member(part: str, host: str, pid: int) -> str:

@@ -1,9 +1,10 @@
-"""What all commands have in common: their exit codes, the question before what cannot be taken back, and standard
-streams that are usable whatever a command was started with, with no output that is lost unsaid.
+"""What all commands have in common: their exit codes, the type of a time-out, the question before what cannot be taken
+back, and standard streams that are usable whatever a command was started with, with no output that is lost unsaid.
 
 Only the standard library, because the installation uses it before anything is installed.
 """
 
+import argparse
 import contextlib
 import io
 import os
@@ -84,6 +85,14 @@ def discard_output() -> None:
 def exit_code(ended: SystemExit) -> int:
     """The code with which argparse ends a command, after --help or wrong usage."""
     return ended.code if isinstance(ended.code, int) else FAILED
+
+
+def seconds(given: str) -> float:
+    """The type of an argument such as --timeout."""
+    number = float(given)
+    if not 0 <= number < float("inf") or not given.isascii():
+        raise argparse.ArgumentTypeError("must be 0 or more seconds")
+    return number
 
 
 def confirmed(question: str) -> bool | None:

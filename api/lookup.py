@@ -1,5 +1,7 @@
 """A message by the id in a path, which both APIs take in either form."""
 
+import contextlib
+
 from sqlalchemy import Connection
 
 from api.problems import Problem
@@ -17,3 +19,12 @@ def stored(connection: Connection, given: str) -> queries.Row:
     if found is None:
         raise Problem(404, f"there is no message {given!r}; one that was just sent may not be stored yet")
     return found
+
+
+def key_of(found: queries.Row) -> str:
+    """The key that names this message: its source id, as in its other records, if that maps to the row's id. A typed
+    row may have any."""
+    with contextlib.suppress(message.BadRecord):
+        if message.message_id(found["source_id"])[0] == found["id"]:
+            return str(found["source_id"])
+    return str(found["id"])

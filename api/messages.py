@@ -1,6 +1,5 @@
 """The calls of the text API: messages in, by way of Kafka, and out of the database. Nothing is written but to Kafka."""
 
-import contextlib
 import uuid
 from collections.abc import Iterable, Sequence
 
@@ -12,7 +11,7 @@ from api import cursor, schemas
 from api.answers import json_answer
 from api.effects import Rejected, wait_until_deleted, wait_until_stored
 from api.kafka_log import MAX_RECORD_BYTES, KafkaAway, RecordTooLarge
-from api.lookup import stored
+from api.lookup import key_of, stored
 from api.openapi import Answer, Operation, problem, unavailable
 from api.parts import Parts
 from api.probes import NoAnswer
@@ -113,15 +112,6 @@ def delete_message(parts: Parts, id: str) -> Response:
         raise Unavailable("Kafka did not take the deletion in time: send it again", id=message_id) from error
     wait_until_deleted(parts, message_id, appended)
     return json_answer({"id": message_id, "status": "accepted"}, 202)
-
-
-def key_of(found: queries.Row) -> str:
-    """The key that names this message: its source id, as in its other records, if that maps to the row's id. A typed
-    row may have any."""
-    with contextlib.suppress(message.BadRecord):
-        if message.message_id(found["source_id"])[0] == found["id"]:
-            return str(found["source_id"])
-    return str(found["id"])
 
 
 def get_stats(parts: Parts) -> Response:

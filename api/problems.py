@@ -89,7 +89,7 @@ def from_database(error: SQLAlchemyError) -> Problem:
 
 
 def this_call() -> str:
-    """Method and route of the call under way, for the log: its path may hold anybody's id."""
+    """Method and route of the call under way, for logs and traces: its path may hold anybody's id."""
     return f"{request.method} {route()}"
 
 

@@ -7,6 +7,7 @@ from opentelemetry import context, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
+from api.problems import route, this_call
 from settings import Settings
 from telemetry.spans import FIELDS, W3C, start_tracer
 
@@ -21,12 +22,11 @@ def watch(settings: Settings, app: Flask, name: str) -> Callable[[MutableMapping
     def begin() -> None:
         if request.path.startswith(UNWATCHED):
             return
-        route = request.url_rule.rule if request.url_rule else "unknown"  # the path may hold anybody's id
         span = tracer.start_span(
-            f"{request.method} {route}",
+            this_call(),
             context=W3C.extract({name: request.headers[name] for name in FIELDS if name in request.headers}, Context()),
             kind=SpanKind.SERVER,
-            attributes={"http.request.method": request.method, "http.route": route},
+            attributes={"http.request.method": request.method, "http.route": route()},
         )
         g.span = span, context.attach(trace.set_span_in_context(span))
 

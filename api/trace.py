@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from api import kafka_record, schemas
 from api.answers import json_answer
+from api.lookup import key_of
 from api.openapi import Answer, Operation, problem, unavailable
 from api.parts import Parts
 from api.problems import Problem
@@ -41,7 +42,8 @@ def trace_message(parts: Parts, id: str) -> Response:
         raise Problem(404, f"no message can have this id: {error.detail}") from None
     with parts.reader.connect() as connection:
         known = look(connection, message_id)
-        letters = dead_letter_queries.of_message(connection, sorted({id, message_id}))
+        forms = {id, message_id} | ({key_of(known.stored)} if known.stored else set())
+        letters = dead_letter_queries.of_message(connection, sorted(forms))
     version = known.version
     if version is None and not letters:
         raise Problem(404, f"nothing is known of {id!r}: it was never stored, or is still on its way through Kafka")

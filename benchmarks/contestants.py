@@ -126,8 +126,10 @@ def lean(**changes: object) -> Contestant:
 
 # --- Others ---
 
+AUTOCOMMIT_MS = 10  # Pathway's
 
-def pathway(*, threads: int = 1, autocommit_ms: int = 10, backlog: int = 0, name: str = "Pathway") -> Contestant:
+
+def pathway(*, threads: int = 1, backlog: int = 0, name: str = "Pathway") -> Contestant:
     """`backlog` bounds how many records it takes in at once, and so its commits; 0 leaves that to Pathway."""
 
     def create(this: Round) -> None:
@@ -136,14 +138,14 @@ def pathway(*, threads: int = 1, autocommit_ms: int = 10, backlog: int = 0, name
     def start(this: Round, part: str) -> Running:
         more = {
             "BENCH_STATE": str(this.folder / "pathway-state"),
-            "BENCH_AUTOCOMMIT_MS": str(autocommit_ms),
+            "BENCH_AUTOCOMMIT_MS": str(AUTOCOMMIT_MS),
             "BENCH_BACKLOG": str(backlog),
             "PATHWAY_THREADS": str(threads),
         }
         return start_peer(this, part, more)
 
     about = {
-        "autocommit_duration_ms": autocommit_ms,
+        "autocommit_duration_ms": AUTOCOMMIT_MS,
         "threads": threads,
         "max_backlog_size": backlog or None,
         "persistence": "filesystem",

@@ -27,12 +27,12 @@ def vocabulary() -> list[str]:
     return [word for each in descriptions.sample() for word in re.findall(r"[A-Za-z']+", str(each["text"]))]
 
 
-def made_up(count: int, seed: int = 0, words: tuple[int, int] = (8, 24)) -> Iterator[Text]:
+def made_up(count: int, seed: int = 0) -> Iterator[Text]:
     """Texts the length of a ticket's or a chat's line, of some 100 characters, under UUIDs. No two are alike."""
     rng = random.Random(seed)
     source = vocabulary()
     for number in range(count):
-        chosen = rng.choices(source, k=rng.randint(*words))
+        chosen = rng.choices(source, k=rng.randint(8, 24))
         yield Text(str(uuid.UUID(int=rng.getrandbits(128), version=4)), f"{' '.join(chosen)} {seed}-{number}")
 
 
@@ -54,10 +54,10 @@ def debian(count: int, seed: int = 0) -> list[Text]:
     return [Text(str(uuid.uuid5(uuid.NAMESPACE_URL, str(each["id"]))), str(each["text"])) for each in picked]
 
 
-def synopses(count: int, seed: int = 0) -> list[tuple[Text, str]]:
+def synopses(count: int) -> list[tuple[Text, str]]:
     """Known items: (the long description without its synopsis, the synopsis) of packages that have both."""
     pairs = []
-    for each in debian(len(real()), seed):
+    for each in debian(len(real())):
         synopsis, _, long = each.text.partition("\n\n")
         # Any search would find a synopsis that stands in the description word for word.
         if len(long) > 80 and len(synopsis.split()) > 2 and synopsis not in long:

@@ -16,24 +16,13 @@ from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
 from bridge.positions import Positions
-from redis_keys import PAUSED, steering_key
+from redis_keys import PAUSED, REWIND, answer_field, rest_field, steering_key
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
 COMMIT_MS = 5_000
 BACK_SECONDS = 5.0  # Redis has to answer for so long until it counts as back: it may come and go
-REWIND = "rewind"
-
-
-def answer_field(request: str, partition: int) -> str:
-    """Where a bridge says that it reads this partition from the wished place."""
-    return f"rewound:{request}:{partition}"
-
-
-def rest_field(partition: int) -> str:
-    """Where a bridge says, by the name of the pause, that all it took of this partition is done and committed."""
-    return f"at rest:{partition}"
 
 
 class Steering:

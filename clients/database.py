@@ -15,8 +15,10 @@ STATEMENT_MS = 9_000
 
 @contextmanager
 def connect(settings: Settings) -> Iterator[Connection]:
-    """A connection of the read-only role, in autocommit: it may be held long. Raises Unreachable or CommandFailed."""
-    engine = session.connect_engine(settings.database_url(reader=True), "kafka-cli", timeout_ms=STATEMENT_MS)
+    """A connection of the read-only role, in autocommit: it may be held long. It is to the primary: what a command
+    decides by must not lag behind. Raises Unreachable or CommandFailed."""
+    url = settings.database_url(reader=True, at_primary=True)
+    engine = session.connect_engine(url, "kafka-cli", timeout_ms=STATEMENT_MS)
     try:
         with engine.connect() as connection:
             yield connection.execution_options(isolation_level="AUTOCOMMIT")

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 import redis
 from kafka.admin import KafkaAdminClient
 
-from bridge.steering import rest_field
 from clients import connect, database, json_form, steering
 from clients.progress import counting_down
 from clients.terminal import CommandFailed, say
 from db import queries
-from redis_keys import PAUSED, steering_key, task_lists
+from redis_keys import PAUSED, rest_field, steering_key, task_lists
 from settings import Settings
 
 STAYS_PAUSED = "the intake stays paused: `python kafka_cli.py resume` lets it go on"

@@ -118,6 +118,7 @@ class Trial:
 def database(settings: Settings) -> Iterator[Any]:
     """A cursor of the owner of the tables. Raises Unmet when PostgreSQL does not answer."""
     where = f"PostgreSQL at {settings.database_address}:{settings.database_port}"
+    which: dict[str, Any] = {**settings.at_primary}
     try:
         connection = psycopg2.connect(
             host=settings.database_address,
@@ -128,6 +129,7 @@ def database(settings: Settings) -> Iterator[Any]:
             connect_timeout=5,
             client_encoding="utf8",
             options="-c statement_timeout=5000",
+            **which,
         )
     except psycopg2.OperationalError as error:
         raise Unmet(where, str(error).strip()) from error
@@ -156,7 +158,8 @@ def service_health(trial: Trial) -> None:
 def database_schema(trial: Trial) -> None:
     columns = trial.ask_database(
         "SELECT column_name, data_type, is_nullable, column_default FROM information_schema.columns "
-        "WHERE table_schema = 'public' AND table_name = 'text_messages'"
+        "WHERE table_name = 'text_messages' AND table_schema = (SELECT nspname FROM pg_namespace n JOIN pg_class c "
+        "ON n.oid = relnamespace WHERE c.oid = to_regclass('text_messages'))"
     )
     found = {name: (kind, nullable) for name, kind, nullable, _ in columns}
     for name, kind in COLUMNS.items():
@@ -170,7 +173,7 @@ def database_schema(trial: Trial) -> None:
     )
     if further := set(missing) - {name for (name,) in generated}:
         raise Unmet("every further column of text_messages to have a default", f"none for {', '.join(further)}")
-    if trial.ask_database("SELECT to_regclass('public.message_embeddings')")[0][0] is None:
+    if trial.ask_database("SELECT to_regclass('message_embeddings')")[0][0] is None:
         raise Unmet("a table message_embeddings", "none")
     version = trial.ask_database("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
     if not version or tuple(map(int, version[0][0].split(".")[:2])) < (0, 8):

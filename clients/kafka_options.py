@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+import streams
 from clients.command_line import Parser, utf8
 from clients.terminal import WrongUsage
 
@@ -85,7 +86,7 @@ def consume(commands: Any) -> None:
     option("--from-beginning", action=argparse.BooleanOptionalAction, default=True, help=start)
     option("--group", help="read as a member of this consumer group, and commit what was shown")
     end = "at the end of the topic, wait so many seconds for more (5)"
-    option("--timeout", type=seconds, default=5.0, metavar="S", help=end)
+    option("--timeout", type=streams.seconds, default=5.0, metavar="S", help=end)
     option("--value-only", action="store_true", help="print the values only, as they are")
 
 
@@ -145,7 +146,7 @@ def steering(commands: Any) -> None:
     )
     patience = "give up after so many seconds; the intake stays paused all the same (it waits for ever)"
     draining = add(commands, "drain", does, "drain --timeout 600")
-    draining.add_argument("--timeout", type=seconds, metavar="S", help=patience)
+    draining.add_argument("--timeout", type=streams.seconds, metavar="S", help=patience)
     does = (
         "Makes the bridges read the topic again from an earlier place, such as all of it into a new database. What is "
         "stored already stays as it is, and nothing comes twice, but for bad records: their topic gets a copy of each "
@@ -194,11 +195,4 @@ def positive(given: str) -> int:
     number = int(given)
     if number < 1 or not given.isascii():
         raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
-
-
-def seconds(given: str) -> float:
-    number = float(given)
-    if not 0 <= number < float("inf") or not given.isascii():
-        raise argparse.ArgumentTypeError("must be 0 or more seconds")
     return number

@@ -4,7 +4,6 @@ The table has most of them whole; the rest of a large one is in the log, or in i
 """
 
 import argparse
-import base64
 from typing import Any
 
 from clients import database, json_form
@@ -14,8 +13,7 @@ from clients.place import Place, dead_letter
 from clients.replay import in_copies, in_log
 from clients.terminal import CommandFailed, Unreachable, escaped, one_line, pairs, say
 from db import dead_letter_queries
-from letter_headers import Headers
-from replay.letters import Letter, Original, first_found, whole
+from replay.letters import Letter, Original, first_found, kept, whole
 from settings import Settings
 
 Row = dict[str, Any]
@@ -40,24 +38,20 @@ def show(given: argparse.Namespace, settings: Settings) -> int:
 
 def record_of(row: Row, settings: Settings) -> tuple[Original, str | None]:
     """The record as it came; else what the table kept of it, and why that is all."""
-    kept = whole(row)
-    if kept is not None:
-        return kept, None
+    original = whole(row)
+    if original is not None:
+        return original, None
     letter = Letter(row["topic"], row["partition"], row["offset"], row["timestamp"])
     problem = "this is what the table kept of it: neither the log nor its copies have it any more"
     try:
         sources = [lambda wanted: in_log(settings, wanted), lambda wanted: in_copies(settings, wanted)]
         if letter.topic != settings.kafka_topic:
             del sources[0]  # its topic was read here once, and is not any more
-        for _, original in first_found([letter], sources):
-            return original, None
+        for _, found in first_found([letter], sources):
+            return found, None
     except (Unreachable, NoSuchTopic) as error:
         problem = f"this is what the table kept of it; the rest is in Kafka: {error}"
-    headers: Headers = [
-        (name, None if content is None else base64.b64decode(content)) for name, content in row["headers"]
-    ]
-    key, value = (None if row[name] is None else bytes(row[name]) for name in ("key", "value"))
-    return Original(key, value, headers), problem
+    return kept(row), problem
 
 
 def as_document(row: Row, original: Original, *, complete: bool) -> Row:

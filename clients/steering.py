@@ -12,9 +12,8 @@ from kafka.admin import KafkaAdminClient
 from kafka.errors import NoError
 from kafka.structs import OffsetAndMetadata
 
-from bridge.steering import REWIND, answer_field
 from clients.terminal import CommandFailed, Unreachable, say
-from redis_keys import PAUSED, steering_key
+from redis_keys import PAUSED, REWIND, answer_field, steering_key
 from settings import Settings
 
 ANSWER_SECONDS = 60.0

@@ -79,24 +79,26 @@ def from_rows(
 
 def whole(row: dict[str, Any]) -> Original | None:
     """The original record from its row, or None if the table may have kept only a part of it."""
-    key, value = as_bytes(row["key"]), as_bytes(row["value"])
-    headers = [(str(name), None if content is None else base64.b64decode(content)) for name, content in row["headers"]]
-    kept = [part for part in (key, *(content for _, content in headers)) if part is not None]
+    key, value, headers = original = kept(row)
+    parts = [part for part in (key, *(content for _, content in headers)) if part is not None]
     cut = (None if value is None else len(value)) != row["value_bytes"]
-    if cut or len(headers) >= KEPT_HEADERS or any(len(part) >= KEPT_BYTES for part in kept):
+    if cut or len(headers) >= KEPT_HEADERS or any(len(part) >= KEPT_BYTES for part in parts):
         return None
     if any(may_be_changed(name) for name, _ in headers):
         return None
+    return original
+
+
+def kept(row: dict[str, Any]) -> Original:
+    """What the table has kept of a record, which may be a part of it."""
+    key, value = (None if row[name] is None else bytes(row[name]) for name in ("key", "value"))
+    headers = [(str(name), None if content is None else base64.b64decode(content)) for name, content in row["headers"]]
     return Original(key, value, headers)
 
 
 def may_be_changed(name: str) -> bool:
     """Whether a header's name may have come with characters other than the table's."""
     return len(name) >= KEPT_CHARS or any(mark in name for mark in REWRITTEN)
-
-
-def as_bytes(content: Any) -> bytes | None:
-    return None if content is None else bytes(content)
 
 
 def from_log(consumer: KafkaConsumer, topic: str, letters: Iterable[Letter]) -> Iterator[tuple[Letter, Original]]:

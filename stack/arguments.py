@@ -2,6 +2,8 @@
 
 import argparse
 
+import streams
+
 
 def read(given: list[str]) -> argparse.Namespace:
     """The parsed command line; `command` says which command it is. Ends the process after --help and wrong usage.
@@ -79,13 +81,6 @@ def _add_scale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     scale.add_argument("queue", nargs="?", metavar="QUEUE", help="persist or embed")
     scale.add_argument("workers", nargs="?", metavar="N", help="how many worker processes it is to have")
-    scale.add_argument("--timeout", type=_seconds, metavar="S", help="how long to wait for tasks in hand (300)")
+    scale.add_argument("--timeout", type=streams.seconds, metavar="S", help="how long to wait for tasks in hand (300)")
     scale.add_argument("--json", action="store_true", help="print JSON, for machines")
     scale.set_defaults(command="scale")
-
-
-def _seconds(given: str) -> float:
-    number = float(given)
-    if not 0 <= number < float("inf") or not given.isascii():
-        raise argparse.ArgumentTypeError("must be 0 or more seconds")
-    return number

@@ -3,6 +3,7 @@
 It is always the same message, with the time in its text: each start edits it, and no start adds another.
 """
 
+import contextlib
 import http.client
 import json
 import time
@@ -18,6 +19,12 @@ MESSAGE_ID = "hello-from-start"
 TEXT = "A short nap after lunch lowers blood pressure, doctors found (told at {time})"
 QUERY = "health benefits of sleeping during the day"
 _SECONDS = 30.0
+_KAFKA_LIMITS = {
+    "bootstrap_timeout_ms": 10_000,
+    "max_block_ms": 10_000,
+    "request_timeout_ms": 5_000,
+    "delivery_timeout_ms": 10_000,
+}
 
 
 @dataclass(frozen=True)
@@ -48,16 +55,16 @@ def _publish_and_find(settings: Settings, text: str, query: str) -> Hit:
     from kafka import KafkaProducer
     from kafka.errors import KafkaError
 
+    import kafka_clients
+
     value = json.dumps({"id": MESSAGE_ID, "text": text}).encode()
-    producer = KafkaProducer(**settings.kafka_client())
     try:
-        producer.partitions_for(settings.kafka_topic)
-        sent = time.monotonic()
-        producer.send(settings.kafka_topic, key=MESSAGE_ID.encode(), value=value).get(timeout=10)
+        with contextlib.closing(kafka_clients.connect(KafkaProducer, settings, **_KAFKA_LIMITS)) as producer:
+            producer.partitions_for(settings.kafka_topic)
+            sent = time.monotonic()
+            producer.send(settings.kafka_topic, key=MESSAGE_ID.encode(), value=value).get()
     except KafkaError as error:
         raise StackError(f"Kafka did not take the demo message: {error}") from None
-    finally:
-        producer.close()
     while time.monotonic() - sent < _SECONDS:
         for result in _search(settings, query):
             if result["source_id"] == MESSAGE_ID and result["message"] == text:

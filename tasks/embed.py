@@ -7,6 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import psycopg2
 from celery import Task
@@ -187,13 +188,14 @@ def is_spent(job: Job, attempts_max: int) -> bool:
 
 def give_up(connection: Connection, job: Job, lease: str, model: str) -> Embedded:
     """Marks the one message of a job as failed: each attempt ended without a word, or was cut short."""
-    said = f"given up after {job.attempts - 1} attempts: the worker died each time, took too long or had no memory left"
+    tried = replace(job, attempts=job.attempts - 1)  # this claim is no attempt
+    said = f"given up after {tried.attempts} attempts: the worker died each time, took too long or had no memory left"
     failures = [
         (message_id, str(uuid.UUID(bytes=content_hash(text))), said)
         for message_id, text in embeddings.texts(connection, job.message_ids, most_bytes=0)[0].items()
     ]
     done = Embedded(NO_VECTORS, failures)
-    embeddings.finish_with_vectors(connection, [job], lease, model, done)
+    embeddings.finish_with_vectors(connection, [tried], lease, model, done)
     return done
 
 

@@ -130,11 +130,12 @@ def watch_bridge(settings: Settings, hand_overs: Any) -> None:
         with trace.use_span(span, end_on_exit=False):
             begin(records, ended)
 
-    def traced_publish(task: Any) -> None:
+    def traced_publish(task: Any) -> bool:
         """A task that is sent again, outside of the hand-over's span, still belongs to it."""
         token = context.attach(sent_in.setdefault(task, context.get_current()))
         try:
-            publish(task)
+            sent: bool = publish(task)
+            return sent
         finally:
             context.detach(token)
 

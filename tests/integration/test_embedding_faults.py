@@ -268,7 +268,9 @@ def test_a_text_that_was_given_up_is_counted_with_those_that_failed(database: En
     run(database, "UPDATE embedding_jobs SET attempts = 99")
     TALLY.take()
     embed.embed_text(job_ids(database))
-    assert len(ask(database, FAILED)) == 1
+    (failed,) = ask(database, "SELECT reason, attempts FROM embedding_failures")
+    assert failed["reason"].startswith("given up after 99 attempts")
+    assert failed["attempts"] == 99
     assert TALLY.take()[EMBEDDING_FAILURES.name] == 1
 
 

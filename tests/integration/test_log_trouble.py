@@ -19,13 +19,13 @@ from kafka.structs import OffsetAndMetadata
 from sqlalchemy import Engine
 
 import kafka_clients
-from bridge import dead_letters, steering, topics
+from bridge import dead_letters, topics
 from bridge.consumer import Bridge, connect_consumer
 from bridge.hand_over import HandOvers
 from bridge.message import BadRecord
 from bridge.positions import Positions
 from kafka_clients import member_poll_ms
-from redis_keys import PAUSED, steering_key
+from redis_keys import PAUSED, REWIND, answer_field, steering_key
 from replay import record_batches
 from settings import ROOT, Settings
 from tasks.app import app
@@ -412,8 +412,8 @@ def test_a_rewind_whose_command_died_is_carried_out_once(
     send_texts(producer, settings, 0, 10, partition=0)
     eventually(lambda: committed(settings) == {0: 10})
     wishes = steering_key(settings.kafka_group_id)
-    broker.hset(wishes, steering.REWIND, json.dumps({"id": "left", "offsets": {"0": 0}}))
-    eventually(lambda: broker.hexists(wishes, steering.answer_field("left", 0)))
+    broker.hset(wishes, REWIND, json.dumps({"id": "left", "offsets": {"0": 0}}))
+    eventually(lambda: broker.hexists(wishes, answer_field("left", 0)))
     eventually(lambda: committed(settings) == {0: 10})
     bridge.kill()
     bridge = start("bridge")
@@ -435,10 +435,10 @@ def test_an_interrupted_rewind_takes_its_wish_back(
         eventually(lambda: somebody.poll(timeout_ms=member_poll_ms(somebody, 200)) or somebody.assignment(), timeout=30)
         command = subprocess.Popen([*COMMAND, "rewind", "--to-beginning", "--yes"], env=cli.environment)
         wishes = steering_key(settings.kafka_group_id)
-        eventually(lambda: broker.hexists(wishes, steering.REWIND))
+        eventually(lambda: broker.hexists(wishes, REWIND))
         command.send_signal(signal.SIGINT)
         assert command.wait(20) == 130
-        assert not broker.hexists(wishes, steering.REWIND)
+        assert not broker.hexists(wishes, REWIND)
 
 
 def test_a_member_completes_a_rebalance_that_its_polls_are_too_short_for(
@@ -536,7 +536,7 @@ def test_no_wish_in_redis_costs_a_record(
     bridge = start("bridge")
     sent = 0
     for wish in NO_WISHES:
-        broker.hset(steering_key(settings.kafka_group_id), steering.REWIND, wish)
+        broker.hset(steering_key(settings.kafka_group_id), REWIND, wish)
         for _ in range(20):  # more than a second, which has two looks at the wishes
             send_texts(producer, settings, sent, sent + 50, partition=0)
             sent += 50

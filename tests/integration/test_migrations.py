@@ -22,6 +22,7 @@ from sqlalchemy.exc import InternalError as RefusedStatement
 from sqlalchemy.exc import ProgrammingError
 
 import settings as configuration
+from clients import e2e_checks
 from db import command_line, commands, queries, schema, session, text_index
 from records import Record
 from settings import ROOT, Settings
@@ -392,6 +393,7 @@ def test_the_reader_reads_where_the_tables_are_not_in_public(empty_database: Set
     set_path(empty_database, "DATABASE {}", '"an app", public')
     schema.upgrade(empty_database)
     assert count_as_reader(empty_database) == 0
+    e2e_checks.database_schema(e2e_checks.Trial(empty_database))
 
 
 def test_a_pgvector_in_a_schema_where_nobody_looks_is_told_with_what_to_type(empty_database: Settings) -> None:

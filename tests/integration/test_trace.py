@@ -17,6 +17,7 @@ from kafka.admin import KafkaAdminClient
 from sqlalchemy import Engine, text
 
 from api.app import create_app
+from bridge import message
 from clients import trace
 from settings import ROOT, Settings
 from tests.parts import eventually
@@ -227,6 +228,24 @@ def test_a_record_that_the_log_has_lost_is_found_by_its_version(
     told = look(client, place)
     assert (told["id"], told["state"], told["record"]["in_log"]) == (message_id, "waiting", False)
     assert "does not hold it any more" in told["record"]["problem"]
+
+
+def test_the_dead_letters_of_a_message_are_told_by_either_form_of_its_id(client: FlaskClient, database: Engine) -> None:
+    message_id, _ = message.message_id("note-1")
+    with database.begin() as connection:
+        connection.execute(
+            text("INSERT INTO text_messages (id, source_id, message) VALUES (:id, 'note-1', 'a text')"),
+            {"id": message_id},
+        )
+        connection.execute(
+            text("""
+                INSERT INTO dead_letters (topic, partition, "offset", timestamp, reason, detail, key)
+                VALUES ('texts', 1, 7, 5000, 'missing-text', 'an edit without a text', 'note-1')
+            """)
+        )
+    told = look(client, f"/trace/{message_id}")
+    assert told == look(client, "/trace/note-1")
+    assert [letter["offset"] for letter in told["dead_letters"]] == [7]
 
 
 def test_a_dead_letter_of_a_topic_that_was_read_before_is_told_by_its_id(

@@ -9,6 +9,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -98,6 +99,20 @@ def traced(
 def parent() -> tuple[str, str, str]:
     trace, span = uuid.uuid4().hex, uuid.uuid4().hex[:16]
     return trace, span, f"00-{trace}-{span}-01"
+
+
+def test_a_traced_hand_over_tells_whether_it_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bridge's leases grow, and its log says "sent again", by that answer."""
+
+    class Task:
+        pass
+
+    monkeypatch.setattr(spans, "start_tracer", lambda *_: None)
+    answers = [True, False]
+    hand_overs = SimpleNamespace(begin=None, publish=lambda _task: answers.pop(0))
+    spans.watch_bridge(Settings(), hand_overs)
+    task = Task()
+    assert [hand_overs.publish(task), hand_overs.publish(task)] == [True, False]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

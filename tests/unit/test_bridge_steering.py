@@ -16,8 +16,8 @@ from kafka.structs import OffsetAndMetadata
 
 from bridge import steering
 from bridge.positions import Positions
-from bridge.steering import REWIND, Steering, answer_field, rest_field
-from redis_keys import PAUSED
+from bridge.steering import Steering
+from redis_keys import PAUSED, REWIND, answer_field, rest_field
 
 PART = TopicPartition("t", 0)
 ANOTHER = TopicPartition("t", 1)

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine, create_engine
 
 from bridge.message import first_coming
-from clients import drop
+from clients import database, drop
 from letter_headers import Coordinates
 from records import KEPT_BYTES, KEPT_HEADERS
 from replay import letters as replay_letters
@@ -117,3 +118,17 @@ def test_what_comes_while_somebody_is_asked_is_not_dropped_unseen(monkeypatch: p
     for asked, until, count in ((None, "13:00", 3), ("invalid-json", "12:00", 2), ("invalid-id", None, 0)):
         given = argparse.Namespace(letters=[], all=asked is None, reason=asked)
         assert drop.choose(given, Settings()) == ({"why": asked, "until": until}, count, [])
+
+
+def test_what_a_command_decides_by_is_read_from_the_primary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several hosts libpq takes the first that answers, which may be a standby that lags."""
+    asked: list[str] = []
+
+    def connect_engine(url: str, *_: object, **__: object) -> Engine:
+        asked.append(url)
+        return create_engine("sqlite://")
+
+    monkeypatch.setattr("db.session.connect_engine", connect_engine)
+    with database.connect(Settings(database_host="one,two")):
+        pass
+    assert asked[0].endswith("?target_session_attrs=primary")

@@ -9,9 +9,9 @@ from kafka import TopicPartition
 from kafka.errors import NoError
 from kafka.structs import OffsetAndMetadata, OffsetAndTimestamp
 
-from bridge.steering import REWIND, answer_field
 from clients import steering
 from clients.terminal import CommandFailed
+from redis_keys import REWIND, answer_field
 from settings import Settings
 
 PARTITIONS = [TopicPartition("text-messages", number) for number in range(3)]
