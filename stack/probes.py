@@ -1,4 +1,5 @@
-"""Quick questions to servers: does it answer, and if not, why not. Each returns None or a reason, within seconds.
+"""Quick questions to servers, answered within seconds: whether one answers, which returns None or why not; and what it
+knows of the pipeline.
 
 Nothing here knows how the servers are run; they may be local or somebody else's.
 """
@@ -9,13 +10,16 @@ import select
 import socket
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from redis_keys import PAUSED, PROCESSES, REFUSED, process_member, steering_key, task_lists
 from settings import Settings, kafka_address
 from stack.part import Lasting
 from task_names import QUEUES
+
+Answer = TypeVar("Answer")
 
 _SECONDS = 2.0
 # To log in to PostgreSQL: libpq may have several addresses to try.
@@ -201,52 +205,29 @@ def celery_node(settings: Settings, name: str, ending: str) -> str | None:
 
 def heard_of(settings: Settings, part: str, pid: int) -> bool:
     """Whether a process of the pipeline has shown within the last seconds that it is there; a busy worker does too."""
-    import redis as client
 
-    try:
-        with contextlib.closing(_redis(settings)) as connection:
-            said = connection.zscore(PROCESSES, process_member(part, socket.gethostname(), pid))
-            return said is not None and abs(connection.time()[0] - said) < _HEARD_SECONDS
-    except (client.RedisError, ValueError, OSError):
-        return False
+    def is_there(connection: Any) -> bool:
+        said = connection.zscore(PROCESSES, process_member(part, socket.gethostname(), pid))
+        return said is not None and abs(connection.time()[0] - said) < _HEARD_SECONDS
+
+    return bool(_in_redis(settings, is_there))
 
 
 def intake_paused(settings: Settings) -> bool | None:
     """Whether somebody has paused the bridges; None if that cannot be known."""
-    try:
-        import redis as client
-    except ImportError:
-        return None
-    try:
-        with contextlib.closing(_redis(settings)) as connection:
-            return bool(connection.hget(steering_key(settings.kafka_group_id), PAUSED))
-    except (client.RedisError, ValueError, OSError):
-        return None
+    key = steering_key(settings.kafka_group_id)
+    return _in_redis(settings, lambda connection: bool(connection.hget(key, PAUSED)))
 
 
 def refused(settings: Settings) -> str | None:
     """What PostgreSQL says to the workers where it stores nothing for them; None also where that cannot be known."""
-    try:
-        import redis as client
-    except ImportError:
-        return None
-    try:
-        with contextlib.closing(_redis(settings)) as connection:
-            said = connection.get(REFUSED)
-            return None if said is None else said.decode(errors="replace")
-    except (client.RedisError, ValueError, OSError):
-        return None
+    said = _in_redis(settings, lambda connection: connection.get(REFUSED))
+    return None if said is None else said.decode(errors="replace")
 
 
 def queue_length(settings: Settings, queue: str) -> int | None:
     """How many tasks wait in a queue, of all of Celery's priorities; None where Redis is away."""
-    import redis as client
-
-    try:
-        with contextlib.closing(_redis(settings)) as connection:
-            return sum(int(connection.llen(name)) for name in task_lists(queue))
-    except (client.RedisError, ValueError, OSError):
-        return None
+    return _in_redis(settings, lambda connection: sum(int(connection.llen(name)) for name in task_lists(queue)))
 
 
 def texts_pending(settings: Settings) -> int | None:
@@ -264,6 +245,19 @@ def texts_pending(settings: Settings) -> int | None:
             )
         )
     except psycopg2.Error:
+        return None
+
+
+def _in_redis(settings: Settings, ask: Callable[[Any], Answer]) -> Answer | None:
+    """What Redis answers; None if it cannot be asked."""
+    try:
+        import redis as client
+    except ImportError:  # nothing is installed yet
+        return None
+    try:
+        with contextlib.closing(_redis(settings)) as connection:
+            return ask(connection)
+    except (client.RedisError, ValueError, OSError):
         return None
 
 
