@@ -79,7 +79,7 @@ def look(app: Celery, action: str, since: int | None = None) -> Action:
         return Action(sentence(result), done=True, failed=bool(result.get("failed")), problems=problems(result))
     if state == "PROGRESS":
         return Action(f"{sentence(result)} Going on…", done=False, since=now, problems=problems(result))
-    if state == states.FAILURE:
+    if state in (states.FAILURE, states.REVOKED):  # revoked: by `celery control revoke`, or a button of Flower
         return Action(f"It did not work: {result}", done=True, failed=True)
     return Action(f"A part is away, trying again: {result}", done=False, since=now)
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import psycopg2
 import pytest
+from celery.exceptions import TaskRevokedError
 from flask import render_template
 from kafka.errors import KafkaTimeoutError
 from sqlalchemy.exc import OperationalError
 
 from api.app import create_app
-from api.console.actions import look
+from api.console.actions import Action, look
 from db import console_commands, dead_letter_queries, dead_letters
 from settings import Settings
 from tasks import actions, resources, second_try
@@ -55,6 +56,12 @@ def test_a_task_that_nobody_has_heard_of_is_asked_for_a_minute_only() -> None:
     assert 'href="/?action=a-b"' in page(now - 70)
     state |= {"status": "PROGRESS", "result": {"sent": 1, "failed": 0}}
     assert "hx-get" in page(now - 70)
+
+
+def test_a_task_that_somebody_has_revoked_is_not_waited_for() -> None:
+    state = {"status": "REVOKED", "result": TaskRevokedError("revoked")}
+    sender: Any = SimpleNamespace(backend=SimpleNamespace(get_task_meta=lambda _: state))
+    assert look(sender, "a-b") == Action("It did not work: revoked", done=True, failed=True)
 
 
 def away_at_first(untils: list[str], answer: Any) -> Callable[..., Any]:
