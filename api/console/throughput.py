@@ -1,9 +1,9 @@
 """How much each stage did in the last minutes, from what the processes have counted: rates, a history, freshness."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from telemetry.numbers import CONSUMED, DEAD_LETTERS, EMBEDDED, FRESHNESS, PERSISTED, SEPARATOR, SUM, Number, field
+from telemetry.numbers import CONSUMED, DEAD_LETTERS, EMBEDDED, FRESHNESS, PERSISTED, SEPARATOR, Number, field
 from telemetry.numbers_store import BUCKET_SECONDS
 
 Spans = Sequence[tuple[int, Mapping[str, float]]]
@@ -48,16 +48,12 @@ def total(number: Number, counted: Mapping[str, float]) -> float:
     return sum(amount for name, amount in counted.items() if name.partition(SEPARATOR)[0] == number.name)
 
 
-def quantile(share: float, spans: Iterable[Mapping[str, float]]) -> float | None:
+def quantile(share: float, spans: Sequence[Mapping[str, float]]) -> float | None:
     """Of FRESHNESS, straight between the bounds of its bucket as Prometheus does it; None without observations."""
     bounds = FRESHNESS.buckets
-    counts = [0.0] * (len(bounds) + 1)
-    own = field(FRESHNESS, ())
-    for counted in spans:
-        for name, amount in counted.items():
-            bucket = name.removeprefix(own)
-            if bucket != name and bucket != SUM:
-                counts[int(bucket)] += amount
+    # By the names that are known here: a process of another version may have counted in more buckets.
+    names = [field(FRESHNESS, (), str(place)) for place in range(len(bounds) + 1)]
+    counts = [sum(counted.get(name, 0.0) for counted in spans) for name in names]
     rank = share * sum(counts)
     if not rank:
         return None

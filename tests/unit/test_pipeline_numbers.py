@@ -3,10 +3,11 @@
 import pytest
 
 import celeryconfig
+from api.console.throughput import measure
 from api.observed import Contents
 from api.pipeline_numbers import counter, open_letters
 from records import REASONS
-from telemetry.numbers import ALL, CONSUMED, DEAD_LETTERS, PERSISTED, TASKS, Number, Tally, field
+from telemetry.numbers import ALL, CONSUMED, DEAD_LETTERS, FRESHNESS, PERSISTED, SUM, TASKS, Number, Tally, field
 
 
 def samples(number: Number, totals: dict[str, float]) -> dict[tuple[str, ...], float]:
@@ -49,3 +50,9 @@ def test_a_value_at_the_bound_of_a_bucket_is_in_it() -> None:
     tally, number = Tally(), Number("seconds", "", buckets=(1.0, 2.0))
     tally.observe(number, [0.5, 1.0, 2.0, 3.0])
     assert tally.take() == {"seconds\t0": 2, "seconds\t1": 1, "seconds\t2": 1, "seconds\tsum": 6.5}
+
+
+def test_the_console_leaves_out_a_bucket_that_only_another_version_knows() -> None:
+    counted = {field(FRESHNESS, (), "0"): 4.0, field(FRESHNESS, (), "99"): 1.0, field(FRESHNESS, (), SUM): 0.02}
+    shown = measure([(0, counted), (5, {})])
+    assert (shown.median_freshness, shown.slow_freshness) == pytest.approx((0.005, 0.0095))
