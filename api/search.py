@@ -100,13 +100,17 @@ def ranked(parts: Parts, asked: SearchRequest, narrowed: dict[str, Any]) -> tupl
 def some_words(query: str) -> str:
     """The query, or the first words of a very long one: PostgreSQL's ranking takes seconds for thousands of words. As
     in PostgreSQL, "snake_case" is two words. What comes again counts once, unless it stands in quotes: a phrase without
-    it would be another one."""
+    it would be another one. Behind an "or" it is a word of another alternative."""
     if len(WORD.findall(query)) <= MAX_WORDS:
         return query
-    kept, known, free, in_quotes = [], set(), MAX_WORDS, False
+    kept: list[str] = []
+    known: set[str] = set()
+    free, in_quotes = MAX_WORDS, False
     for word in query.split():
         quotes = word.count('"')
         if not in_quotes and not quotes:
+            if word.lower() == "or":
+                known.clear()
             if word in known:
                 continue
             known.add(word)
@@ -115,6 +119,8 @@ def some_words(query: str) -> str:
         kept.append(word if len(parts) < free else word[: parts[-1].end()])
         free -= len(parts)
         if not free:
+            if word.lower() == "or":  # at the end it would be a word
+                kept.pop()
             break
     return " ".join(kept)
 
