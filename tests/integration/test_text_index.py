@@ -183,6 +183,26 @@ def test_the_passage_of_a_hit_is_of_its_text_to_the_letter(database: Engine, set
     assert all(hit["passage"] in hit["message"] and "<" in hit["passage"] for hit in hits), hits
 
 
+def test_texts_that_are_one_word_over_and_over_are_found_in_time(database: Engine, settings: Settings) -> None:
+    tend(settings, database)
+    add(database, *["w " * 50_000] * 60)  # whose passages take 12 s where all of each text is looked at
+    api = session.connect_engine(settings.database_url(reader=True), "test", timeout_ms=8_000)
+    with api.connect() as connection:
+        hits = queries.keyword(connection, settings, "w", limit=60)
+    api.dispose()
+    assert len(hits) == 60
+    assert all(hit["passage"].startswith("w w w") for hit in hits)
+
+
+def test_the_passage_of_a_long_text_is_where_the_words_are(database: Engine, settings: Settings) -> None:
+    add(database, "harbour " + "and then more " * 5_000 + "a lighthouse by the harbour " + "and so on " * 1_000)
+    with database.connect() as connection:
+        (late,) = queries.keyword(connection, settings, "lighthouse harbour", limit=10)
+        (early,) = queries.keyword(connection, settings, "harbour", limit=10)
+    assert "lighthouse by the harbour" in late["passage"]
+    assert early["passage"].startswith("harbour and then")
+
+
 def test_a_very_long_address_is_found_by_its_host_and_hides_nothing(database: Engine, settings: Settings) -> None:
     address = "https://example.com/" + "/".join(f"folder{number}" for number in range(120))
     add(database, f"see {address} " + "and more words " * 20)
