@@ -39,12 +39,14 @@ class Refused(CommandFailed):
 
 
 class Redirection(urllib.request.HTTPRedirectHandler):
-    """Follows that of a GET only: urllib goes on with a POST as a GET, and nothing would be stored."""
+    """Follows that of a GET only, as urllib goes on with a POST as a GET, and nothing would be stored; and with a key
+    only where the same server is, as urllib hands on each header to whoever is named."""
 
     def redirect_request(
         self, request: urllib.request.Request, answer: Any, status: int, reason: str, headers: Any, target: str
     ) -> urllib.request.Request | None:
-        if request.get_method() == "GET":
+        is_known = not request.has_header("Authorization") or is_same_server(request.full_url, target)
+        if request.get_method() == "GET" and is_known:
             return super().redirect_request(request, answer, status, reason, headers, target)
         answer.close()
         raise Refused(status, f"{status} {reason}: {request.full_url} is at {target} now: check --url")
@@ -118,6 +120,14 @@ def split(url: str) -> SplitResult:
     if not usable:
         raise WrongUsage(f"{url!r} is not a URL: expected something like http://localhost:5002")
     return parts._replace(query="", fragment="")
+
+
+def is_same_server(url: str, target: str) -> bool:
+    """Whether both have the same origin, or the target is the https of a host that was asked by http."""
+    before, after = urlsplit(url), urlsplit(target)
+    if (before.scheme, before.netloc) == (after.scheme, after.netloc):
+        return True
+    return before.hostname == after.hostname and (before.scheme, after.scheme) == ("http", "https")
 
 
 def text_url(settings: Settings) -> str:

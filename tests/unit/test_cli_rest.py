@@ -118,6 +118,39 @@ def test_a_text_that_is_sent_to_where_the_api_is_no_more_is_not_lost_unsaid(
     assert "is at https://texts.example/messages now: check --url" in shown.err
 
 
+def test_a_key_goes_to_the_server_that_it_was_given_for(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    elsewhere = Server()
+    thread = threading.Thread(target=elsewhere.http.serve_forever, daemon=True)
+    thread.start()
+    elsewhere.body = MESSAGE
+    server.status, server.leads_to = 302, f"{elsewhere.url}/messages/x"
+    try:
+        assert rest_commands.main(["--url", server.url, "--api-key", "secret", "get", "x"]) == 1
+        assert f"is at {elsewhere.url}/messages/x now: check --url" in capsys.readouterr().err
+        assert elsewhere.calls == []
+        assert rest_commands.main(["--url", server.url, "get", "x"]) == 0, "without a key nobody can take it"
+    finally:
+        elsewhere.http.shutdown()
+        elsewhere.http.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("target", "is_same"),
+    [
+        ("http://texts.example:5002/health", True),
+        ("https://texts.example/health", True),
+        ("https://texts.example:8443/health", True),
+        ("http://texts.example:5003/health", False),
+        ("https://other.example/health", False),
+        ("ftp://texts.example:5002/health", False),
+    ],
+)
+def test_which_server_is_the_same(target: str, is_same: bool) -> None:
+    assert rest.is_same_server("http://texts.example:5002/health", target) is is_same
+    assert not rest.is_same_server("https://texts.example/health", "http://texts.example/health")
+
+
 @pytest.mark.parametrize("body", [b"", b"[]"])
 def test_an_answer_that_is_none_of_the_apis_says_so(
     server: Server, capsys: pytest.CaptureFixture[str], body: bytes
