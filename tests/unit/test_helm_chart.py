@@ -40,7 +40,7 @@ FULL: dict[str, Any] = {
     },
     "kafkaCaSecretName": "kafka-ca",
     "imagePullSecrets": [{"name": "pull"}],
-    "keda": {"redis": {"passwordKey": "REDIS_PASSWORD", "tls": True}},
+    "keda": {"redis": {"username": "scaler", "passwordKey": "REDIS_PASSWORD", "tls": True}},
     "tolerations": [{"key": "a", "operator": "Exists"}],
     "nodeSelector": {"disk": "fast"},
     "podAnnotations": {"a": "b"},
@@ -280,7 +280,7 @@ def test_keda_has_the_password_of_redis_as_a_key(plain: list[dict[str, Any]], fu
     assert f"--from-literal={key}=" in page
     login = named(full, "TriggerAuthentication")["redis"]
     assert login["spec"]["secretTargetRef"] == [{"parameter": "password", "name": "text-pipeline", "key": key}]
-    for documents, expected in ((plain, None), (full, {"name": login["metadata"]["name"]})):
+    for documents, expected, user in ((plain, None, None), (full, {"name": login["metadata"]["name"]}, "scaler")):
         triggers = [
             trigger
             for each in named(documents, "ScaledObject").values()
@@ -288,6 +288,17 @@ def test_keda_has_the_password_of_redis_as_a_key(plain: list[dict[str, Any]], fu
             if trigger["type"] == "redis"
         ]
         assert [trigger.get("authenticationRef") for trigger in triggers] == [expected, expected]
+        assert [trigger["metadata"].get("username") for trigger in triggers] == [user, user]
+
+
+def test_an_image_is_of_a_tag_or_of_a_digest_and_its_label_is_one_that_kubernetes_takes() -> None:
+    digest = f"sha256:{'0123abcd' * 8}"
+    for tag, given, image in (("", digest, f"0.1.0@{digest}"), ("x" * 62 + "." * 66, "", "x" * 62 + "." * 66)):
+        documents = chart.documents(image={"tag": tag, "digest": given})
+        assert container(pods(documents)["bridge"])["image"] == f"text-pipeline:{image}"
+        for each in documents:
+            label = each["metadata"]["labels"]["app.kubernetes.io/version"]
+            assert re.fullmatch("[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", label)
 
 
 def test_without_keda_the_replicas_are_those_of_the_values() -> None:
@@ -304,6 +315,8 @@ def test_without_keda_the_replicas_are_those_of_the_values() -> None:
         {"settings": {"DATABASE_PASSWORD": "in the open"}},
         {"parts": {"bridges": {"replicas": 1, "resources": {}}}},
         {"keda": {"bridge": {"max": 0}}},
+        {"image": {"tag": f"0.1.0@sha256:{'0' * 64}"}},
+        {"image": {"digest": "0.1.0"}},
     ],
 )
 def test_values_that_make_no_sense_are_refused(values: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ app.kubernetes.io/component: {{ .part }}
 
 {{- define "text-pipeline.labels" -}}
 {{ include "text-pipeline.selector" . }}
-app.kubernetes.io/version: {{ .root.Values.image.tag | default .root.Chart.AppVersion | quote }}
+app.kubernetes.io/version: {{ .root.Values.image.tag | default .root.Chart.AppVersion | trunc 63 | trimAll "._-" | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end }}
@@ -99,7 +99,9 @@ affinity: {{ toJson . }}
 {{- end }}
 containers:
   - name: {{ .part }}
-    image: {{ printf "%s:%s" .root.Values.image.repository (.root.Values.image.tag | default .root.Chart.AppVersion) }}
+    {{- with .root.Values.image }}
+    image: {{ printf "%s:%s" .repository (.tag | default $.root.Chart.AppVersion) }}{{ with .digest }}@{{ . }}{{ end }}
+    {{- end }}
     imagePullPolicy: {{ .root.Values.image.pullPolicy }}
     command: {{ toJson .is.command }}
     env: {{- include "text-pipeline.environment" . | nindent 6 }}
