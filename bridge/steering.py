@@ -35,6 +35,7 @@ class Steering:
         self.pause = ""  # the name of the pause; empty if there is none
         self.known = False  # not before Redis has told: until then the intake may be paused
         self.rewound: set[tuple[str, int]] = set()
+        self.unreadable = ""  # what stands there as a rewind and is none; said once
         self.next_look = 0.0
         self.away: float | None = None  # when Redis last gave no answer; None before, and once it is back
 
@@ -71,7 +72,9 @@ class Steering:
             try:
                 self.rewind(json.loads(wishes[REWIND]), wishes)
             except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
-                log.error("the rewind that was asked for in Redis cannot be read, and is ignored: %s", error)
+                if self.unreadable != wishes[REWIND]:
+                    log.error("the rewind that was asked for in Redis cannot be read, and is ignored: %s", error)
+                self.unreadable = wishes[REWIND]
             except (KafkaError, redis.RedisError, OSError) as error:
                 log.warning("not rewound yet: %s", error)
 

@@ -143,6 +143,18 @@ def test_it_says_when_redis_is_back_for_good(look: Callable[..., list[str]], ser
     assert len(look(asked)) == 1
 
 
+def test_a_rewind_that_cannot_be_read_is_said_once(
+    look: Callable[..., list[str]], server: Redis, consumer: Consumer
+) -> None:
+    asked = Steering(server, "group", consumer.positions)  # type: ignore[arg-type]
+    for rubbish in (b"no JSON", b'{"offsets": 1}'):
+        server.wishes = {REWIND.encode(): rubbish}
+        (said,) = look(asked)
+        assert said.startswith("the rewind that was asked for in Redis cannot be read, and is ignored")
+        assert [look(asked) for _ in range(3)] == [[]] * 3
+    assert consumer.done == []
+
+
 @pytest.fixture
 def rewinding(server: Redis, consumer: Consumer) -> Steering:
     server.wishes = {REWIND.encode(): json.dumps({"id": "r", "offsets": {"0": 3, "1": 3}}).encode()}

@@ -64,6 +64,14 @@ def test_a_task_that_somebody_has_revoked_is_not_waited_for() -> None:
     assert look(sender, "a-b") == Action("It did not work: revoked", done=True, failed=True)
 
 
+@pytest.mark.parametrize("result", [None, 5, [], {}, {"sent": None, "failed": 0}, {"queued": "many"}, {"dropped": "a"}])
+@pytest.mark.parametrize("status", ["SUCCESS", "PROGRESS"])
+def test_a_result_that_no_button_makes_ends_the_wait(status: str, result: object) -> None:
+    """Any task's id can stand in the address, also that of another version."""
+    sender: Any = SimpleNamespace(backend=SimpleNamespace(get_task_meta=lambda _: {"status": status, "result": result}))
+    assert look(sender, "a-b").done
+
+
 def away_at_first(untils: list[str], answer: Any) -> Callable[..., Any]:
     """A command of the database that notes its `until`, and finds the database away the first time."""
 
