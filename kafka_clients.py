@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from kafka import KafkaConsumer, KafkaProducer
@@ -9,12 +10,13 @@ from kafka import errors as kafka_errors
 from kafka.errors import (
     BrokerResponseError,
     KafkaConnectionError,
+    KafkaTimeoutError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
     RetriableError,
 )
 from kafka.net.compat import KafkaNetClient
-from kafka.producer.transaction_manager import TransactionState
+from kafka.producer.transaction_manager import TransactionManager, TransactionState
 
 from settings import Settings, kafka_address
 
@@ -41,7 +43,8 @@ def connect(client: Callable[..., Client], settings: Settings, **options: Any) -
     it: kafka-python 3.0 takes `allow_auto_create_topics` and loses it (net/manager.py makes a ClusterMetadata without).
     A client whose first connection fails leaves no sockets or thread behind, as kafka-python's own would: each try
     during an outage would cost a long-lived process one more. And a producer outlives a record that a broker refuses:
-    an idempotent one, the default, would fail all later records with that error too.
+    an idempotent one, the default, would fail all later records with that error too. It also outlives a record that was
+    not taken in time, where the default would wait for an id for ever.
     """
     if not any(listens(server) for server in settings.kafka_servers):
         raise KafkaConnectionError(f"nobody listens at {', '.join(settings.kafka_servers)}")
@@ -59,6 +62,7 @@ def connect(client: Callable[..., Client], settings: Settings, **options: Any) -
             # The broker misses the number of the refused batch. As after any such gap, the producer goes on in its next
             # epoch; no other record is lost with it, since each partition has one batch in flight at a time.
             manager._NEEDS_EPOCH_BUMP_ERRORS = manager._NEEDS_EPOCH_BUMP_ERRORS | REFUSALS
+            manager.reset_producer_id = partial(ask_for_another_id, manager)
         return connected
     except BaseException:
         for each in made:
@@ -66,14 +70,32 @@ def connect(client: Callable[..., Client], settings: Settings, **options: Any) -
         raise
 
 
+def close(producer: KafkaProducer, *, seconds: float) -> None:
+    """Ends a producer; where records are left after so many seconds, which will never go, leaves it to the end of the
+    process."""
+    try:
+        producer.close(timeout=seconds)
+    except KafkaTimeoutError:
+        producer._closed = True  # else its __del__ tries again, and complains
+
+
 def begin_anew(producer: KafkaProducer) -> None:
     """Lets a producer send again that has failed for good: kafka-python asks no second time where Kafka was silent, or
     gone, just when it was asked for the producer's id."""
     manager = getattr(producer, "_transaction_manager", None)
     if manager is not None and manager.has_fatal_error():
-        with manager._lock:
-            manager.reset_producer_id()
-            manager._current_state, manager._last_error = TransactionState.UNINITIALIZED, None
+        manager.reset_producer_id()
+
+
+def ask_for_another_id(manager: TransactionManager) -> None:
+    """Gives up the producer's id, and has its thread ask for another one.
+
+    kafka-python 3.0 gives it up after a record that was tried and not acknowledged in time, and remains READY, in which
+    state it asks for none: nothing is sent any more, and nothing fails either (producer/sender.py, run_once).
+    """
+    with manager._lock:
+        TransactionManager.reset_producer_id(manager)
+        manager._current_state, manager._last_error = TransactionState.UNINITIALIZED, None
 
 
 def member_poll_ms(consumer: KafkaConsumer, timeout_ms: int) -> int:

@@ -10,7 +10,6 @@ from kafka.errors import (
     BrokerResponseError,
     InvalidTopicError,
     KafkaError,
-    KafkaTimeoutError,
     MessageSizeTooLargeError,
     RetriableError,
     UnknownTopicOrPartitionError,
@@ -116,11 +115,7 @@ def producer(settings: Settings, largest: int, *, patience_ms: int = ANSWER_MS) 
         try:
             yield client
         finally:
-            try:
-                client.close(timeout=1)
-            except KafkaTimeoutError:
-                # Records are left that will never go; without this the client's __del__ tries again, and complains.
-                client._closed = True
+            kafka_clients.close(client, seconds=1)
 
 
 def partitions(client: KafkaAdminClient, topic: str, *, internal: bool = False) -> list[TopicPartition]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -33,6 +34,7 @@ from tests.integration.test_bridge import all_committed, committed, read_all, st
 from tests.kafka_cli import COMMAND, Cli
 from tests.parts import Running, eventually
 from tests.samples import ask, run, send_texts
+from tests.tcp_proxy import TcpProxy
 
 Start = Callable[..., Running]
 
@@ -286,6 +288,28 @@ def test_dead_letters_go_on_where_kafka_was_silent_when_it_was_asked_for_the_pro
     with contextlib.closing(dead_letters.connect_producer(settings)) as letters:
         letters._transaction_manager.transition_to_fatal_error(RequestTimedOutError())  # as it does then
         assert dead_letters.send(letters, settings.dead_letter_topic, record, BadRecord("invalid-json", "")).get(10)
+
+
+def test_a_producer_goes_on_after_a_record_that_was_not_taken_in_time(settings: Settings, topic: str) -> None:
+    """kafka-python gives up its id then, as the record may have arrived, and asks for no other one."""
+    limits = {"acks": "all", "request_timeout_ms": 500, "delivery_timeout_ms": 1_000}
+    with TcpProxy(settings.kafka_port, kafka=True) as proxy:
+        producer = kafka_clients.connect(KafkaProducer, replace(settings, kafka_port=proxy.port), **limits)
+
+        def is_taken() -> bool:
+            with contextlib.suppress(KafkaTimeoutError):
+                return bool(producer.send(topic, b"a record").get(5))
+            return False
+
+        try:
+            assert is_taken()
+            proxy.fall_silent(new_too=True)
+            assert not is_taken()
+            proxy.reset()
+            proxy.take_new()
+            eventually(is_taken)
+        finally:
+            kafka_clients.close(producer, seconds=1)
 
 
 def test_good_records_pass_while_the_dead_letter_topic_takes_nothing(
