@@ -3,7 +3,6 @@
 It is always the same message, with the time in its text: each start edits it, and no start adds another.
 """
 
-import contextlib
 import http.client
 import json
 import time
@@ -19,6 +18,7 @@ MESSAGE_ID = "hello-from-start"
 TEXT = "A short nap after lunch lowers blood pressure, doctors found (told at {time})"
 QUERY = "health benefits of sleeping during the day"
 _SECONDS = 30.0
+_KAFKA_SECONDS = 10.0  # for Kafka to take the record: a producer that gets no id never gives it up
 _KAFKA_LIMITS = {
     "bootstrap_timeout_ms": 10_000,
     "max_block_ms": 10_000,
@@ -59,10 +59,13 @@ def _publish_and_find(settings: Settings, text: str, query: str) -> Hit:
 
     value = json.dumps({"id": MESSAGE_ID, "text": text}).encode()
     try:
-        with contextlib.closing(kafka_clients.connect(KafkaProducer, settings, **_KAFKA_LIMITS)) as producer:
+        producer = kafka_clients.connect(KafkaProducer, settings, **_KAFKA_LIMITS)
+        try:
             producer.partitions_for(settings.kafka_topic)
             sent = time.monotonic()
-            producer.send(settings.kafka_topic, key=MESSAGE_ID.encode(), value=value).get()
+            producer.send(settings.kafka_topic, key=MESSAGE_ID.encode(), value=value).get(timeout=_KAFKA_SECONDS)
+        finally:
+            kafka_clients.close(producer, seconds=1)
     except KafkaError as error:
         raise StackError(f"Kafka did not take the demo message: {error}") from None
     while time.monotonic() - sent < _SECONDS:
