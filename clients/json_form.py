@@ -6,7 +6,6 @@ What goes to the APIs and into Kafka is not made here.
 import json
 import re
 import uuid
-from math import isfinite
 from typing import Any
 
 from records import INT_DIGITS, OBEYED
@@ -16,12 +15,8 @@ from records import INT_DIGITS, OBEYED
 MARKS = re.compile(f"[{OBEYED}\u061c\u200e\u200f\ud800-\udfff]")
 
 
-# A fraction written with so many characters is what a float has of it.
-EXACT_CHARS = 17
-
-
 class LongNumber:
-    """A number that is too long to calculate with: it is only shown."""
+    """A number that would not be shown as it was written: it is shown only, and not calculated with."""
 
     def __init__(self, digits: str) -> None:
         self.digits = digits
@@ -36,8 +31,7 @@ def number(digits: str) -> int | LongNumber:
 
 def fraction(digits: str) -> float | LongNumber:
     value = float(digits)
-    is_exact = isfinite(value) and (len(digits) <= EXACT_CHARS or repr(value) == digits)
-    return value if is_exact else LongNumber(digits)
+    return value if repr(value) == digits else LongNumber(digits)
 
 
 def parse(text: str) -> Any:

@@ -11,7 +11,10 @@ from clients import json_form
 LONG = "9" * 5_000
 
 
-@pytest.mark.parametrize("digits", ["0", "-7", "1.5", LONG, f"-{LONG}", f"0.{LONG}", "1E+131071"])
+FRACTIONS = ["1.5", "1.50", "900719925474099.3", "1E-320", "1E-400", "1E+131071", f"0.{LONG}"]
+
+
+@pytest.mark.parametrize("digits", ["0", "-7", LONG, f"-{LONG}", *FRACTIONS])
 def test_a_number_of_any_length_comes_through(digits: str) -> None:
     text = f'{{"a": [{digits}], "b": "{digits}"}}'
     assert json_form.dump(json_form.parse(text)) == text
