@@ -99,28 +99,30 @@ def ranked(parts: Parts, asked: SearchRequest, narrowed: dict[str, Any]) -> tupl
 
 def some_words(query: str) -> str:
     """The query, or the first words of a very long one: PostgreSQL's ranking takes seconds for thousands of words. As
-    in PostgreSQL, "snake_case" is two words. What comes again counts once, unless it stands in quotes: a phrase without
-    it would be another one. Behind an "or" it is a word of another alternative."""
+    in PostgreSQL, "snake_case" is two words, and an "or" between two is none. What comes again counts once, unless it
+    stands in quotes: a phrase without it would be another one. Behind an "or" it is a word of another alternative."""
     if len(WORD.findall(query)) <= MAX_WORDS:
         return query
     kept: list[str] = []
     known: set[str] = set()
-    free, in_quotes = MAX_WORDS, False
+    free, in_quotes, is_or = MAX_WORDS, False, True
     for word in query.split():
         quotes = word.count('"')
         if not in_quotes and not quotes:
-            if word.lower() == "or":
+            is_or = word.lower() == "or" and not is_or  # at the beginning, or behind another one, it is a word
+            if is_or:
                 known.clear()
+                kept.append(word)
+                continue
             if word in known:
                 continue
             known.add(word)
+        is_or = False
         in_quotes ^= quotes % 2 == 1
         parts = list(WORD.finditer(word))[:free]
         kept.append(word if len(parts) < free else word[: parts[-1].end()])
         free -= len(parts)
         if not free:
-            if word.lower() == "or":  # at the end it would be a word
-                kept.pop()
             break
     return " ".join(kept)
 

@@ -126,7 +126,8 @@ def test_a_very_long_keyword_search_is_cut() -> None:
     assert some_words("first " + "a,b " * 10 + "c/" * 100) == "first a,b " + "c/" * (MAX_WORDS - 4) + "c"
     assert some_words('a "b a" a -"a b ' + "a " * 1000) == 'a "b a" -"a b ' + " ".join(["a"] * (MAX_WORDS - 5))
     assert some_words("_ " * 1000 + '"two words"') == "_ " * 1000 + '"two words"'
-    assert some_words(" or ".join(map(str, range(100)))) == " or ".join(map(str, range(MAX_WORDS // 2)))
+    assert some_words(" or ".join(map(str, range(100)))) == " or ".join(map(str, range(MAX_WORDS)))
+    assert len(some_words("or " * 1000).split()) == 2 * MAX_WORDS - 1
     assert some_words("a b OR a c " + "c " * 1000) == "a b OR a c"
 
 
