@@ -71,8 +71,10 @@ class Api:
         body: Mapping[str, object] | None = None,
         parameters: dict[str, object] | None = None,
         also: tuple[int, ...] = (),
+        has: str | None = None,
     ) -> Answer:
-        """Sends a request; the members of `body` that are not None go as JSON. Statuses in `also` are answers too."""
+        """Sends a request; the members of `body` that are not None go as JSON. Statuses in `also` are answers too. An
+        answer without the member `has` is another server's."""
         given = {name: value for name, value in (parameters or {}).items() if value is not None}
         target = self.url.geturl().rstrip("/") + path
         headers = {"Accept": "application/json, application/problem+json"}
@@ -86,10 +88,10 @@ class Api:
             target += f"?{urlencode(given)}" if given else ""
             request = urllib.request.Request(target, data=content, headers=headers, method=method)
             with self.opener.open(request, timeout=self.seconds) as response:
-                return read(target, response.status, response.reason, response.read(), also)
+                return read(target, response.status, response.reason, response.read(), also, has)
         except urllib.error.HTTPError as error:
             with error:
-                return read(target, error.code, error.reason, error.read(), also)
+                return read(target, error.code, error.reason, error.read(), also, has)
         except (OSError, http.client.HTTPException) as error:
             raise Unreachable(unreachable(self.url.geturl(), error)) from error
         except ValueError as error:  # http.client: a header or a URL with characters that may not be in one
@@ -146,15 +148,17 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def read(target: str, status: int, reason: str, content: bytes, also: tuple[int, ...]) -> Answer:
+def read(
+    target: str, status: int, reason: str, content: bytes, also: tuple[int, ...], has: str | None = None
+) -> Answer:
     text = content.decode("utf-8", "replace")
     try:
         document = json_form.parse(text) if text.strip() else None
     except ValueError:
         document = None
     if status < 400 or status in also:
-        if not isinstance(document, dict):
-            raise Refused(status, f"{target} did not answer with JSON: is it the right URL? (--url)")
+        if not isinstance(document, dict) or (has is not None and has not in document):
+            raise Refused(status, f"{target} did not answer as this API does: is it the right URL? (--url)")
         return Answer(status, text, document)
     raise Refused(status, f"{status} {reason}: {detail(document) or f'no reason given by {target}'}")
 

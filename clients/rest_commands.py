@@ -113,7 +113,7 @@ def answer(given: argparse.Namespace, found: Answer, human: Callable[[Any], None
 
 
 def health(given: argparse.Namespace) -> int:
-    found = text_api(given).call("GET", "/health", also=(503,))
+    found = text_api(given).call("GET", "/health", also=(503,), has="status")
     answer(given, found, show.health)
     if found.status != 200:
         say(f"cli.py: {show.unhealthy(found.document)}: ./status.sh shows what runs")
@@ -123,13 +123,14 @@ def health(given: argparse.Namespace) -> int:
 
 def list_messages(given: argparse.Namespace) -> int:
     parameters = {"limit": given.limit, "cursor": given.cursor, "q": given.q}
-    return answer(given, text_api(given).call("GET", "/messages", parameters=parameters), show.messages)
+    found = text_api(given).call("GET", "/messages", parameters=parameters, has="messages")
+    return answer(given, found, show.messages)
 
 
 def create(given: argparse.Namespace) -> int:
     text = read_text() if given.text == "-" else given.text
     body = {"message": text, "id": given.id, "metadata": given.metadata}
-    return answer(given, text_api(given).call("POST", "/messages", body=body), show.created)
+    return answer(given, text_api(given).call("POST", "/messages", body=body, has="id"), show.created)
 
 
 def read_text() -> str:
@@ -141,13 +142,13 @@ def read_text() -> str:
 
 
 def get(given: argparse.Namespace) -> int:
-    return answer(given, text_api(given).call("GET", rest.message_path(given.id)), show.message)
+    return answer(given, text_api(given).call("GET", rest.message_path(given.id), has="id"), show.message)
 
 
 def search(given: argparse.Namespace) -> int:
     api = Api(given.search_url or rest.search_url(given.url, given.settings), given.api_key)
     body = {"query": given.query, "limit": given.limit, "mode": given.mode, "filter": given.filter}
-    return answer(given, api.call("POST", "/embeddings/search", body=body), show.hits)
+    return answer(given, api.call("POST", "/embeddings/search", body=body, has="results"), show.hits)
 
 
 def trace_record(given: argparse.Namespace) -> int:
@@ -155,14 +156,14 @@ def trace_record(given: argparse.Namespace) -> int:
     path = rest.message_path(given.id, "trace")
     place = place_in(given.id)
     if place is None:
-        return answer(given, api.call("GET", path), trace.show)
+        return answer(given, api.call("GET", path, has="steps"), trace.show)
     try:
-        found = api.call("GET", "/trace", parameters=place._asdict())
+        found = api.call("GET", "/trace", parameters=place._asdict(), has="steps")
     except rest.Refused as refused:
         if refused.status != 404:
             raise
         try:
-            found = api.call("GET", path)  # an id may look like a place
+            found = api.call("GET", path, has="steps")  # an id may look like a place
         except rest.Refused:
             raise refused from None
     return answer(given, found, trace.show)

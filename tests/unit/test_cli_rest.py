@@ -151,12 +151,13 @@ def test_which_server_is_the_same(target: str, is_same: bool) -> None:
     assert not rest.is_same_server("https://texts.example/health", "http://texts.example/health")
 
 
-@pytest.mark.parametrize("body", [b"", b"[]"])
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"ok": true}'])
 def test_an_answer_that_is_none_of_the_apis_says_so(
     server: Server, capsys: pytest.CaptureFixture[str], body: bytes
 ) -> None:
     server.body = body
-    for command in (["create", "text"], ["list"], ["health"]):
+    search = ["search", "query", "--search-url", server.url]
+    for command in (["create", "text"], ["get", "x"], ["list"], search, ["trace", "x"], ["health"]):
         assert rest_commands.main(["--url", server.url, *command]) == 1
         assert "is it the right URL?" in capsys.readouterr().err
 
