@@ -71,12 +71,13 @@ def connect(client: Callable[..., Client], settings: Settings, **options: Any) -
 
 
 def close(producer: KafkaProducer, *, seconds: float) -> None:
-    """Ends a producer; where records are left after so many seconds, which will never go, leaves it to the end of the
-    process."""
+    """Ends a producer within about so many seconds, with the records that are left then. kafka-python's own would raise
+    over these, and leave its thread and its sockets behind."""
     try:
         producer.close(timeout=seconds)
     except KafkaTimeoutError:
         producer._closed = True  # else its __del__ tries again, and complains
+        producer._sender.force_close()
 
 
 def begin_anew(producer: KafkaProducer) -> None:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
+import kafka_clients
 from api import kafka_client
 from api.kafka_client import BLOCK_MS
 from kafka_clients import BROKER_MAX_BYTES, TOO_LARGE
@@ -165,6 +166,6 @@ class KafkaLog:
 
 def close_quietly(producer: KafkaProducer) -> None:
     try:
-        producer.close(timeout=DELIVERY_MS / 1000)
+        kafka_clients.close(producer, seconds=DELIVERY_MS / 1000)
     except KafkaError as error:
         log.debug("closing a producer: %s", error)

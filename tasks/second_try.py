@@ -105,7 +105,7 @@ def send_all(
             else:
                 problems.append(f"{letter.name}: {problem}")
     finally:
-        producer.close(timeout=1)
+        kafka_clients.close(producer, seconds=1)
     return sent, problems, sorted(missing)
 
 

@@ -1,5 +1,6 @@
 """The APIs while Kafka, the bridge, the database or the right model is away: an honest answer within seconds."""
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,12 +9,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import requests
+from kafka.producer.transaction_manager import TransactionManager
 from numpy.typing import NDArray
 from psycopg2 import extensions
 from sqlalchemy import Engine, text
 
-from api import waits
+from api import kafka_client, kafka_log, waits
 from api.app import create_app
+from api.kafka_log import KafkaAway, KafkaLog
 from api.model import query_vector
 from api.model_places import PLACES
 from embedder import Embedder
@@ -200,3 +203,19 @@ def test_stopping_lets_a_waiting_post_finish(settings: Settings, start: Callable
         eventually(lambda: HTTP.get(f"http://127.0.0.1:{settings.text_api_port}/stats", timeout=10).json()["lag"] == 1)
         running.stop()
         assert sent.result().status_code == 202
+
+
+def test_records_that_kafka_never_takes_leave_no_threads_behind(
+    settings: Settings, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brokers whose controllers are away tell where a topic is, and have no id for a producer."""
+    monkeypatch.setattr(TransactionManager, "init_producer_id", lambda _: None)
+    monkeypatch.setattr(kafka_client, "REQUEST_MS", 1_000)
+    monkeypatch.setattr(kafka_log, "DELIVERY_MS", 1_000)
+    before = set(threading.enumerate())
+    log = KafkaLog(settings)
+    with pytest.raises(KafkaAway):
+        log.append([("key", b"a record")])
+    eventually(lambda: log.away is None)
+    log.close()
+    eventually(lambda: set(threading.enumerate()) <= before)

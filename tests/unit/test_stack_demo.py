@@ -26,6 +26,7 @@ def test_a_record_that_kafka_never_takes_is_told_in_one_line(monkeypatch: pytest
         raise KafkaTimeoutError("records are left")
 
     producer = SimpleNamespace(partitions_for=set, send=lambda *_, **__: SimpleNamespace(get=get), close=close)
+    producer._sender = SimpleNamespace(force_close=lambda: None)
     monkeypatch.setattr("kafka_clients.connect", lambda *_, **__: producer)
     with pytest.raises(StackError, match="Kafka did not take the demo message: KafkaTimeoutError: after 10"):
         demo._publish_and_find(Settings(), "a text", "a query")
