@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from kafka import KafkaProducer
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaError
+from kafka.errors import BrokerResponseError, KafkaError
 from kafka.producer.future import FutureRecordMetadata
 
 from bridge import dead_letters, topics
@@ -23,6 +23,8 @@ from settings import Settings
 log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 1.0
+# Later than others that were in the same batch, which Kafka refuses for one record in it: these go without it then.
+REFUSED_SECONDS = 1.5
 LATE_SECONDS = 5.0
 TOO_SMALL_SECONDS = 60.0  # between two lines about a topic that takes no letter at all
 
@@ -46,6 +48,13 @@ class SentLetter:
     @property
     def is_refused(self) -> bool:
         return self.future is None or bool(self.future.failed())
+
+    @property
+    def due(self) -> float:
+        """When to send it again, once it is refused."""
+        error = None if self.future is None else self.future.exception
+        itself = isinstance(error, BrokerResponseError) and not self.is_too_large  # a batch too large is cut in two
+        return self.next_try + (REFUSED_SECONDS - AGAIN_SECONDS if itself else 0.0)
 
     @property
     def is_too_large(self) -> bool:
@@ -78,7 +87,7 @@ class Letters:
                     self.make_topic_meanwhile()
             elif letter.is_too_large and letter.most:
                 self.send_less(letter)
-            elif now >= letter.next_try:
+            elif now >= letter.due:
                 if letter.is_too_large:
                     self.say_too_small()
                 elif letter.future is not None:

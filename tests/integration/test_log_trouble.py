@@ -262,21 +262,23 @@ def test_a_bad_record_that_its_dead_letter_topic_does_not_take_goes_there_cut(
 def test_a_dead_letter_that_its_topic_refuses_is_taken_once_it_does_and_keeps_no_other_back(
     settings: Settings, producer: KafkaProducer, admin: KafkaAdminClient, start: Start
 ) -> None:
-    """A topic that is compacted takes no record without a key."""
+    """A topic that is compacted takes no record without a key, nor those that are in one batch with it."""
 
     def keep(how: str) -> None:
         policy = {"cleanup.policy": how}
         admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, settings.dead_letter_topic, policy)])
 
     keep("compact")
+    producer.send(settings.kafka_topic, b"no JSON", partition=0).get(10)
+    producer.send(settings.kafka_topic, b"no JSON", key=b"k1", partition=1).get(10)
     start("persist-worker")
     bridge = start("bridge")
-    producer.send(settings.kafka_topic, b"no JSON", partition=0)
     eventually(lambda: "dead letter not taken by Kafka, sent again" in bridge.log_tail())
-    producer.send(settings.kafka_topic, b"no JSON", key=b"k", partition=1)
-    eventually(lambda: committed(settings) == {1: 1})
+    producer.send(settings.kafka_topic, b"no JSON", key=b"k2", partition=2)
+    eventually(lambda: committed(settings) == {2: 1})
+    assert {letter.key for letter in read_all(settings, settings.dead_letter_topic, 2)} == {b"k1", b"k2"}
     keep("delete")
-    eventually(lambda: committed(settings) == {0: 1, 1: 1})
+    eventually(lambda: committed(settings) == {0: 1, 1: 1, 2: 1})
     assert bridge.alive
 
 
