@@ -157,6 +157,14 @@ class Response(http.client.HTTPResponse):
         super().__init__(sock, *more, **named)
         self.fp = io.BufferedReader(Until(self.fp.detach(), sock))
 
+    def begin(self) -> None:
+        """Reads up to the body of the answer. http.client takes a 103, which a proxy may send before it, for the
+        answer, and then each answer for that to the question after."""
+        super().begin()
+        while 100 <= self.status < 200:
+            self.headers = self.msg = None  # type: ignore[assignment]  # so that it begins again
+            super().begin()
+
 
 class Until(io.RawIOBase):
     """What a socket brings before its time-out is over, counted from now."""

@@ -345,6 +345,30 @@ def test_a_piece_of_an_answer_is_waited_for_no_longer_than_is_left_for_all() -> 
         assert 0 < (ours.gettimeout() or 0.0) <= 10.0
 
 
+def test_what_is_sent_before_an_answer_is_not_taken_for_it() -> None:
+    def serve(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection, connection.makefile("rb") as reader:
+            while line := reader.readline():
+                if line.startswith(b"Content-Length: "):
+                    length = int(line.split()[1])
+                if line == b"\r\n":
+                    question = reader.read(length)
+                    connection.sendall(b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n")
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (length, question))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving = threading.Thread(target=serve, args=(listening,))
+        serving.start()
+        endpoint = http_endpoint.Endpoint(f"http://127.0.0.1:{listening.getsockname()[1]}", "embeddings", "", 10.0)
+        try:
+            for number in range(3):
+                assert json.loads(endpoint.post({"input": number})) == {"input": number}
+        finally:
+            http_endpoint.close_all(endpoint._idle)
+            serving.join(10)
+
+
 def test_connections_are_kept(server: EmbeddingServer) -> None:
     embedder = load_provider(server.settings())
     for _ in range(10):
