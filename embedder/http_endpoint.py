@@ -10,6 +10,7 @@ import email.utils
 import http.client
 import io
 import json
+import select
 import socket
 import ssl
 import time
@@ -97,10 +98,10 @@ class Endpoint:
         raise kind(reason, seconds(retry_after), self.reason(answer))
 
     def _exchange(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, str | None, bytes]:
-        try:
-            connection, kept = self._idle.pop(), True
-        except IndexError:
-            connection, kept = self._connect(), False
+        connection = self._kept()
+        kept = connection is not None
+        if connection is None:
+            connection = self._connect()
         try:
             if kept:
                 connection.sock.settimeout(self.timeout)
@@ -121,6 +122,20 @@ class Endpoint:
         else:
             self._idle.append(connection)
         return response.status, response.getheader("Retry-After"), answer
+
+    def _kept(self) -> http.client.HTTPConnection | None:
+        """A connection that was used before, or None. One on which something has come meanwhile is closed: its end, or
+        an answer that nobody has asked for and that would be taken for the next one."""
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return None
+            waiting = select.poll()
+            waiting.register(connection.sock, select.POLLIN)
+            if not waiting.poll(0):
+                return connection
+            connection.close()
 
     def _connect(self) -> http.client.HTTPConnection:
         connection = (

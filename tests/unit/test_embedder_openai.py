@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import logging
+import select
 import socket
 import ssl
 import threading
@@ -367,6 +368,41 @@ def test_what_is_sent_before_an_answer_is_not_taken_for_it() -> None:
         finally:
             http_endpoint.close_all(endpoint._idle)
             serving.join(10)
+
+
+def test_an_answer_that_nobody_has_asked_for_is_not_taken_for_the_next() -> None:
+    surplus = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nsurplus"
+    answered = threading.Event()
+
+    def serve(listening: socket.socket) -> None:
+        with listening.accept()[0] as first:
+            answer(first, b"0")
+            answered.wait(10)
+            first.sendall(surplus)
+            with contextlib.suppress(TimeoutError), listening.accept()[0] as second:
+                answer(second, b"1")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(5)
+        serving = threading.Thread(target=serve, args=(listening,))
+        serving.start()
+        endpoint = http_endpoint.Endpoint(f"http://127.0.0.1:{listening.getsockname()[1]}", "embeddings", "", 10.0)
+        try:
+            assert endpoint.post({}) == b"0"
+            answered.set()
+            select.select([endpoint._idle[0].sock], [], [], 10)
+            assert endpoint.post({}) == b"1"
+        finally:
+            http_endpoint.close_all(endpoint._idle)
+            serving.join(15)
+
+
+def answer(connection: socket.socket, said: bytes) -> None:
+    """Answers the next request."""
+    with connection.makefile("rb") as reader:
+        reader.readline()
+        reader.read(int(http.client.parse_headers(reader)["Content-Length"]))
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
 
 
 def test_connections_are_kept(server: EmbeddingServer) -> None:
