@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 from tokenizers import Tokenizer
 
 from embedder import minilm_files
-from embedder.minilm_graph import LAYERS, WINDOW
+from embedder.minilm_graph import LAYERS
 from embedder.protocol import ModelError
 
 # From which value a channel of a feed-forward layer's input, or a hidden unit, is loud. Lower limits gained nothing.
@@ -92,7 +92,7 @@ def extremes(texts: Sequence[str]) -> tuple[dict[str, NDArray[np.float32]], dict
     model.graph.output.extend(helper.make_tensor_value_info(place, TensorProto.FLOAT, None) for place in places)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     tokenizer = Tokenizer.from_file(str(folder / minilm_files.TOKENIZER))
-    tokenizer.enable_truncation(WINDOW)
+    tokenizer.enable_truncation(minilm_files.WINDOW_PIECES)
     lows: dict[str, NDArray[np.float32]] = {}
     highs: dict[str, NDArray[np.float32]] = {}
     for text in texts:

@@ -15,6 +15,7 @@ import onnxruntime as ort
 from tokenizers import Tokenizer
 
 from embedder import minilm_files
+from embedder.minilm_files import WINDOW_PIECES
 from embedder.passages import split_pieces
 from embedder.protocol import ModelError, encode_all
 from portions import portions
@@ -22,9 +23,7 @@ from portions import portions
 if TYPE_CHECKING:
     from embedder.protocol import Span, Vectors
 
-# What the model was trained on; [CLS] and [SEP] take two of them.
-WINDOW_PIECES = 256
-CONTENT_PIECES = WINDOW_PIECES - 2
+CONTENT_PIECES = WINDOW_PIECES - 2  # [CLS] and [SEP] take two
 OVERLAP_PIECES = 32
 SEPARATOR = 102
 

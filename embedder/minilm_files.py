@@ -1,4 +1,5 @@
-"""Where the built MiniLM models lie, and whether they are whole. Nothing here builds or runs them."""
+"""The built MiniLM models: where they lie, whether they are whole, and how long a text they take. Nothing here builds
+or runs them."""
 
 from __future__ import annotations
 
@@ -16,6 +17,9 @@ FP32 = "all-MiniLM-L6-v2"
 GRAPH = "model.onnx"
 TOKENIZER = "tokenizer.json"
 MANIFEST = "manifest.json"
+
+# The longest text, in word pieces, that the model was trained on: the built models have positions for no more.
+WINDOW_PIECES = 256
 
 # To be raised when the builder makes something else of the same weights: models built before are then built anew.
 RECIPE = 1

@@ -15,10 +15,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from embedder.minilm_files import WINDOW_PIECES
 from embedder.minilm_ranges import LOUD_CHANNELS, LOUD_UNITS, RANGES
 
 DIMENSIONS = 384
-WINDOW = 256  # the longest text, in word pieces, that the model was trained on
 LAYERS = 6
 HEADS = 12
 EPSILON = 1e-12  # layer_norm_eps of its configuration
@@ -205,6 +205,6 @@ def build(weights: Weights, layers: Fp32 | Int8) -> onnx.ModelProto:
 def positions(graph: Graph, weights: Weights) -> str:
     """The embeddings of the texts' positions, with that of the only token type added."""
     types = weights["embeddings.token_type_embeddings.weight"][0]
-    table = graph.constant("positions", weights["embeddings.position_embeddings.weight"][:WINDOW] + types)
+    table = graph.constant("positions", weights["embeddings.position_embeddings.weight"][:WINDOW_PIECES] + types)
     length = graph.add("Shape", "ids", start=1)
     return graph.add("Slice", table, graph.constant("start", np.array([0])), length)

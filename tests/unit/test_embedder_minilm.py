@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from embedder import ModelError, build_minilm, load_provider, minilm_files
-from embedder.minilm import WINDOW_PIECES, MiniLM
+from embedder.minilm import MiniLM
+from embedder.minilm_files import WINDOW_PIECES
 from settings import ROOT, Settings
 from tests.embedder_parts import SAME_MEANING, fp32_model, int8_model
 
