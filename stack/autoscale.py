@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import streams
 from settings import InvalidSetting, Settings, load
-from stack import log_lines, probes, scale
+from stack import log_lines, pipeline_state, scale
 from stack.errors import StackError
 from task_names import QUEUES
 
@@ -54,10 +54,10 @@ class Wish:
 def waiting(settings: Settings, queue: str) -> int | None:
     """How many tasks wait in a queue, including those that texts in PostgreSQL will become; None if that cannot be
     known."""
-    tasks = probes.queue_length(settings, queue)
+    tasks = pipeline_state.queue_length(settings, queue)
     if tasks is None or queue != "embed":
         return tasks
-    texts = probes.texts_pending(settings)
+    texts = pipeline_state.texts_pending(settings)
     return None if texts is None else max(tasks, math.ceil(texts / settings.embed_task_messages) - 1)
 
 

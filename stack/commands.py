@@ -164,9 +164,9 @@ def _start_docker(settings: Settings, *, demo: bool) -> int:
 
 def _show_demo(settings: Settings) -> None:
     """Sends a message and finds it; not while the intake is paused, when nothing would come of it."""
-    from stack import demo, probes
+    from stack import demo, pipeline_state
 
-    if probes.intake_paused(settings):
+    if pipeline_state.intake_paused(settings):
         say("The intake is paused, so no message is sent: `python kafka_cli.py resume` takes it up again")
     else:
         demo.demo(settings)

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 
 from settings import ROOT, Settings
-from stack import places, probes, record
+from stack import pipeline_state, places, probes, record
 from stack.part import PIPELINE, Part, Port, environment, without_empty
 from task_names import QUEUES
 
@@ -39,7 +39,7 @@ def bridges(settings: Settings) -> list[Part]:
             command=[*_python(), "-m", "bridge"],
             environment=environment(settings, BRIDGE_ID=str(number)),
             directory=ROOT,
-            problem=lambda: probes.bridge_members(settings),
+            problem=lambda: pipeline_state.bridge_members(settings),
         )
         for number in range(settings.bridges)
     ]
@@ -78,11 +78,11 @@ def worker_of(name: str) -> tuple[str, int] | None:
 
 def _worker_problem(settings: Settings, queue: str, number: int) -> str | None:
     """A worker with a task in hand answers no ping, but its thread that delivers numbers shows that it is there."""
-    problem = probes.celery_node(settings, queue, "" if number == 1 else f".{number}")
+    problem = pipeline_state.celery_node(settings, queue, "" if number == 1 else f".{number}")
     if problem is None:
         return None
     start = record.read(settings, worker_name(queue, number))
-    return None if start and probes.heard_of(settings, f"{queue}-worker", start.process.pid) else problem
+    return None if start and pipeline_state.heard_of(settings, f"{queue}-worker", start.process.pid) else problem
 
 
 def all_workers(settings: Settings, queue: str) -> Part:

@@ -1,5 +1,5 @@
-"""Quick questions to servers, answered within seconds: whether one answers, which returns None or why not; and what it
-knows of the pipeline.
+"""Quick questions to servers, answered within seconds: whether one answers, which returns None or why not. What they
+know of the pipeline is asked in pipeline_state.
 
 Nothing here knows how the servers are run; they may be local or somebody else's.
 """
@@ -8,26 +8,19 @@ import contextlib
 import http.client
 import select
 import socket
-import threading
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
-from redis_keys import PAUSED, PROCESSES, REFUSED, process_member, steering_key, task_lists
 from settings import Settings, kafka_address
 from stack.part import Lasting
 from task_names import QUEUES
-
-Answer = TypeVar("Answer")
 
 _SECONDS = 2.0
 # To log in to PostgreSQL: libpq may have several addresses to try.
 _LOGIN_SECONDS = 5.0
 # For Kafka to name its brokers, also over TLS and from far away. The client's own limit is 30.
 _KAFKA_SECONDS = 10.0
-# A process says that it is there once a second.
-_HEARD_SECONDS = 5.0
 
 
 def tcp(host: str, port: int) -> str | None:
@@ -60,20 +53,20 @@ def kafka(settings: Settings) -> str | None:
     if all(reason is not None for reason in reasons):
         return reasons[0] if reasons else "KAFKA_BOOTSTRAP_SERVERS names no server"
     try:
-        admin = _kafka_admin(settings)
+        admin = kafka_admin(settings)
     except (KafkaError, OSError, ValueError) as error:
-        return f"Kafka at {','.join(settings.kafka_servers)}: {_one_line(error)}"
+        return f"Kafka at {','.join(settings.kafka_servers)}: {one_line(error)}"
     try:
         if not admin.describe_cluster().get("brokers"):
             return "Kafka has no broker yet"
     except KafkaError as error:
-        return f"Kafka at {','.join(settings.kafka_servers)}: {_one_line(error)}"
+        return f"Kafka at {','.join(settings.kafka_servers)}: {one_line(error)}"
     finally:
         admin.close()
     return None
 
 
-def _kafka_admin(settings: Settings) -> Any:
+def kafka_admin(settings: Settings) -> Any:
     """Raises KafkaError, and leaves nothing behind then: whoever waits for Kafka asks again and again."""
     from kafka import KafkaAdminClient
 
@@ -93,10 +86,10 @@ def database(settings: Settings, *, create: bool = False) -> str | None:
     import psycopg2
 
     try:
-        _ask(settings, settings.database_name, "SELECT 1")
+        ask_postgres(settings, settings.database_name, "SELECT 1")
     except psycopg2.Error as error:
         if not create or not _is_missing(settings):
-            problem = f"PostgreSQL at {settings.database_address}:{settings.database_port}: {_one_line(error)}"
+            problem = f"PostgreSQL at {settings.database_address}:{settings.database_port}: {one_line(error)}"
             is_ours = not settings.database_host
             if is_ours and "password authentication failed" in problem:
                 return Lasting(problem + OTHER_PASSWORD)
@@ -105,7 +98,7 @@ def database(settings: Settings, *, create: bool = False) -> str | None:
     return None
 
 
-def _ask(settings: Settings, database: str, statement: Any, seconds: float = 5.0) -> Any:
+def ask_postgres(settings: Settings, database: str, statement: Any, seconds: float = 5.0) -> Any:
     """What a statement returns in its first row, if any, asked outside of any transaction. Raises psycopg2.Error, also
     if there is no answer.
 
@@ -156,7 +149,7 @@ def _is_missing(settings: Settings) -> bool:
 
     statement = sql.SQL("SELECT 1 FROM pg_database WHERE datname = {}").format(sql.Literal(settings.database_name))
     try:
-        return _ask(settings, "postgres", statement) is None
+        return ask_postgres(settings, "postgres", statement) is None
     except psycopg2.Error:
         return False
 
@@ -167,9 +160,9 @@ def _create_database(settings: Settings) -> str | None:
 
     statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(settings.database_name))
     try:
-        _ask(settings, "postgres", statement, seconds=30.0)  # it copies files, and a disk may be slow
+        ask_postgres(settings, "postgres", statement, seconds=30.0)  # it copies files, and a disk may be slow
     except psycopg2.Error as error:
-        return f"cannot create the database {settings.database_name}: {_one_line(error)}"
+        return f"cannot create the database {settings.database_name}: {one_line(error)}"
     return None
 
 
@@ -177,7 +170,7 @@ def redis(settings: Settings) -> str | None:
     import redis as client
 
     try:
-        with contextlib.closing(_redis(settings)) as connection:
+        with contextlib.closing(redis_client(settings)) as connection:
             connection.ping()
             with contextlib.suppress(client.exceptions.NoPermissionError):
                 connection.exists(*QUEUES)
@@ -185,127 +178,17 @@ def redis(settings: Settings) -> str | None:
         refuses = f"a cluster, which refuses a command for several queues, as Celery's workers need it ({error})"
         return f"Redis at {without_password(settings.redis_address)} is {refuses}: name a single server"
     except (client.RedisError, ValueError, OSError) as error:
-        return f"Redis at {without_password(settings.redis_address)}: {_one_line(error)}"
+        return f"Redis at {without_password(settings.redis_address)}: {one_line(error)}"
     return None
 
 
-def celery_node(settings: Settings, name: str, ending: str) -> str | None:
-    """Pings the node `name@this host`, with that ending, through the broker."""
-    app = _celery(settings.redis_address)
-    from kombu.exceptions import OperationalError
-    from redis import RedisError
-
-    node = f"{name}@{socket.gethostname()}{ending}"
-    try:
-        answers = app.control.ping(destination=[node], timeout=1.0)
-    except (OperationalError, RedisError, OSError) as error:
-        return f"the broker does not answer ({_one_line(error)})"
-    return None if answers else f"{node} does not answer a ping"
-
-
-def heard_of(settings: Settings, part: str, pid: int) -> bool:
-    """Whether a process of the pipeline has shown within the last seconds that it is there; a busy worker does too."""
-
-    def is_there(connection: Any) -> bool:
-        said = connection.zscore(PROCESSES, process_member(part, socket.gethostname(), pid))
-        return said is not None and abs(connection.time()[0] - said) < _HEARD_SECONDS
-
-    return bool(_in_redis(settings, is_there))
-
-
-def intake_paused(settings: Settings) -> bool | None:
-    """Whether somebody has paused the bridges; None if that cannot be known."""
-    key = steering_key(settings.kafka_group_id)
-    return _in_redis(settings, lambda connection: bool(connection.hget(key, PAUSED)))
-
-
-def refused(settings: Settings) -> str | None:
-    """What PostgreSQL says to the workers where it stores nothing for them; None also where that cannot be known."""
-    said = _in_redis(settings, lambda connection: connection.get(REFUSED))
-    return None if said is None else said.decode(errors="replace")
-
-
-def queue_length(settings: Settings, queue: str) -> int | None:
-    """How many tasks wait in a queue, of all of Celery's priorities; None where Redis is away."""
-    return _in_redis(settings, lambda connection: sum(int(connection.llen(name)) for name in task_lists(queue)))
-
-
-def texts_pending(settings: Settings) -> int | None:
-    """How many messages wait for their vector, except for a second model's (db.queries.PENDING); None if PostgreSQL is
-    away."""
-    import psycopg2
-
-    try:
-        return int(
-            _ask(
-                settings,
-                settings.database_name,
-                "SELECT coalesce(sum(cardinality(message_ids)), 0)::bigint FROM embedding_jobs"
-                " WHERE NOT deleted AND model IS NULL",
-            )
-        )
-    except psycopg2.Error:
-        return None
-
-
-def _in_redis(settings: Settings, ask: Callable[[Any], Answer]) -> Answer | None:
-    """What Redis answers; None if it cannot be asked."""
-    try:
-        import redis as client
-    except ImportError:  # nothing is installed yet
-        return None
-    try:
-        with contextlib.closing(_redis(settings)) as connection:
-            return ask(connection)
-    except (client.RedisError, ValueError, OSError):
-        return None
-
-
-def _redis(settings: Settings) -> Any:
+def redis_client(settings: Settings) -> Any:
     import redis as client
 
     return client.Redis.from_url(settings.redis_address, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS)
 
 
-def _celery(broker: str) -> Any:
-    """A Celery application that knows no task. One for all pings: each has a queue for answers in the broker."""
-    with _celery_lock:  # celery and kombu cannot be imported by two threads at once
-        if broker not in _celery_apps:
-            from celery import Celery
-
-            _celery_apps[broker] = Celery("probe", broker=broker, set_as_current=False)
-        return _celery_apps[broker]
-
-
-_celery_apps: dict[str, Any] = {}
-_celery_lock = threading.Lock()
-
-
-def bridge_members(settings: Settings) -> str | None:
-    """Expects as many members in the consumer group as there are bridges, and the topic's partitions among them."""
-    from kafka.errors import KafkaError
-
-    try:
-        admin = _kafka_admin(settings)
-    except (KafkaError, OSError, ValueError) as error:
-        return f"Kafka at {','.join(settings.kafka_servers)}: {_one_line(error)}"
-    try:
-        groups = admin.describe_groups([settings.kafka_group_id])
-    except KafkaError as error:
-        return _one_line(error)
-    finally:
-        admin.close()
-    group = groups[settings.kafka_group_id]
-    state, members = group["group_state"], group["members"]
-    if state != "Stable" or len(members) < settings.bridges:
-        return f"the consumer group {settings.kafka_group_id} is {state} with {len(members)} members"
-    assigned = [topic for member in members for topic in member["member_assignment"]["assigned_partitions"]]
-    if not any(topic["topic"] == settings.kafka_topic and topic["partitions"] for topic in assigned):
-        return f"no bridge in the consumer group {settings.kafka_group_id} was given a partition"
-    return None
-
-
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     return " ".join(text.split())
 

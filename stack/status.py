@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 
 from settings import Settings
-from stack import plan, probes, processes, record, supervisor, system
+from stack import pipeline_state, plan, probes, processes, record, supervisor, system
 from stack.part import Port
 from stack.pipeline import worker_of
 from stack.progress import bold, dim, green, red, say
@@ -93,12 +93,12 @@ def show_flow(settings: Settings) -> None:
     say()
     say(f"workers: {', '.join(workers)}  {dim('./scale.sh changes that')}")
     show_pause(known.settings)
-    if (refused := probes.refused(known.settings)) is not None:
+    if (refused := pipeline_state.refused(known.settings)) is not None:
         say(red(f"PostgreSQL refuses what a worker stores: {refused}"))
 
 
 def show_pause(settings: Settings) -> None:
-    if probes.intake_paused(settings):
+    if pipeline_state.intake_paused(settings):
         say(red("intake: paused by command; `python kafka_cli.py resume` takes it up again"))
 
 

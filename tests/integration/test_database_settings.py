@@ -14,7 +14,7 @@ from api.pipeline_numbers import PipelineNumbers
 from db import commands, session, text_index
 from redis_keys import REFUSED, REFUSED_SECONDS
 from settings import Settings
-from stack import probes
+from stack import pipeline_state
 from tests.integration.test_few_messages import at, few
 from tests.parts import Running, eventually, send_task
 from tests.samples import a_record, ask, meanwhile, persist, run, wait_until_blocked
@@ -120,7 +120,7 @@ def test_a_database_that_stores_nothing_is_told_as_away(
     start("persist-worker")
     assert eventually(lambda: told() == (1, []))
     send_task(settings, "tasks.persist_text", [list(a_record("text"))])
-    said = eventually(lambda: probes.refused(settings) or "")
+    said = eventually(lambda: pipeline_state.refused(settings) or "")
     assert said.endswith("in a read-only transaction")
     assert eventually(lambda: told() == (0, [f"a worker cannot store: {said}"]))
     run(database, f"ALTER DATABASE {settings.database_name} RESET default_transaction_read_only")

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from redis_keys import PAUSED, steering_key
 from settings import Settings
-from stack import probes
+from stack import pipeline_state
 from tests.integration.test_bridge import all_committed, stored
 from tests.kafka_cli import Cli
 from tests.parts import Running, eventually
@@ -39,13 +39,13 @@ def test_drained_means_stored_embedded_and_committed_and_the_intake_stays_paused
     assert lag["total"] == 520 - taken  # all that was taken is committed
     cli("lag")
     assert "paused" in cli.said
-    assert probes.intake_paused(settings) is True
+    assert pipeline_state.intake_paused(settings) is True
     assert len(stored(database)) == taken
     cli("resume")
     eventually(lambda: len(stored(database)) == 520, timeout=30)
     eventually(lambda: all_committed(settings))
     assert json.loads(cli("lag", "--json"))["paused"] is False
-    assert probes.intake_paused(settings) is False
+    assert pipeline_state.intake_paused(settings) is False
 
 
 def test_what_a_bridge_has_in_hand_is_not_drained(
@@ -88,11 +88,11 @@ def test_a_wrong_wish_and_a_broker_that_is_away_are_said() -> None:
     cli("drain", code=3)
     assert "127.0.0.1:1/0 does not answer" in cli.said
     assert cli.said.count("\n") == 1
-    assert probes.intake_paused(away) is None
+    assert pipeline_state.intake_paused(away) is None
 
 
 def test_the_local_stack_looks_where_the_wish_stands(settings: Settings, broker: redis.Redis) -> None:
     """It imports nothing of the bridge, but the same names in Redis."""
-    assert probes.intake_paused(settings) is False
+    assert pipeline_state.intake_paused(settings) is False
     broker.hset(steering_key(settings.kafka_group_id), PAUSED, "x")
-    assert probes.intake_paused(settings) is True
+    assert pipeline_state.intake_paused(settings) is True

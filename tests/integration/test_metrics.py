@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from api.app import create_app
 from redis_keys import HISTORY, PROCESSES, TOTALS, process_member
 from settings import ROOT, Settings
-from stack import probes
+from stack import pipeline_state
 from stack.part import environment
 from telemetry import numbers, numbers_store
 from telemetry.numbers_store import BUCKET_SECONDS
@@ -337,10 +337,10 @@ def test_a_process_that_died_before_the_clock_of_redis_was_set_back_is_not_up(
     client, mine = numbers_store.connect(settings.redis_address), process_member("bridge", socket.gethostname(), 1)
     broker.zadd(PROCESSES, {mine: broker.time()[0] + 3600})
     assert numbers_store.read(client).processes == []
-    assert not probes.heard_of(settings, "bridge", 1)
+    assert not pipeline_state.heard_of(settings, "bridge", 1)
     numbers_store.deliver(client, mine)
     assert len(numbers_store.read(client).processes) == 1
-    assert probes.heard_of(settings, "bridge", 1)
+    assert pipeline_state.heard_of(settings, "bridge", 1)
     client.close()
 
 

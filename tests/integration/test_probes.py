@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, text
 
 from benchmarks.servers import free_ports
 from settings import Settings
-from stack import local_part, probes
+from stack import local_part, pipeline_state, probes
 from tests.conftest import administer
 from tests.parts import Running, eventually
 from tests.samples import meanwhile, wait_until_blocked
@@ -29,11 +29,11 @@ def locked(database: Engine) -> Iterator[Connection]:
 
 def test_a_lock_is_not_waited_for(settings: Settings, locked: Connection) -> None:
     found: list[int | None] = []
-    with meanwhile(lambda: found.append(probes.texts_pending(settings))):
+    with meanwhile(lambda: found.append(pipeline_state.texts_pending(settings))):
         pass
     assert found == [None]
     locked.rollback()
-    assert probes.texts_pending(settings) == 0
+    assert pipeline_state.texts_pending(settings) == 0
 
 
 def test_a_server_that_goes_silent_is_given_up(
@@ -42,7 +42,7 @@ def test_a_server_that_goes_silent_is_given_up(
     found: list[int | None] = []
     with TcpProxy(settings.database_port) as proxy:
         through = replace(settings, database_port=proxy.port)
-        with meanwhile(lambda: found.append(probes.texts_pending(through))):
+        with meanwhile(lambda: found.append(pipeline_state.texts_pending(through))):
             wait_until_blocked(database)
             assert proxy.fall_silent(new_too=True) == 1
         assert found == [None]
@@ -54,7 +54,7 @@ def test_a_database_that_is_missing_is_made(
     settings: Settings, postgres: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert f'database "{settings.database_name}" does not exist' in (probes.database(settings) or "")
-    ask = probes._ask
+    ask = probes.ask_postgres
 
     def ask_in_german(settings: Settings, database: str, *arguments: Any, **options: Any) -> Any:
         try:
@@ -62,7 +62,7 @@ def test_a_database_that_is_missing_is_made(
         except psycopg2.OperationalError as error:
             raise psycopg2.OperationalError(f"FATAL:  Datenbank »{database}« existiert nicht") from error
 
-    monkeypatch.setattr(probes, "_ask", ask_in_german)
+    monkeypatch.setattr(probes, "ask_postgres", ask_in_german)
     try:
         assert probes.database(settings, create=True) is None
         assert probes.database(settings) is None

@@ -6,7 +6,7 @@ from sqlalchemy import Engine, text
 
 from db import queries
 from settings import ROOT, Settings
-from stack import probes
+from stack import pipeline_state
 
 
 def test_the_queries_count_the_messages_that_wait_and_the_reader_may_ask_it(
@@ -23,4 +23,4 @@ def test_the_queries_count_the_messages_that_wait_and_the_reader_may_ask_it(
     with reader.begin() as connection:
         assert connection.execute(text(query)).scalar_one() == 7
         assert queries.under_way(connection)["pending"] == 7
-    assert probes.texts_pending(settings) == 7
+    assert pipeline_state.texts_pending(settings) == 7

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from settings import InvalidSetting, Settings, from_environment
-from stack import StackError, autoscale, probes
+from stack import StackError, autoscale, pipeline_state
 from stack import scale as scaling
 from stack.autoscale import DOWN_SECONDS, UP_SECONDS, Wish
 
@@ -51,12 +51,12 @@ def test_as_many_tasks_as_workers_change_nothing_however_long() -> None:
 
 def test_texts_in_postgres_count_as_the_tasks_that_they_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(embed_batch_max=100)
-    monkeypatch.setattr(probes, "queue_length", lambda *_: 3)
+    monkeypatch.setattr(pipeline_state, "queue_length", lambda *_: 3)
     for texts, tasks in ((0, 3), (100, 3), (5_000, 49)):
-        monkeypatch.setattr(probes, "texts_pending", lambda *_, texts=texts: texts)
+        monkeypatch.setattr(pipeline_state, "texts_pending", lambda *_, texts=texts: texts)
         assert autoscale.waiting(settings, "embed") == tasks
         assert autoscale.waiting(settings, "persist") == 3
-    monkeypatch.setattr(probes, "texts_pending", lambda *_: None)
+    monkeypatch.setattr(pipeline_state, "texts_pending", lambda *_: None)
     assert autoscale.waiting(settings, "embed") is None  # not known: nothing is changed then
 
 

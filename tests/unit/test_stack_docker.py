@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from settings import Settings
-from stack import commands, demo, docker, probes, report
+from stack import commands, demo, docker, pipeline_state, report
 from stack.errors import StackError
 
 BRIDGE = {"ID": "aa", "Name": "text-pipeline-bridge-1", "Project": "text-pipeline", "Service": "bridge"}
@@ -134,7 +134,7 @@ def test_a_start_sends_no_message_into_a_paused_intake(
     settings = Settings(redis_url="redis://elsewhere:6379/0")
     here = docker.seen_from_here(settings)
     shown: list[Settings] = []
-    monkeypatch.setattr(probes, "intake_paused", lambda asked: paused if asked == here else None)
+    monkeypatch.setattr(pipeline_state, "intake_paused", lambda asked: paused if asked == here else None)
     monkeypatch.setattr(docker, "up", lambda _: None)
     monkeypatch.setattr(demo, "demo", shown.append)
     monkeypatch.setattr(report, "show", lambda *_, **__: None)
@@ -149,6 +149,6 @@ def test_the_state_tells_of_a_paused_intake(
 ) -> None:
     container = json.dumps(BRIDGE | {"State": "running"})
     monkeypatch.setattr(docker, "_ask", lambda *_: container)
-    monkeypatch.setattr(probes, "intake_paused", lambda _settings: paused)
+    monkeypatch.setattr(pipeline_state, "intake_paused", lambda _settings: paused)
     assert docker.status(Settings()) == 0
     assert ("intake: paused" in capfd.readouterr().out) is paused

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from settings import Settings
-from stack import probes
+from stack import pipeline_state, probes
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def silent_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-@pytest.mark.parametrize("probe", [probes.kafka, probes.bridge_members])
+@pytest.mark.parametrize("probe", [probes.kafka, pipeline_state.bridge_members])
 def test_a_kafka_that_does_not_answer_costs_no_thread(
     probe: Callable[[Settings], str | None], silent_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -32,7 +32,7 @@ def test_a_kafka_that_does_not_answer_costs_no_thread(
     assert not [thread for thread in left if thread.is_alive()]
 
 
-@pytest.mark.parametrize("ask", [probes.intake_paused, probes.refused])
+@pytest.mark.parametrize("ask", [pipeline_state.intake_paused, pipeline_state.refused])
 def test_what_redis_holds_is_not_known_to_a_python_without_its_client(
     ask: Callable[[Settings], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
