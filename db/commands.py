@@ -7,7 +7,6 @@ text_messages_truncated in 0017, and of all others in 0001; 0012 adds planner se
 text_messages_updated, and 0014 says as whom they run.
 """
 
-import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import OperationalError
 
 from db import dead_letters, session
+from db.content_hashes import content_hash, stored_hashes
 from db.copy import copy_pieces, message_rows
 from db.sql import DURABLE, array, each_message
 from records import FIRST_MS, LAST_MS, Record
@@ -275,20 +275,12 @@ def write(
     return Stored(jobs, stored, all_new, told["lease"] is not None and len(jobs) == 1, unchanged, differ)
 
 
-def stored_hashes(connection: Connection, ids: Iterable[str]) -> dict[str, str]:
-    """The content hash of each message that is there, by id."""
-    rows = connection.execute(
-        text(f"SELECT m.id::text, m.content_hash::text FROM {each_message('id, content_hash')}"), {"ids": array(ids)}
-    )
-    return {row[0]: row[1] for row in rows}
-
-
-def rewritten(texts: Mapping[str, str], hashes: Mapping[str, str]) -> frozenset[str]:
-    """Those of the messages, by id, whose content hash as stored is not that of the given text."""
+def rewritten(texts: Mapping[str, str], hashes: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """Those of the messages, by id, whose content hash as stored, which comes with the id, is not that of the given
+    text."""
+    by_id = {message_id: found.replace("-", "") for message_id, found in hashes}
     return frozenset(
-        message_id
-        for message_id, given in texts.items()
-        if hashes.get(message_id, "").replace("-", "") != hashlib.md5(given.encode(), usedforsecurity=False).hexdigest()
+        message_id for message_id, given in texts.items() if by_id.get(message_id) != content_hash(given).hex()
     )
 
 
@@ -346,7 +338,7 @@ def persist_few(
     kept = set(written).difference(undone)
     jobs = [int(job) for job in collected.split(",")[1:]]
     stored = {record.id: str(record.message) for record, _ in texts if record.id in kept}
-    differ = rewritten(stored, dict(zip(written, hashes.split(","), strict=False)))
+    differ = rewritten(stored, zip(written, hashes.split(","), strict=False))
     return Stored(jobs, stored, all_new, lease is not None, frozenset(unchanged), differ)
 
 

@@ -14,6 +14,7 @@ import orjson
 from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
+from db.content_hashes import stored_hashes
 from db.copy import copy_pieces, id_bytes, ids_array, vector_rows
 from db.outbox import Job, LeaseLost, Left, give_back, queue_for, requeue_outdated
 from db.session import ask_driver, for_driver
@@ -258,9 +259,7 @@ def texts(connection: Connection, ids: Collection[str], *, most_bytes: int) -> t
 
 def current_hashes(connection: Connection, ids: Collection[str]) -> dict[bytes, bytes]:
     """The content hash of each message that is there, by id, both of 16 bytes."""
-    rows = connection.execute(
-        text(f"SELECT m.id::text, m.content_hash::text FROM {each_message('id, content_hash')}"), {"ids": array(ids)}
-    ).all()
+    rows = stored_hashes(connection, ids)
     if not rows:
         return {}
     found, hashes = (ids_array(column).tolist() for column in zip(*rows, strict=True))

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 import settings
 import task_names
 from db import embeddings, outbox, session
+from db.content_hashes import content_hash
 from db.embeddings import NO_VECTORS, Embedded, Following
 from db.outbox import Job, Left
 from embedder import EmbedderUnavailable, ModelError
@@ -27,7 +28,7 @@ from tasks.app import app
 from tasks.chain import SENT, free_places, send_on
 from tasks.outages import Refused, reason, retry
 from tasks.task_texts import current_texts, divided, grouped_by_bytes
-from tasks.vectors import CUT_SHORT, content_hash, embed, seconds_to_wait
+from tasks.vectors import CUT_SHORT, embed, seconds_to_wait
 from telemetry import logs
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,6 @@
 """Vectors for texts: passages, portions that keep memory bounded, halving down to the one text that cannot be embedded,
 and vectors that were made before. Knows no job and writes nothing."""
 
-import hashlib
 import logging
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 import settings
 from db import embeddings, reuse
+from db.content_hashes import content_hash
 from db.copy import ids_array
 from db.embeddings import Embedded, Vectors
 from db.outbox import Left
@@ -33,12 +33,6 @@ LONGEST_PAUSE_SECONDS = 600.0  # whatever a provider asks for
 # What ends the try of a text that may be as good as any other. Several texts are halved where memory is too small for
 # all of them.
 CUT_SHORT = (SoftTimeLimitExceeded, MemoryError)
-
-
-def content_hash(text: str) -> bytes:
-    """The 16 bytes that PostgreSQL's md5(message)::uuid gives for a text: it tells texts apart, and protects
-    nothing."""
-    return hashlib.md5(text.encode(), usedforsecurity=False).digest()
 
 
 class Passages:
