@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
+STOP_SECONDS = 10.0
 
 RUNNING: list["Running"] = []
 
@@ -54,13 +55,13 @@ class Running:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.Signals[f"SIG{name}"])
 
-    def stop(self, name: str = "TERM", seconds: float = 10) -> None:
-        """Asks it to end, and kills it after `seconds`."""
+    def stop(self, name: str = "TERM") -> None:
+        """Asks it to end, and kills it after STOP_SECONDS."""
         if self not in RUNNING:
             return
         self.ask_to_stop(name)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(seconds)
+            self.process.wait(STOP_SECONDS)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()

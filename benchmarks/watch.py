@@ -20,6 +20,7 @@ QUIET_BYTES = 65_536
 COUNT_EVERY_SECONDS = 5.0
 COUNT_SHARE = 0.005  # of the time, at most, goes to counting, which takes longer with each row
 SAMPLE_SECONDS = 2.0  # a look at the memory of all processes takes some ten milliseconds
+VERIFIED_TEXTS = 1_000  # about so many stored vectors are compared with the embedder's own
 
 Connection = psycopg2.extensions.connection
 
@@ -45,8 +46,8 @@ def wait_until_visible(
     expected: int,
     *,
     timeout: float,
-    meter: Meter | None = None,
-    alive: Callable[[], str | None] = lambda: None,
+    meter: Meter,
+    alive: Callable[[], str | None],
 ) -> None:
     """Waits for `expected` vectors, and hardly disturbs: rows are only counted when the server has gone quiet.
 
@@ -68,7 +69,7 @@ def wait_until_visible(
         position = moved
         if (ended := alive()) is not None:
             raise Unfinished(ended)
-        if meter is not None and now - sampled > SAMPLE_SECONDS:
+        if now - sampled > SAMPLE_SECONDS:
             sampled = now
             meter.sample()
         time.sleep(LOOK_SECONDS)
@@ -153,7 +154,7 @@ def stored_checksum(connection: Connection, layout: Layout) -> int:
 
 
 def verify(
-    connection: Connection, layout: Layout, texts: Sequence[Text], embedder: Embedder | None, sample: int = 1_000
+    connection: Connection, layout: Layout, texts: Sequence[Text], embedder: Embedder | None
 ) -> dict[str, object]:
     """Compares counts and checksums of what is stored with what was sent. Raises Unfinished if they differ.
 
@@ -173,7 +174,7 @@ def verify(
         raise Unfinished("the texts are not those that were sent")
     least = None
     if embedder is not None:
-        step = max(1, len(texts) // sample)
+        step = max(1, len(texts) // VERIFIED_TEXTS)
         chosen = {each.id: each.text for each in texts[::step] if len(embedder.passages(each.text)) == 1}
         stored = {
             str(row[0]): np.array([float(part) for part in str(row[1]).strip("[]").split(",")])

@@ -89,7 +89,7 @@ def send(
 
 
 def fit(
-    key: bytes | None, value: bytes | None, headers: list[tuple[str, Any]], most: int = RECORD_BYTES
+    key: bytes | None, value: bytes | None, headers: list[tuple[str, Any]], most: int
 ) -> tuple[bytes | None, bytes | None, Any]:
     """Cuts a record that has more than `most` bytes, and says so in a header; the log has the original. With 0, only
     the bridge's own headers are left."""
