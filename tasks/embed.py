@@ -21,7 +21,7 @@ from db import embeddings, outbox, session
 from db.content_hashes import content_hash
 from db.embeddings import NO_VECTORS, Embedded, Following
 from db.outbox import Job, Left
-from embedder import EmbedderUnavailable, ModelError
+from embedder import Embedder, EmbedderUnavailable, ModelError
 from settings import LOCAL_PROVIDERS, InvalidSetting
 from tasks import leases, measured, reembedding, resources
 from tasks.app import app
@@ -135,31 +135,17 @@ def carry_out(
     claimed, untried = divided(claimed, later)
     if untried:
         hand_on(untried, later, lease, model)
-    try:
-        with reembedding.noted_for(model), leases.kept(claimed, lease, settings.load().embed_lease_seconds):
-            done = embed(embedder, current)
-    except EmbedderUnavailable as error:
-        log.warning("embedder unavailable, the jobs wait: %s", error)
-        release(claimed, lease, seconds_to_wait(error))
-        resources.forget_if_switched(embedder.model)
-    except ModelError as error:
-        log.error("cannot embed, the jobs wait: %s", error)
-        release(claimed, lease, MODEL_ERROR_SECONDS)
-        resources.forget_if_switched(embedder.model)
-    except SystemExit:  # a cold stop of this worker (tasks.consumer), which says nothing against the texts
-        with contextlib.suppress(SQLAlchemyError, psycopg2.Error):
-            release(claimed, lease, 0.0)
-        raise
-    else:
-        goes_on = bool(later) and not done.left.message_ids and model is None and free_places() > 0
-        if later:
-            seconds = settings.load().embed_lease_seconds if goes_on else done.left.seconds
-            done = done._replace(left=Left(done.left.message_ids | later.keys(), seconds))
-        following = finish(claimed, lease, embedder.model, done, is_active_model=model is None, of_the_jobs=of_the_jobs)
-        if goes_on:
-            send_on([[job] for job in claimed if not later.keys().isdisjoint(job.message_ids)])
-        return following
-    return None
+    done = embed_or_release(embedder, claimed, current, lease, model)
+    if done is None:
+        return None
+    goes_on = bool(later) and not done.left.message_ids and model is None and free_places() > 0
+    if later:
+        seconds = settings.load().embed_lease_seconds if goes_on else done.left.seconds
+        done = done._replace(left=Left(done.left.message_ids | later.keys(), seconds))
+    following = finish(claimed, lease, embedder.model, done, is_active_model=model is None, of_the_jobs=of_the_jobs)
+    if goes_on:
+        send_on([[job] for job in claimed if not later.keys().isdisjoint(job.message_ids)])
+    return following
 
 
 def claim(jobs: Sequence[int], lease: str, model: str, *, counts: bool, is_active_model: bool) -> list[Job]:
@@ -198,6 +184,29 @@ def give_up(connection: Connection, job: Job, lease: str, model: str) -> Embedde
     done = Embedded(NO_VECTORS, failures)
     embeddings.finish_with_vectors(connection, [tried], lease, model, done)
     return done
+
+
+def embed_or_release(
+    embedder: Embedder, claimed: Sequence[Job], texts: Mapping[str, str], lease: str, model: str | None
+) -> Embedded | None:
+    """What came of the texts of the jobs, whose lease is kept meanwhile; None where there is no embedding now, and the
+    jobs were given back to wait for it."""
+    try:
+        with reembedding.noted_for(model), leases.kept(claimed, lease, settings.load().embed_lease_seconds):
+            return embed(embedder, texts)
+    except EmbedderUnavailable as error:
+        log.warning("embedder unavailable, the jobs wait: %s", error)
+        seconds = seconds_to_wait(error)
+    except ModelError as error:
+        log.error("cannot embed, the jobs wait: %s", error)
+        seconds = MODEL_ERROR_SECONDS
+    except SystemExit:  # a cold stop of this worker (tasks.consumer), which says nothing against the texts
+        with contextlib.suppress(SQLAlchemyError, psycopg2.Error):
+            release(claimed, lease, 0.0)
+        raise
+    release(claimed, lease, seconds)
+    resources.forget_if_switched(embedder.model)
+    return None
 
 
 def hand_on(untried: Sequence[Job], later: Mapping[str, int], lease: str, model: str | None) -> None:
