@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from math import inf
+from math import inf, isnan
 from typing import Any
 
 import numpy as np
@@ -87,8 +87,10 @@ class Found:
     reaches: Sequence[float]
 
     def needed(self, limit: int) -> float:
-        """How far an arm has to reach so that it has missed nothing better than these hits."""
-        return float(self.hits[-1]["distance"]) if len(self.hits) >= limit else inf
+        """How far an arm has to reach so that it has missed nothing better than these hits. A vector of zeros, whose
+        distance is NaN, is farther than any other."""
+        last = float(self.hits[-1]["distance"]) if len(self.hits) >= limit else inf
+        return inf if isnan(last) else last
 
 
 def semantic(

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event, text
 from db import vector_search
 from settings import Settings
 from tests.samples import run
-from tests.vectors import MODEL, NOW, Stored, ranges, rest
+from tests.vectors import DIMENSIONS, MODEL, NOW, Stored, ranges, rest
 
 
 @pytest.fixture
@@ -129,6 +129,19 @@ def test_a_far_match_in_the_open_part_hides_none_that_an_index_gave_up_on(
     hits = far_ones(stored, query, [nearest, *farthest, *farther], monkeypatch)
     assert hits[:6] == [nearest, *farthest]
     assert len(hits) == 10
+
+
+def test_texts_without_meaning_hide_none_that_an_index_gave_up_on(
+    stored: Stored, chosen: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have a vector of zeros: enough for a whole page of hits, of which none has a score."""
+    stored.add(800)
+    rest(chosen, stored.engine)
+    query = stored.points(1)[0]
+    farthest = stored.nearest(query, 800)[-5:]
+    without_meaning = [str(uuid.uuid4()) for _ in range(15)]
+    stored.store(without_meaning, np.zeros((15, DIMENSIONS), np.float32))
+    assert far_ones(stored, query, farthest + without_meaning, monkeypatch) == farthest
 
 
 def test_a_part_without_any_match_costs_no_pass_over_everything(
