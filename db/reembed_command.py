@@ -106,9 +106,9 @@ def run(given: argparse.Namespace, settings: Settings) -> int:
             if given.action == "status":
                 wait = bool(given.wait)
             else:
-                ask_before_deleting(given, connection)
+                confirmed = ask_before_deleting(given, connection)
                 with transaction(settings) as changing:
-                    carry_out(given.action, new, changing)
+                    carry_out(given.action, new, changing, confirmed)
                     said = IN_DOUBT
                 said = STOPPED if given.action == "stop" else GOES_ON
                 wait = sys.stderr.isatty() if given.wait is None else given.wait
@@ -142,16 +142,17 @@ def connected(settings: Settings) -> Iterator[Connection]:
         engine.dispose()
 
 
-def ask_before_deleting(given: argparse.Namespace, connection: Connection) -> None:
-    """Raises Failed for a no, and Unasked if nobody can be asked."""
+def ask_before_deleting(given: argparse.Namespace, connection: Connection) -> str | None:
+    """The model whose vectors may be deleted, or None. Raises Failed for a no, and Unasked if nobody can be asked."""
     model = dropped_by(given.action, reembedding.present(connection))
     if model is None or given.yes:
-        return
+        return model
     answer = streams.confirmed(f"Delete all vectors of {model}? They can only be made anew.")
     if answer is None:
         raise Unasked(f"this deletes all vectors of {model}: say --yes")
     if not answer:
         raise Failed(NOTHING)
+    return model
 
 
 @contextmanager
@@ -194,12 +195,16 @@ def asked_for(given: argparse.Namespace, settings: Settings) -> NewModel:
     return NewModel(provider.model, provider.dimensions, providers.recorded(chosen))
 
 
-def carry_out(action: str, new: NewModel | None, connection: Connection) -> None:
-    """Raises reembedding.Refused."""
+def carry_out(action: str, new: NewModel | None, connection: Connection, confirmed: str | None) -> None:
+    """Raises reembedding.Refused, and Failed where it would delete the vectors of another model than the one that was
+    `confirmed`: while the question stood there, another command or a switch came."""
     if new is not None:
         reembedding.start(connection, new.name, new.dimensions, new.settings)
-    else:
-        ACTS[action](connection)
+        return
+    model = dropped_by(action, reembedding.waited_for(connection))
+    if model not in (None, confirmed):
+        raise Failed(f"by now this would delete all vectors of {model}; {NOTHING}: see `python -m db reembed status`")
+    ACTS[action](connection)
 
 
 def dropped_by(action: str, change: reembedding.Change | None) -> str | None:

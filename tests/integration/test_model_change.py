@@ -762,6 +762,32 @@ def test_an_undo_can_be_undone(changing: Engine) -> None:
     assert ask(changing, "SELECT name FROM embedding_models WHERE active") == [{"name": MODEL}]
 
 
+def test_only_what_somebody_was_asked_about_is_deleted(
+    changing: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While the question stands on one terminal, the change is undone on another."""
+    asked: list[str] = []
+
+    def switch() -> None:
+        with changing.begin() as connection:
+            assert second_set.switch(connection, the_change_in(connection))
+
+    def undone_meanwhile(question: str) -> bool:
+        asked.append(question)
+        with changing.begin() as connection:
+            reembedding.undo(connection)
+        switch()
+        return True
+
+    switch()
+    monkeypatch.setattr("streams.confirmed", undone_meanwhile)
+    assert reembed(settings, "forget-old") == 1
+    assert asked == [f"Delete all vectors of {MODEL}? They can only be made anew."]
+    assert f"by now this would delete all vectors of {SECOND}; nothing was changed" in capsys.readouterr().err
+    change = the_change(changing)
+    assert (change.state, change.model, change.old_model) == ("switched", MODEL, SECOND)
+
+
 def test_settings_that_nobody_chose_are_an_error(
     database: Engine, chosen: Settings, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
