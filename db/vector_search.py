@@ -311,11 +311,12 @@ def outside(parts: Sequence[tuple[int, int]]) -> str:
 
 
 def few(asked: Asked) -> str:
-    """The nearest of all vectors of the messages that match; read by message, with which the primary key begins."""
+    """The nearest of all vectors of the messages that match; read by message, with which the primary key begins. Twice
+    as many as few are read, for what has come to match since they were counted."""
     return f"""
         (SELECT e.message_id, e.passage_start, e.passage_end, e.content_hash, {EXACT} AS distance
         FROM (
-            SELECT m.id, m.content_hash FROM text_messages m WHERE {" AND ".join(asked.where)} LIMIT {FEW + 1}
+            SELECT m.id, m.content_hash FROM text_messages m WHERE {" AND ".join(asked.where)} LIMIT {2 * FEW}
         ) AS matching
         CROSS JOIN LATERAL (
             SELECT * FROM message_embeddings e

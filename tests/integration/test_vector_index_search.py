@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Connection, Engine, event, text
 
 from db import vector_search
 from settings import Settings
@@ -54,6 +54,25 @@ def test_a_filter_gives_as_many_as_match(
             assert all(passes(stored.metadata[hit]) for hit in hits)
             found, wanted = found + len(set(hits) & set(nearest)), wanted + len(nearest)
         assert found / wanted >= (1.0 if few >= matching else 0.95)
+
+
+def test_what_comes_to_match_after_the_count_hides_none_that_matched(
+    stored: Stored, chosen: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored.add(300)
+    rest(chosen, stored.engine)
+    monkeypatch.setattr(vector_search, "FEW", 30)
+    count = vector_search.few_match
+
+    def and_more_come(connection: Connection, asked: vector_search.Asked) -> bool:
+        few = count(connection, asked)
+        stored.add(20)
+        return few
+
+    query = stored.points(1)[0]
+    matching = stored.nearest(query, 30, lambda found: found["n"] >= 271)
+    monkeypatch.setattr(vector_search, "few_match", and_more_come)
+    assert set(stored.search(query, 100, since=instant(NOW + 271))) >= set(matching)
 
 
 @pytest.mark.parametrize("narrowed", [{"filter": {"tenth": 3}}, {"since": "2001-01-01T00:00:00Z"}])
