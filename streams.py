@@ -1,5 +1,6 @@
-"""What all commands have in common: their exit codes, the type of a time-out, the question before what cannot be taken
-back, and standard streams that are usable whatever a command was started with, with no output that is lost unsaid.
+"""What all commands have in common: their exit codes, how their help is broken into lines, the type of a time-out, the
+question before what cannot be taken back, and standard streams that are usable whatever a command was started with,
+with no output that is lost unsaid.
 
 Only the standard library, because the installation uses it before anything is installed.
 """
@@ -9,11 +10,21 @@ import contextlib
 import io
 import os
 import sys
+import textwrap
 from typing import Any
 
 FAILED = 1
 WRONG_USAGE = 2  # as argparse has it; also for a setting that cannot be used
 INTERRUPTED = 130  # as a shell counts it: 128 + SIGINT
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Breaks each line of a description or an epilog by itself, at the width of the terminal, and leaves a line that
+    begins with a blank as it is, such as an example."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = (line if line.startswith(" ") else textwrap.fill(line, width) for line in text.splitlines())
+        return "\n".join(indent + line for line in lines)
 
 
 def prepare() -> None:

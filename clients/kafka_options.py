@@ -16,7 +16,7 @@ DESCRIPTION = (
 
 EXAMPLES = """\
 examples:
-  python kafka_cli.py produce text-messages '{"id":"test-123","text":"Hello from Kafka"}'
+  python kafka_cli.py produce text-messages '{"id":"test-123","text":"Hello"}'
   python kafka_cli.py produce text-messages - < records.jsonl
   python kafka_cli.py consume text-messages --max-messages 10
   python kafka_cli.py topics
@@ -36,7 +36,7 @@ BEGINNING = datetime.fromtimestamp(0, UTC)
 
 
 def parser() -> argparse.ArgumentParser:
-    form = argparse.RawDescriptionHelpFormatter
+    form = streams.HelpFormatter
     top = Parser(prog="kafka_cli.py", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=form)
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     produce(commands)
@@ -56,7 +56,7 @@ def add(group: Any, name: str, does: str, example: str, *, json: bool = True) ->
         help=does,
         description=does,
         epilog=f"example:\n  python kafka_cli.py {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=streams.HelpFormatter,
     )
     if json:
         made.add_argument("--json", action="store_true", help="print JSON, for machines")
@@ -64,7 +64,7 @@ def add(group: Any, name: str, does: str, example: str, *, json: bool = True) ->
 
 
 def produce(commands: Any) -> None:
-    example = """produce text-messages '{"id":"test-123","text":"Hello from Kafka"}' --header from=shell"""
+    example = """produce text-messages '{"text":"Hi"}' --header from=shell"""
     made = add(commands, "produce", "Sends a record, or one for each line of standard input.", example)
     option = made.add_argument
     option("topic", type=topic_name, metavar="TOPIC")
@@ -157,8 +157,8 @@ def steering(commands: Any) -> None:
     where = made.add_mutually_exclusive_group(required=True)
     where.add_argument("--to-beginning", action="store_true", help="all that the topic holds")
     where.add_argument("--to-time", type=moment, metavar="TIME", help="ISO 8601; of this machine's zone if it has none")
-    offsets = "may be repeated; the other partitions stay"
-    where.add_argument("--to-offset", action="append", type=place, default=[], metavar="PARTITION:OFFSET", help=offsets)
+    offsets = "PARTITION:OFFSET; may be repeated, and the other partitions stay"
+    where.add_argument("--to-offset", action="append", type=place, default=[], metavar="PLACE", help=offsets)
 
 
 def moment(given: str) -> datetime:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import settings as configuration
+import streams
 from clients import json_form, rest, show, trace
 from clients.command_line import Parser, utf8
 from clients.place import place_in
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    form = argparse.RawDescriptionHelpFormatter
+    form = streams.HelpFormatter
     top = Parser(prog="cli.py", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=form)
     common(top, None, False)
     anywhere = Parser(add_help=False)

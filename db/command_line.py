@@ -33,7 +33,7 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m db", description=ABOUT, epilog=EXIT_CODES)
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def add(name: str, about: str, description: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=about, description=description, epilog=EXIT_CODES)

@@ -40,21 +40,24 @@ ACTS = {
 
 EPILOG = """\
 actions:
-  start       embed every message with another model too, and switch to it when all are done
+  start       embed every message with another model too, and switch to it
+              when all are done
   status      how far that is
   stop        leave it as it is; what is done is kept
   resume      go on with what was stopped
-  undo        before the switch: delete the new vectors; after it: go back to the old ones
+  undo        before the switch: delete the new vectors; after it: go back to
+              the old ones
   forget-old  after the switch: delete the old vectors
 
-Searches use the old model until the switch. Everything is kept in PostgreSQL, and the workers do the work: this command
-may be ended at any time. A remote provider's key is taken from the environment of whoever embeds, and stored nowhere.
+Searches use the old model until the switch. Everything is kept in PostgreSQL, and the workers do the work: this \
+command may be ended at any time. A remote provider's key is taken from the environment of whoever embeds, and stored \
+nowhere.
 
-exit codes: 0 done (or, without --wait, asked for), 1 not possible as things are, 2 wrong usage or setting,
+exit codes: 0 done (or, without --wait, asked for), 1 not possible as things are, 2 wrong usage or setting, \
 130 interrupted
 
   python -m db reembed --provider minilm
-  python -m db reembed --provider openai --set OPENAI_MODEL=text-embedding-3-large --no-wait
+  python -m db reembed --provider openai --set OPENAI_MODEL=some-model --no-wait
 """
 
 
@@ -72,7 +75,7 @@ def add_to(commands: Any) -> None:
         help="change the embedding model while everything runs",
         description="Changes the embedding model while everything runs.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=streams.HelpFormatter,
     )
     parser.add_argument("action", nargs="?", choices=ACTIONS, default="start")
     parser.add_argument("--provider", help="of the new model; without it that of the settings")

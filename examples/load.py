@@ -7,6 +7,7 @@ import subprocess
 import time
 
 import settings as configuration
+import streams
 from clients import connect
 from clients.kafka_commands import STREAM_PATIENCE_MS
 from clients.kafka_options import positive
@@ -16,19 +17,19 @@ from examples import descriptions
 from examples.progress import Watch, bars
 
 DESCRIPTION = """\
-Loads the descriptions of Debian's packages, some 63,000 real texts, through Kafka. Each becomes a message with the id
+Loads the descriptions of Debian's packages, some 63,000 real texts, through Kafka. Each becomes a message with the id \
 debian/PACKAGE and {"package", "section"} as metadata. Loading them again changes nothing and embeds nothing anew."""
 
 EXAMPLES = """\
 examples:
-  python examples/debian.py --sample          the 300 or so that come with the project
-  python examples/debian.py --limit 5000      5,000 of them, picked evenly
-  python examples/debian.py                   all
-  python examples/debian.py --update          let apt fetch the descriptions first (as root)
+  python examples/debian.py --sample      the 300 or so that come with it
+  python examples/debian.py --limit 5000  5,000 of them, picked evenly
+  python examples/debian.py               all
+  python examples/debian.py --update      let apt fetch them first (as root)
 
 then:
   python cli.py search "spend less money each month"
-  python cli.py search "drive a car against my friends" --filter '{"section": "games"}'
+  python cli.py search "racing cars" --filter '{"section": "games"}'
 """
 
 LOOK_SECONDS = 0.5
@@ -36,7 +37,7 @@ STUCK_SECONDS = 60.0
 
 
 def parser() -> argparse.ArgumentParser:
-    form = argparse.RawDescriptionHelpFormatter
+    form = streams.HelpFormatter
     made = argparse.ArgumentParser(prog="debian.py", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=form)
     made.add_argument("--sample", action="store_true", help="load the sample that comes with the project")
     made.add_argument("--limit", type=positive, metavar="N", help="only so many of them")

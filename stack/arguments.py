@@ -77,7 +77,7 @@ def _add_scale(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "EMBED_WORKERS again.",
         epilog="examples:\n  ./scale.sh\n  ./scale.sh embed 4\n  ./scale.sh persist 2 --json\n\n"
         "exit codes: 0 done, 1 not done, or what is done could not be told, 2 wrong usage or setting, 130 interrupted",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=streams.HelpFormatter,
     )
     scale.add_argument("queue", nargs="?", metavar="QUEUE", help="persist or embed")
     scale.add_argument("workers", nargs="?", metavar="N", help="how many worker processes it is to have")

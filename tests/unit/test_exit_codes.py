@@ -1,14 +1,27 @@
 """A wrong setting and wrong usage end every command in the same way, and its help tells the exit codes."""
 
+import contextlib
 import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import db.command_line
+import stack.commands
+from clients import e2e, kafka_commands, rest_commands
+from examples import load
 from settings import ROOT
+
+
+def database_command(words: list[str]) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["db", *words])
+        return db.command_line.main()
+
 
 COMMANDS = [
     "-m bridge",
@@ -112,3 +125,46 @@ def test_so_is_a_data_folder_in_the_home_of_nobody(command: str) -> None:
     ended = typed(command, DATA_DIR="~nobody-at-all/data")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == "DATA_DIR='~nobody-at-all/data': there is no such home\n"
+
+
+# Each command of those at the top, with the function that reads its words.
+HELP: dict[Callable[[list[str]], object], list[str]] = {
+    stack.commands.main: ["", "start", "stop", "status", "scale"],
+    e2e.main: [""],
+    rest_commands.main: ["", "health", "list", "create", "get", "search", "trace", "stats"],
+    kafka_commands.main: [
+        *("", "produce", "consume", "topics", "lag", "pause", "resume", "drain", "rewind"),
+        *("dead-letters", "dead-letters list", "dead-letters show", "dead-letters replay", "dead-letters drop"),
+    ],
+    load.parser().parse_args: [""],
+    database_command: ["", "upgrade", "downgrade", "current", "reembed", "retry-failed", "embed-missing"],
+}
+
+
+@pytest.mark.parametrize(("call", "command"), [(call, each) for call, commands in HELP.items() for each in commands])
+def test_help_fits_a_terminal_of_80_columns(
+    call: Callable[[list[str]], object],
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with contextlib.suppress(SystemExit):
+        call([*command.split(), "--help"])
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: ")
+    assert [line for line in shown.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize(("call", "command"), [(kafka_commands.main, "rewind"), (stack.commands.main, "scale")])
+def test_its_sentences_are_as_narrow_as_the_terminal(
+    call: Callable[[list[str]], object],
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    call([command, "--help"])
+    sentences = capsys.readouterr().out.split("\n\n")[1].splitlines()
+    assert len(sentences) > 1
+    assert max(map(len, sentences)) <= 50
