@@ -170,8 +170,13 @@ def location(place: tuple[int | str, ...]) -> str:
 
 
 def value_of(error: Mapping[str, Any]) -> str:
+    """The value as JSON has it, and its first characters if it is long; nothing for what holds others."""
     value = error.get("input")
-    return f", found {str(value)[:50]!r}" if isinstance(value, str | int | float) else ""
+    if isinstance(value, str):
+        return f", found {value[:50]!r}"
+    if isinstance(value, bool):
+        return f", found {str(value).lower()}"
+    return f", found {str(value)[:50]}" if isinstance(value, int | float) else ""
 
 
 def lower_first(text: str) -> str:

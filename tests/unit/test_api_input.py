@@ -279,6 +279,13 @@ def test_a_search_that_is_wrong_is_400_and_says_where(search: FlaskClient, chang
     assert answer.json["detail"].startswith(f"{next(iter(change))}: ")
 
 
+@pytest.mark.parametrize(("value", "said"), [(True, "true"), (0, "0"), ("5", "'5'"), ("x" * 60, f"'{'x' * 50}'")])
+def test_what_is_wrong_is_told_as_it_was_sent(search: FlaskClient, value: object, said: str) -> None:
+    answer = post(search, {"query": "x", "limit": value}, "/embeddings/search")
+    assert answer.json is not None
+    assert answer.json["detail"].endswith(f", found {said}")
+
+
 @pytest.mark.parametrize("limit", [b"1E+1000000", b"-1E+1000000", b"1E-1000000", b"1E+999999999999999999", b"1e18"])
 def test_a_limit_beyond_all_numbers_is_only_wrong(search: FlaskClient, limit: bytes) -> None:
     answer = post(search, b'{"query": "x", "limit": ' + limit + b"}", "/embeddings/search")
