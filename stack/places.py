@@ -20,11 +20,15 @@ _LONGEST_SOCKET_NAME = 107 - len(".4194304")
 
 def data(settings: Settings) -> Path:
     """DATA_DIR; a relative one counts from the checkout, wherever the command was typed. Raises InvalidSetting for the
-    home of nobody."""
+    home of nobody, and for what can be no folder, since a file is there, or a link that leads nowhere."""
     try:
-        return Path(os.path.abspath(ROOT / Path(settings.data_dir).expanduser()))
+        path = Path(os.path.abspath(ROOT / Path(settings.data_dir).expanduser()))
     except RuntimeError:
         raise InvalidSetting(f"DATA_DIR={settings.data_dir!r}: there is no such home") from None
+    there = next(each for each in (path, *path.parents) if os.path.lexists(each))
+    if not os.path.isdir(there):
+        raise InvalidSetting(f"DATA_DIR={settings.data_dir!r}: {there} is no folder")
+    return path
 
 
 def run(settings: Settings) -> Path:

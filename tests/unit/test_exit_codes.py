@@ -127,6 +127,17 @@ def test_so_is_a_data_folder_in_the_home_of_nobody(command: str) -> None:
     assert ended.stderr == "DATA_DIR='~nobody-at-all/data': there is no such home\n"
 
 
+@pytest.mark.parametrize("command", ["start", "stop", "status", "scale"])
+def test_so_is_a_data_folder_that_can_be_none(command: str, tmp_path: Path) -> None:
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.touch()
+    link.symlink_to(tmp_path / "nothing")
+    for wrong, there in ((file, file), (file / "data", file), (link, link)):
+        ended = typed(f"-m stack {command}", DATA_DIR=str(wrong))
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert ended.stderr == f"DATA_DIR={str(wrong)!r}: {there} is no folder\n"
+
+
 # Each command of those at the top, with the function that reads its words.
 HELP: dict[Callable[[list[str]], object], list[str]] = {
     stack.commands.main: ["", "start", "stop", "status", "scale"],

@@ -43,16 +43,6 @@ def test_stop_of_what_does_not_run_is_no_failure(tmp_path: Path) -> None:
     assert (answer.returncode, answer.stdout) == (0, "Nothing was running.\n")
 
 
-@pytest.mark.parametrize("name", ["start.sh", "stop.sh"])
-def test_a_place_for_the_data_that_is_no_folder_is_named_in_one_line(name: str, tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.touch()
-    answer = script(name, data_dir=file)
-    assert (answer.returncode, answer.stdout) == (1, "")
-    assert answer.stderr.startswith(str(file))
-    assert answer.stderr.count("\n") == 1
-
-
 def test_a_lock_can_be_taken_on_a_full_disk() -> None:
     taken = lock.try_to_take(Path("/dev/full"))
     assert taken is not None
