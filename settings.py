@@ -354,13 +354,15 @@ def read_env_file(path: Path, *, skip_wrong: bool = False) -> dict[str, str]:
     around a value are taken off.
 
     A missing file is an empty one. Raises InvalidSetting for a line of another form, unless such are to be skipped,
-    and for another encoding.
+    for another encoding, and for a file that this user may not read.
     """
     values: dict[str, str] = {}
-    if not path.is_file():
-        return values
     try:
+        if not path.is_file():
+            return values
         text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+    except OSError as error:
+        raise InvalidSetting(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise InvalidSetting(f"{path}: not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from None
     for number, line in enumerate(text.split("\n"), start=1):

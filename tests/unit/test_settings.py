@@ -424,6 +424,11 @@ def test_env_file_that_is_missing_sets_nothing(tmp_path: Path) -> None:
     assert read_env_file(tmp_path / ".env") == {}
 
 
+def test_env_file_that_cannot_be_read_is_told() -> None:
+    with pytest.raises(InvalidSetting, match=r"/proc/self/mem: cannot be read \(Input/output error\)"):
+        read_env_file(Path("/proc/self/mem"))  # which root may not read from its beginning either
+
+
 def test_env_file_with_a_line_that_says_nothing_names_the_line(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("BRIDGES=2\nBRIDGES 3\n", encoding="utf-8")
