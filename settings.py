@@ -13,7 +13,6 @@ import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from math import inf
 from pathlib import Path
 from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -430,7 +429,7 @@ def check_numbers(settings: Settings) -> None:
         name = field.name.upper()
         if field.name.endswith("_port") and not 1 <= value <= 65535:
             raise InvalidSetting(f"{name}={value}: a port is between 1 and 65535")
-        if isinstance(value, int | float) and field.name not in MAY_BE_ZERO_OR_LESS and not 0 < value < inf:
+        if isinstance(value, int | float) and field.name not in MAY_BE_ZERO_OR_LESS and not value > 0:  # nor is NaN
             raise InvalidSetting(f"{name}={value}: {name} must be above zero")
         most = MOST.get(field.name, MOST_SECONDS if field.name.endswith("_seconds") else MOST_NUMBER)
         if isinstance(value, int | float) and value > most:

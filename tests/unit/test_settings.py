@@ -94,7 +94,7 @@ def test_a_million_microseconds_are_taken_as_the_message_says() -> None:
         ({"EMBEDDING_PROVIDER": "minlm"}, "EMBEDDING_PROVIDER='minlm': takes minilm, hashing, openai or fastembed"),
         ({"KAFKA_COORDINATION": "raft"}, "KAFKA_COORDINATION='raft': takes kraft or zookeeper"),
         ({"POST_WAIT_SECONDS": "nan"}, "POST_WAIT_SECONDS"),
-        ({"POST_WAIT_SECONDS": "inf"}, "POST_WAIT_SECONDS"),
+        ({"POST_WAIT_SECONDS": "inf"}, "POST_WAIT_SECONDS=inf: takes 86400 at most"),
         ({"EMBED_LEASE_SECONDS": "601"}, "EMBED_LEASE_SECONDS=601: takes 600 at most"),
         ({"POST_WAIT_SECONDS": "1e300"}, "POST_WAIT_SECONDS=1e+300: takes 86400 at most"),
         ({"KAFKA_TOPIC_PARTITIONS": "1000000000000"}, "KAFKA_TOPIC_PARTITIONS=1000000000000: takes 2147483647 at most"),
