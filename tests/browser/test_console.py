@@ -1,6 +1,7 @@
 """The console in a real Chromium, on the running pipeline: what somebody sees, types and presses."""
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable
@@ -77,6 +78,25 @@ def test_the_chart_is_drawn_and_told_in_words(console: Page, pipeline: Pipeline)
         return all(sum(history[stage]) > 0 for stage in ("read", "stored", "embedded"))
 
     eventually(drawn, timeout=20)
+
+
+@pytest.mark.parametrize(("locale", "form"), [("en-US", r"\d{1,2}:\d\d\s[AP]M"), ("de-DE", r"\d\d:\d\d")])
+def test_the_chart_tells_the_time_as_the_rest_of_the_page_does(
+    contexts: Callable[..., BrowserContext], pipeline: Pipeline, locale: str, form: str
+) -> None:
+    page = contexts(locale=locale).new_page()
+    page.add_init_script("""
+        window.drawn = [];
+        const { fillText } = CanvasRenderingContext2D.prototype;
+        CanvasRenderingContext2D.prototype.fillText = function (words, ...where) {
+            window.drawn.push(words);
+            return fillText.call(this, words, ...where);
+        };
+    """)
+    page.goto(pipeline.search_api)
+    page.wait_for_function("window.drawn.some((words) => words.includes(':'))")
+    times = [words for words in page.evaluate("window.drawn") if ":" in words]
+    assert all(re.fullmatch(form, words) for words in times)
 
 
 def test_a_search_with_the_keyboard_alone(console: Page, pipeline: Pipeline) -> None:

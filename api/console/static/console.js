@@ -12,6 +12,7 @@ document.documentElement.classList.add("scripted");
 // --- Times ---
 const today = () => new Date().toDateString();
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+const minute = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
 const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
 function localTimes(root) {
@@ -92,7 +93,7 @@ function drawChart(again = false) {
       cursor: { drag: { x: false, y: false } },
       scales: { y: { range: (_chart, _low, high) => [0, Math.max(1, high * 1.1)] } },
       axes: [
-        { ...line, values: "{HH}:{mm}" },
+        { ...line, space: 64, values: (_chart, ticks) => ticks.map((tick) => minute.format(new Date(tick * 1000))) },
         { ...line, size: 56, values: (_chart, ticks) => ticks.map((tick) => tick.toLocaleString()) },
       ],
       series: [
