@@ -23,8 +23,8 @@ from settings import Settings
 log = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 1.0
-# Later than others that were in the same batch, which Kafka refuses for one record in it: these go without it then.
-REFUSED_SECONDS = 1.5
+# So much later than others that were in the same batch, which Kafka refuses for one record in it: these go without it.
+BEHIND_SECONDS = 0.5
 LATE_SECONDS = 5.0
 TOO_SMALL_SECONDS = 60.0  # between two lines about a topic that takes no letter at all
 
@@ -54,7 +54,7 @@ class SentLetter:
         """When to send it again, once it is refused."""
         error = None if self.future is None else self.future.exception
         itself = isinstance(error, BrokerResponseError) and not self.is_too_large  # a batch too large is cut in two
-        return self.next_try + (REFUSED_SECONDS - AGAIN_SECONDS if itself else 0.0)
+        return self.next_try + (BEHIND_SECONDS if itself else 0.0)
 
     @property
     def is_too_large(self) -> bool:

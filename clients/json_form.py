@@ -15,7 +15,7 @@ from records import INT_DIGITS, OBEYED
 MARKS = re.compile(f"[{OBEYED}\u061c\u200e\u200f\ud800-\udfff]")
 
 
-class LongNumber:
+class AsWritten:
     """A number that would not be shown as it was written: it is shown only, and not calculated with."""
 
     def __init__(self, digits: str) -> None:
@@ -25,13 +25,13 @@ class LongNumber:
         return self.digits
 
 
-def number(digits: str) -> int | LongNumber:
-    return int(digits) if len(digits) <= INT_DIGITS else LongNumber(digits)
+def number(digits: str) -> int | AsWritten:
+    return int(digits) if len(digits) <= INT_DIGITS else AsWritten(digits)
 
 
-def fraction(digits: str) -> float | LongNumber:
+def fraction(digits: str) -> float | AsWritten:
     value = float(digits)
-    return value if repr(value) == digits else LongNumber(digits)
+    return value if repr(value) == digits else AsWritten(digits)
 
 
 def parse(text: str) -> Any:
@@ -48,7 +48,7 @@ def dump(value: object) -> str:
     long: list[str] = []
 
     def stand_in(found: object) -> str:
-        if not isinstance(found, LongNumber):
+        if not isinstance(found, AsWritten):
             raise TypeError(f"{type(found).__name__} is no JSON")
         long.append(found.digits)
         return f"{name}:{len(long) - 1}"

@@ -81,7 +81,7 @@ def look(app: Celery, action: str, since: int | None = None) -> Action:
         if state == "PROGRESS":
             return Action(f"{sentence(result)} Going on…", done=False, since=now, problems=problems(result))
     except (LookupError, TypeError, ValueError, AttributeError):
-        return Action("It was done, but not by this console: its result says something else.", done=True, failed=True)
+        return Action("Its result is none that a button here makes.", done=True, failed=True)
     if state in (states.FAILURE, states.REVOKED):  # revoked: by `celery control revoke`, or a button of Flower
         return Action(f"It did not work: {result}", done=True, failed=True)
     return Action(f"A part is away, trying again: {result}", done=False, since=now)

@@ -117,24 +117,31 @@ def far_ones(stored: Stored, query: NDArray[np.float32], ids: list[str], monkeyp
     return [str(hit["id"]) for hit in hits]
 
 
-def test_a_rare_match_far_away_is_found_where_the_index_gives_up(
-    stored: Stored, chosen: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def query(stored: Stored, chosen: Settings) -> NDArray[np.float32]:
+    """A point, in a table of 800 vectors that an index holds."""
     stored.add(800)
     rest(chosen, stored.engine)
-    query = stored.points(1)[0]
-    farthest = stored.nearest(query, 800)[-5:]
+    point: NDArray[np.float32] = stored.points(1)[0]
+    return point
+
+
+@pytest.fixture
+def farthest(stored: Stored, query: NDArray[np.float32]) -> list[str]:
+    """The five messages farthest from the point, by the distance."""
+    return stored.nearest(query, 800)[-5:]
+
+
+def test_a_rare_match_far_away_is_found_where_the_index_gives_up(
+    stored: Stored, query: NDArray[np.float32], farthest: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     hits = far_ones(stored, query, farthest, monkeypatch)
     assert hits == farthest
 
 
 def test_a_far_match_in_the_open_part_hides_none_that_an_index_gave_up_on(
-    stored: Stored, chosen: Settings, monkeypatch: pytest.MonkeyPatch
+    stored: Stored, query: NDArray[np.float32], farthest: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stored.add(800)
-    rest(chosen, stored.engine)
-    query = stored.points(1)[0]
-    farthest = stored.nearest(query, 800)[-5:]
     farther = [str(uuid.uuid4()) for _ in range(15)]
     stored.store(farther, np.repeat(-query[None], 15, 0))
     hits = far_ones(stored, query, farthest + farther, monkeypatch)
@@ -151,13 +158,9 @@ def test_a_far_match_in_the_open_part_hides_none_that_an_index_gave_up_on(
 
 
 def test_texts_without_meaning_hide_none_that_an_index_gave_up_on(
-    stored: Stored, chosen: Settings, monkeypatch: pytest.MonkeyPatch
+    stored: Stored, query: NDArray[np.float32], farthest: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They have a vector of zeros: enough for a whole page of hits, of which none has a score."""
-    stored.add(800)
-    rest(chosen, stored.engine)
-    query = stored.points(1)[0]
-    farthest = stored.nearest(query, 800)[-5:]
     without_meaning = [str(uuid.uuid4()) for _ in range(15)]
     stored.store(without_meaning, np.zeros((15, DIMENSIONS), np.float32))
     assert far_ones(stored, query, farthest + without_meaning, monkeypatch) == farthest
