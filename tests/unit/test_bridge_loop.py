@@ -12,7 +12,13 @@ import pytest
 from celery.exceptions import TaskRevokedError
 from kafka import TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
+from kafka.errors import (
+    InvalidRecordError,
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+)
 from kafka.future import Future
 from redis.exceptions import OutOfMemoryError, ResponseError
 
@@ -540,6 +546,29 @@ def test_where_kafka_takes_no_dead_letter_one_is_tried_for_all(monkeypatch: pyte
     now += letters.AGAIN_SECONDS
     assert own.missing(waiting) == waiting
     assert len(tried) == 2, "and so each time"
+
+
+def test_a_refused_dead_letter_goes_behind_those_that_were_refused_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one batch again, they would be refused with it for ever."""
+    now = 100.0
+    sent: list[int] = []
+    refusals = {0: InvalidRecordError("no key"), 1: KafkaError("refused because of other records in the batch")}
+
+    def refuse(_settings: object, _topic: str, record: ConsumerRecord, *_: object) -> Any:
+        sent.append(record.offset)
+        return SimpleNamespace(succeeded=lambda: False, failed=lambda: True, exception=refusals[record.offset])
+
+    monkeypatch.setattr("bridge.letters.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("bridge.letters.dead_letters.send", refuse)
+    own = Letters(Settings(), SimpleNamespace())
+    both = [own.send(a_record(offset), BadRecord("invalid-json", "why")) for offset in range(2)]
+    assert sent == [0, 1]
+    now += letters.AGAIN_SECONDS
+    own.missing(both)
+    assert sent == [0, 1, 1]
+    now += letters.BEHIND_SECONDS
+    own.missing(both)
+    assert sent == [0, 1, 1, 0]
 
 
 def test_a_dead_letter_that_is_late_has_its_topic_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
