@@ -135,8 +135,7 @@ def finish_with_vectors(
         vectors = settle(connection, jobs, model, done, is_second=is_second)
     if len(vectors.message_ids):
         if not expect_new:
-            replaced = {uuid.UUID(bytes=found) for found in vectors.message_ids}
-            delete_outdated(connection, model, replaced, replaced)
+            delete_outdated(connection, model, {uuid.UUID(bytes=found) for found in vectors.message_ids}, vectors)
         copy(connection, model, vectors)
     if active is None or active.followed_by is None or is_second:
         return None
@@ -219,7 +218,7 @@ def settle(
     written = set(vectors.message_ids)
     others = [message_id for message_id in ids if id_bytes(message_id) not in written]
     if others:
-        delete_outdated(connection, model, others, [])
+        delete_outdated(connection, model, others)
     failed = set()
     for message_id, content_hash, reason in done.failures:
         key = uuid.UUID(message_id).bytes
@@ -266,21 +265,29 @@ def current_hashes(connection: Connection, ids: Collection[str]) -> dict[bytes, 
     return dict(zip(found, hashes, strict=True))
 
 
-def delete_outdated(connection: Connection, model: str, ids: Iterable[object], replaced: Iterable[object]) -> None:
-    """Deletes the vectors of these messages that are not of their present text, whatever model made them, and all of
-    this model's whose message is in `replaced`.
+def delete_outdated(connection: Connection, model: str, ids: Iterable[object], replacing: Vectors = NO_VECTORS) -> None:
+    """Deletes the vectors of these messages that are not of their present text, whatever model made them, and those of
+    this model that are of the same message and text as one of `replacing`.
 
-    A message that was edited meanwhile may have the vector of its new text already: that one stays.
+    A message that was edited meanwhile may have the vector of its new text already. That one stays, and that of an
+    older text, which was the present one a moment ago, cannot be stored beside it.
     """
+    texts = set(zip(replacing.message_ids, replacing.content_hashes, strict=True))
     connection.execute(
         text("""
             DELETE FROM message_embeddings e
             WHERE e.message_id = ANY (:ids ::uuid[]) AND (
-                e.model = :model AND e.message_id = ANY (:replaced ::uuid[])
+                e.model = :model AND (e.message_id, e.content_hash) IN (
+                    SELECT * FROM unnest(:replaced ::uuid[], :hashes ::uuid[]))
                 OR NOT EXISTS (SELECT FROM text_messages m
                                WHERE m.id = e.message_id AND m.content_hash = e.content_hash))
         """),
-        {"ids": array(ids), "model": model, "replaced": array(replaced)},
+        {
+            "ids": array(ids),
+            "model": model,
+            "replaced": array(message_id.hex() for message_id, _ in texts),
+            "hashes": array(content_hash.hex() for _, content_hash in texts),
+        },
     )
 
 
