@@ -212,21 +212,19 @@ def settle(
         for place, message_id in enumerate(vectors.message_ids)
         if current.get(message_id) == vectors.content_hashes[place]
     ]
-    tried = set(vectors.message_ids)
     if len(keep) != len(vectors.message_ids):
         vectors = vectors.only(keep)
     written = set(vectors.message_ids)
     others = [message_id for message_id in ids if id_bytes(message_id) not in written]
     if others:
         delete_outdated(connection, model, others)
-    failed = set()
-    for message_id, content_hash, reason in done.failures:
-        key = uuid.UUID(message_id).bytes
-        tried.add(key)
-        if current.get(key) == uuid.UUID(content_hash).bytes:
-            failed.add(key)
-            record_failure(connection, message_id, content_hash, model, reason, max(job.attempts for job in jobs))
-    outdated = (tried & current.keys()) - written - failed
+    attempts = max((job.attempts for job in jobs), default=0)
+    failed = {
+        uuid.UUID(failure[0]).bytes
+        for failure in done.failures
+        if record_failure(connection, *failure, model=model, attempts=attempts)
+    }
+    outdated = current.keys() - written - failed
     if not is_second:
         requeue_outdated(connection, model, outdated)
     elif outdated:
@@ -356,22 +354,27 @@ def finish_jobs(connection: Connection, jobs: Sequence[Job], lease: str, model: 
 
 
 def record_failure(
-    connection: Connection, message_id: str, content_hash: str, model: str, reason: str, attempts: int
-) -> None:
-    connection.execute(
-        text("""
-            INSERT INTO embedding_failures (message_id, content_hash, model, reason, attempts)
-            VALUES (:id ::uuid, :hash ::uuid, :model, :reason, :attempts)
-            ON CONFLICT (message_id, model) DO UPDATE SET content_hash = excluded.content_hash,
-                reason = excluded.reason, attempts = excluded.attempts, failed_at = clock_timestamp()
-        """),
-        {
-            "id": message_id,
-            "hash": content_hash,
-            "model": model,
-            "reason": printable(reason, REASON_CHARS),
-            "attempts": attempts,
-        },
+    connection: Connection, message_id: str, content_hash: str, reason: str, *, model: str, attempts: int
+) -> bool:
+    """Marks a message as failed if it has this text and nobody is about to change it. From then on a change waits for
+    the end of the transaction, and takes the mark away. Returns whether it was marked."""
+    return bool(
+        connection.execute(
+            text("""
+                INSERT INTO embedding_failures (message_id, content_hash, model, reason, attempts)
+                SELECT id, content_hash, :model, :reason, :attempts FROM text_messages
+                WHERE id = :id ::uuid AND content_hash = :hash ::uuid FOR SHARE SKIP LOCKED
+                ON CONFLICT (message_id, model) DO UPDATE SET content_hash = excluded.content_hash,
+                    reason = excluded.reason, attempts = excluded.attempts, failed_at = clock_timestamp()
+            """),
+            {
+                "id": message_id,
+                "hash": content_hash,
+                "model": model,
+                "reason": printable(reason, REASON_CHARS),
+                "attempts": attempts,
+            },
+        ).rowcount
     )
 
 

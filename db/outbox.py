@@ -220,9 +220,10 @@ def queue_for(connection: Connection, model: str, message_ids: Sequence[str]) ->
 
 
 def requeue_outdated(connection: Connection, model: str, message_ids: Iterable[bytes]) -> None:
-    """Queues messages again if an outdated text of theirs was embedded and their current text has no vector.
+    """Queues messages again whose current text has no vector, failure or job.
 
-    Usually the edit has queued them already; but the sender of a task may have had the wrong text at hand.
+    Usually the edit has queued them already; but the sender of a task may have had the wrong text at hand, and a
+    failure goes with the end of an older job.
     """
     ids = array(uuid.UUID(bytes=found) for found in message_ids)
     if ids != "{}":
@@ -232,6 +233,9 @@ def requeue_outdated(connection: Connection, model: str, message_ids: Iterable[b
                 WHERE NOT EXISTS (
                     SELECT FROM message_embeddings e
                     WHERE e.message_id = m.id AND e.model = :model AND e.content_hash = m.content_hash)
+                AND NOT EXISTS (
+                    SELECT FROM embedding_failures f
+                    WHERE f.message_id = m.id AND f.model = :model AND f.content_hash = m.content_hash)
                 AND NOT EXISTS (
                     SELECT FROM embedding_jobs j
                     WHERE NOT j.deleted AND j.model IS NULL AND m.id = ANY (j.message_ids))

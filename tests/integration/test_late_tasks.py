@@ -140,6 +140,10 @@ CHANGES = {
     "deleted and stored again": (None, deleted_and_stored_again("newer")),
     "stored again": (Message.delete, stored_again("newer")),
     "edited after another task": (embedded_already, edited("newer")),
+    "edited to what fails": (None, edited("unembeddable")),
+    "edited to what fails, and again": (None, edited("unembeddable", "newer")),
+    "deleted and stored as what fails": (None, deleted_and_stored_again("unembeddable")),
+    "stored again as what fails": (Message.delete, stored_again("unembeddable")),
 }
 
 
@@ -162,13 +166,32 @@ def at_any_moment(
     assert number > 5, "the statements of a task"
 
 
-@pytest.mark.parametrize("edited_elsewhere", [False, True], ids=["alone", "after another edit"])
+@pytest.mark.parametrize(
+    ("older", "edited_elsewhere"), [("older", False), ("older", True), ("unembeddable older", True)]
+)
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_at_any_moment_of_an_older_task(
     database: Engine,
     fickle: Fickle,  # noqa: F811
     name: str,
+    older: str,
     edited_elsewhere: bool,
 ) -> None:
     before, change = CHANGES[name]
-    at_any_moment(database, "older", before, change, edited_elsewhere=edited_elsewhere)
+    at_any_moment(database, older, before, change, edited_elsewhere=edited_elsewhere)
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_failure_beside_an_edit_that_is_not_committed_yet(
+    database: Engine,
+    fickle: Fickle,  # noqa: F811
+    committed: bool,
+) -> None:
+    message = Message(database, "unembeddable")
+    with database.connect() as connection:
+        connection.exec_driver_sql("UPDATE text_messages SET message = 'newer'")
+        embed.embed_text([message.first])
+        if committed:
+            connection.commit()
+    message.settle()
+    message.check()
