@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 import settings as configuration
 import streams
 from db import console_commands, outbox, output, reembed_command, schema, session
+from db.preconditions import UnusableDatabase
 from settings import Settings
 
 ABOUT = "The database: its schema, its embedding model, and messages without a vector."
@@ -79,7 +80,7 @@ def carry_out(given: argparse.Namespace) -> int:
             output.say(f"trying {retry_failed(chosen)} messages again")
     except configuration.InvalidSetting as error:
         return fail(str(error), streams.WRONG_USAGE)
-    except schema.UnusableDatabase as error:
+    except UnusableDatabase as error:
         return fail(str(error))
     except (SQLAlchemyError, psycopg2.Error) as error:
         where = f"{chosen.database_address}:{chosen.database_port}"

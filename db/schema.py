@@ -1,4 +1,4 @@
-"""Bringing a database to a revision: its checks, the Alembic migrations and the read-only role of the APIs."""
+"""Bringing a database to a revision: the Alembic migrations and the read-only role of the APIs."""
 
 import logging
 import time
@@ -14,15 +14,10 @@ from psycopg2.errors import DeadlockDetected, LockNotAvailable
 from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import OperationalError
 
-from db import session, text_index
+from db import preconditions, session, text_index
+from db.preconditions import UnusableDatabase
 from settings import Settings
 
-PGVECTOR = (0, 8)
-# What a table text_messages that is there already may have, and what it needs; the migrations add the rest.
-TEXTS = ("text", "character varying")
-ADOPTED = {"id": ("uuid",), "message": TEXTS, "source_id": TEXTS, "metadata": ("jsonb",)}
-NEEDED = ("id", "message", "created_at", "processed_at")
-MAY_BE_NULL = ("source_id", "metadata")  # of a text that has none
 MIGRATION_LOCK = 7_263_511_901
 # While a migration waits for a table, everybody who comes after it waits too; the pause between two tries lets them
 # through.
@@ -30,10 +25,6 @@ LOCK_MS = 1_000
 LOCK_PAUSE_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
-
-
-class UnusableDatabase(RuntimeError):
-    """The database cannot hold this schema; the message says what to change."""
 
 
 def configuration(connection: Connection | None = None) -> Config:
@@ -49,109 +40,15 @@ def latest() -> str:
     return str(ScriptDirectory.from_config(configuration()).get_current_head())
 
 
-def check_known(connection: Connection) -> None:
-    """Raises UnusableDatabase for a revision that no migration here leads to, such as a later release's."""
-    found = MigrationContext.configure(connection).get_current_revision()
+def check(connection: Connection, settings: Settings) -> None:
+    """Raises UnusableDatabase where the migrations could not run, or not to the end."""
     scripts = ScriptDirectory.from_config(configuration())
-    if found not in {None, *(each.revision for each in scripts.walk_revisions())}:
-        raise UnusableDatabase(
-            f"this database is of a newer release (revision {found}): use that one, or go back first, by its "
-            f"`python -m db downgrade {latest()}`"
-        )
-
-
-def check(connection: Connection) -> None:
-    """Raises UnusableDatabase unless the database is UTF-8 and has pgvector 0.8 or later to offer, or where its role
-    finds it."""
-    encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
-    if encoding != "UTF8":
-        raise UnusableDatabase(f"the database has the encoding {encoding}: create it with ENCODING 'UTF8'")
-    installed, offered = connection.execute(
-        text("""
-            SELECT (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
-                (SELECT default_version FROM pg_available_extensions WHERE name = 'vector')
-        """)
-    ).one()
-    if offered is None and installed is None:
-        raise UnusableDatabase("this PostgreSQL has no pgvector: install pgvector 0.8 or later on its server")
-    if parse(installed or offered) < PGVECTOR:
-        if offered is None or parse(offered) < PGVECTOR:
-            raise UnusableDatabase(f"pgvector {installed or offered} is too old: install 0.8 or later on the server")
-        connection.execute(text("ALTER EXTENSION vector UPDATE"))
-    hidden = text("""
-        SELECT extnamespace::regnamespace, current_user, has_schema_privilege(extnamespace, 'USAGE'),
-            quote_ident(current_database()), current_setting('search_path')
-        FROM pg_extension WHERE extname = 'vector' AND to_regtype('halfvec') IS NULL
-    """)
-    for place, role, may_use, database, path in connection.execute(hidden):
-        raise UnusableDatabase(
-            f"pgvector is in the schema {place}, where the role {role} does not look: "
-            f"ALTER DATABASE {database} SET search_path = {path}, {place}"
-            if may_use
-            else f"pgvector is in the schema {place}, which the role {role} may not use: "
-            f"GRANT USAGE ON SCHEMA {place} TO {role}"
-        )
-
-
-def check_adoptable(connection: Connection) -> None:
-    """Raises UnusableDatabase for a table text_messages that is not this system's yet, and has columns of types that
-    cannot become its own, a column that would refuse every text, or no key, or that is partitioned."""
-    rows = connection.execute(
-        text("""
-            SELECT attname, format_type(atttypid, NULL), relkind = 'p', attnotnull AND (attname = ANY (:may_be_null)
-                OR attname <> ALL (:needed) AND NOT atthasdef AND attidentity = '' AND NOT EXISTS (
-                    SELECT FROM pg_trigger WHERE tgrelid = attrelid AND NOT tgisinternal))  -- which may fill it
-            FROM pg_attribute JOIN pg_class c ON c.oid = attrelid
-            WHERE attrelid = to_regclass('text_messages') AND attnum > 0 AND NOT attisdropped
-                AND to_regclass('alembic_version') IS NULL
-        """),
-        {"may_be_null": list(MAY_BE_NULL), "needed": list(NEEDED)},
-    ).all()
-    if rows and rows[0][2]:
-        raise UnusableDatabase(
-            "text_messages is partitioned, and indexes are built beside its users only on a plain table: give this "
-            "system a database of its own (DATABASE_NAME)"
-        )
-    found = [(row[0], row[1]) for row in rows]
-    for column, kind in found:
-        if kind not in ADOPTED.get(column, (kind,)):
-            raise UnusableDatabase(
-                f"text_messages.{column} is {kind}, not {ADOPTED[column][0]}: change its type, or give this system a "
-                f"database of its own (DATABASE_NAME)"
-            )
-    if refusing := [row[0] for row in rows if row[3]]:
-        raise UnusableDatabase(
-            f"text_messages.{refusing[0]} takes no NULL, so that no text from the log could be stored: ALTER TABLE "
-            f'text_messages ALTER COLUMN "{refusing[0]}" DROP NOT NULL, or give this system a database of its own '
-            "(DATABASE_NAME)"
-        )
-    if missing := [column for column in NEEDED if found and column not in dict(found)]:
-        raise UnusableDatabase(
-            f"text_messages has no column {missing[0]}: give this system a database of its own (DATABASE_NAME)"
-        )
-    is_unique = text("""
-        SELECT EXISTS (
-            SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-            WHERE i.indrelid = to_regclass('text_messages') AND a.attname = 'id' AND i.indnkeyatts = 1
-                AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL)
-    """)
-    if found and not connection.execute(is_unique).scalar_one():
-        raise UnusableDatabase(
-            "text_messages.id may stand in it twice: ALTER TABLE text_messages ADD PRIMARY KEY (id), or give this "
-            "system a database of its own (DATABASE_NAME)"
-        )
-
-
-def check_language(connection: Connection, language: str) -> None:
-    """Raises UnusableDatabase for a KEYWORD_LANGUAGE that this server does not have: no word could be searched for."""
-    visible = text("SELECT cfgname FROM pg_ts_config WHERE pg_ts_config_is_visible(oid) ORDER BY cfgname")
-    known = connection.execute(visible).scalars().all()
-    if language not in known:
-        raise UnusableDatabase(f"KEYWORD_LANGUAGE={language!r}: this PostgreSQL has {', '.join(known)}")
-
-
-def parse(number: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in number.split(".")[:2])
+    preconditions.check_revision(connection, {each.revision for each in scripts.walk_revisions()}, latest())
+    preconditions.check_server(connection)
+    preconditions.check_language(connection, settings.keyword_language)
+    if preconditions.is_new(connection):
+        preconditions.check_adoptable(connection)
+        preconditions.check_names(connection)
 
 
 def upgrade(settings: Settings, revision: str = "head") -> str:
@@ -171,10 +68,7 @@ def migrate(settings: Settings, revision: str, direction: object) -> str:
             connection.execute(text("SET lock_timeout = 0"))
             wait_for_turn(connection)
             try:
-                check_known(connection)
-                check(connection)
-                check_adoptable(connection)
-                check_language(connection, settings.keyword_language)
+                check(connection, settings)
                 connection.commit()
                 while not migrated(connection, revision, direction):
                     time.sleep(LOCK_PAUSE_SECONDS)

@@ -24,6 +24,7 @@ from sqlalchemy.exc import ProgrammingError
 import settings as configuration
 from clients import e2e_checks
 from db import command_line, commands, queries, schema, session, text_index
+from db.preconditions import UnusableDatabase
 from records import Record
 from settings import ROOT, Settings
 from stack import plan, postgres_place
@@ -202,7 +203,7 @@ def test_a_table_of_another_form_is_refused_by_its_column(empty_database: Settin
     with connected(empty_database) as connection:
         connection.execute(text(PLAIN_TABLE))
         connection.execute(text(f"ALTER TABLE text_messages {change}"))
-    with pytest.raises(schema.UnusableDatabase, match=re.escape(said)):
+    with pytest.raises(UnusableDatabase, match=re.escape(said)):
         schema.upgrade(empty_database)
     with connected(empty_database) as connection:
         assert tables(connection) == {"text_messages"}
@@ -211,7 +212,7 @@ def test_a_table_of_another_form_is_refused_by_its_column(empty_database: Settin
 def test_a_partitioned_table_is_refused_before_anything_is_done(empty_database: Settings) -> None:
     with connected(empty_database) as connection:
         connection.execute(text(f"{PLAIN_TABLE.rstrip().rstrip(';')} PARTITION BY HASH (id)"))
-    with pytest.raises(schema.UnusableDatabase, match="text_messages is partitioned"):
+    with pytest.raises(UnusableDatabase, match="text_messages is partitioned"):
         schema.upgrade(empty_database)
     with connected(empty_database) as connection:
         assert tables(connection) == {"text_messages"}
@@ -402,13 +403,11 @@ def test_a_pgvector_in_a_schema_where_nobody_looks_is_told_with_what_to_type(emp
         connection.execute(text("CREATE EXTENSION vector SCHEMA extensions"))
     set_path(empty_database, "DATABASE {}", "public")
     wanted = f"ALTER DATABASE {empty_database.database_name} SET search_path = public, extensions"
-    with pytest.raises(schema.UnusableDatabase, match=f"schema extensions, where the role postgres .*: {wanted}$"):
+    with pytest.raises(UnusableDatabase, match=f"schema extensions, where the role postgres .*: {wanted}$"):
         schema.upgrade(empty_database)
     set_path(empty_database, "ROLE postgres IN DATABASE {}", "public, extensions")
     own = f"ALTER ROLE text_reader IN DATABASE {empty_database.database_name} SET search_path = public, extensions"
-    with pytest.raises(
-        schema.UnusableDatabase, match=f"look into the schema extensions for the type halfvec .*: {own}$"
-    ):
+    with pytest.raises(UnusableDatabase, match=f"look into the schema extensions for the type halfvec .*: {own}$"):
         schema.upgrade(empty_database)
     set_path(empty_database, "ROLE text_reader IN DATABASE {}", "public, extensions")
     schema.upgrade(empty_database)
@@ -418,7 +417,7 @@ def test_a_pgvector_in_a_schema_where_nobody_looks_is_told_with_what_to_type(emp
 def test_a_server_without_pgvector_is_refused(empty_database: Settings) -> None:
     with connected(empty_database) as connection:
         hide_extensions(connection, "WHERE name <> 'vector'")
-    with pytest.raises(schema.UnusableDatabase, match=r"has no pgvector: install pgvector 0\.8 or later"):
+    with pytest.raises(UnusableDatabase, match=r"has no pgvector: install pgvector 0\.8 or later"):
         schema.upgrade(empty_database)
     with connected(empty_database) as connection:
         assert tables(connection) == set()
@@ -427,14 +426,12 @@ def test_a_server_without_pgvector_is_refused(empty_database: Settings) -> None:
 def test_a_pgvector_that_is_too_old_is_refused(empty_database: Settings) -> None:
     with connected(empty_database) as connection:
         hide_extensions(connection, "", version="'0.7.4'")
-    with pytest.raises(schema.UnusableDatabase, match=r"pgvector 0\.7\.4 is too old: install 0\.8 or later"):
+    with pytest.raises(UnusableDatabase, match=r"pgvector 0\.7\.4 is too old: install 0\.8 or later"):
         schema.upgrade(empty_database)
 
 
 def test_a_language_that_the_server_does_not_have_is_refused(empty_database: Settings) -> None:
-    with pytest.raises(
-        schema.UnusableDatabase, match=r"KEYWORD_LANGUAGE='klingon': this PostgreSQL has arabic, .*yiddish"
-    ):
+    with pytest.raises(UnusableDatabase, match=r"KEYWORD_LANGUAGE='klingon': this PostgreSQL has arabic, .*yiddish"):
         schema.upgrade(replace(empty_database, keyword_language="klingon"))
     schema.upgrade(replace(empty_database, keyword_language="german"))
 
@@ -457,14 +454,14 @@ def test_a_database_in_another_encoding_is_refused(settings: Settings, postgres:
     latin1 = "CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0"
     administer(settings, latin1, settings.database_name)
     try:
-        with pytest.raises(schema.UnusableDatabase, match="encoding LATIN1: create it with ENCODING 'UTF8'"):
+        with pytest.raises(UnusableDatabase, match="encoding LATIN1: create it with ENCODING 'UTF8'"):
             schema.upgrade(settings)
     finally:
         administer(settings, "DROP DATABASE {name} WITH (FORCE)", settings.database_name)
 
 
 def test_a_revision_that_is_not_there_is_named(settings: Settings, database: Engine) -> None:
-    with pytest.raises(schema.UnusableDatabase, match="9999"):
+    with pytest.raises(UnusableDatabase, match="9999"):
         schema.upgrade(settings, "9999")
 
 
