@@ -102,7 +102,9 @@ def connect_engine(
             "options": f"{options} -c lock_timeout={LOCK_MS} -c timezone=UTC "
             "-c default_transaction_isolation=read\\ committed "
             # Else a backslash, a NULL in an array and what tells one index from another may mean something else.
-            "-c standard_conforming_strings=on -c array_nulls=on -c quote_all_identifiers=off",
+            "-c standard_conforming_strings=on -c array_nulls=on -c quote_all_identifiers=off "
+            # Vectors and scores are read as text, and a word's texts are all there.
+            "-c extra_float_digits=1 -c gin_fuzzy_search_limit=0",
             "keepalives_idle": 5,
             "keepalives_interval": 2,
             "keepalives_count": 3,

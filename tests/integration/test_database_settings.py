@@ -1,23 +1,26 @@
 """What somebody has set for the database or its roles changes neither what is stored nor which version wins."""
 
+import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
+import numpy as np
 import psycopg2
 import pytest
 import redis
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.console import state
 from api.observed import Observed
 from api.pipeline_numbers import PipelineNumbers
-from db import commands, session, text_index
+from db import commands, embeddings, queries, reuse, session, text_index
 from redis_keys import REFUSED, REFUSED_SECONDS
 from settings import Settings
 from stack import pipeline_state
 from tests.integration.test_few_messages import at, few
 from tests.parts import Running, eventually, send_task
-from tests.samples import a_record, ask, meanwhile, persist, run, wait_until_blocked
+from tests.samples import MODEL, a_record, ask, meanwhile, persist, run, vectors_of, wait_until_blocked
 
 Set = Callable[[str, str], Engine]
 
@@ -77,6 +80,28 @@ def test_statements_and_indexes_are_read_in_the_same_way(
     ]
     with engine.connect() as ours, database.connect() as plain:
         assert text_index.present(ours) == text_index.present(plain) != {}
+
+
+@pytest.mark.parametrize("digits", [-15, 0])
+def test_numbers_are_read_to_their_last_digit(with_setting: Set, database: Engine, digits: int) -> None:
+    texts = {str(uuid.uuid4()): "text"}
+    vectors = replace(vectors_of(texts), embeddings=np.array([[0.12345678, -0.5, 1e-05, 0.98765]], dtype=np.float16))
+    with database.begin() as connection:
+        embeddings.copy(connection, MODEL, vectors)
+    engine = with_setting("extra_float_digits", str(digits))
+    with engine.connect() as connection:
+        (found,) = reuse.vectors_of(connection, MODEL, vectors.content_hashes).values()
+        third = connection.execute(text("SELECT 1.0::double precision / 3")).scalar_one()
+    assert found[0].vector.tolist() == vectors.embeddings[0].tolist()
+    assert third == 1 / 3
+
+
+def test_every_text_with_a_word_is_found(with_setting: Set, settings: Settings, database: Engine) -> None:
+    persist(database, *[a_record(f"word {number}") for number in range(200)])
+    with database.begin() as connection:
+        text_index.take_in(connection)
+    with with_setting("gin_fuzzy_search_limit", "1").connect() as connection:
+        assert len(queries.keyword(connection, settings, "word", limit=200)) == 200
 
 
 def test_an_index_is_built_and_a_migration_done_whatever_time_a_transaction_may_take(
