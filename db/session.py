@@ -1,8 +1,8 @@
 """Connections to PostgreSQL: how they are made, what bounds them, and which of their errors mean "try again".
 
 No connection is made at import. Every wait has an end: connecting 5 s, a statement 30 s, a lock 5 s, a peer that no
-longer answers 10 s, and where TCP does not see that, 5 s more than the statement may take (db.deadline); so a half-open
-connection never holds a task for long.
+longer answers 10 s, for the server too, and where TCP does not see that, 5 s more than the statement may take
+(db.deadline); so a half-open connection never holds a task for long, nor a lock.
 """
 
 import time
@@ -29,6 +29,11 @@ CONNECT_SECONDS = 5
 STATEMENT_MS = 30_000
 LOCK_MS = 5_000
 IDLE_IN_TRANSACTION_MS = 30_000
+# Of both ends of a connection. The server's would else keep what a machine that has lost its power held, such as the
+# lock of who builds indexes, for the two hours after which a kernel begins to ask.
+KEEPALIVES_IDLE = 5
+KEEPALIVES_INTERVAL = 2
+KEEPALIVES_COUNT = 3
 UNANSWERED_MS = 10_000
 # A transaction's time-out ends the session without telling the client why: a statement's own has to come first.
 TRANSACTION_MORE_MS = 1_000
@@ -104,10 +109,12 @@ def connect_engine(
             # Else a backslash, a NULL in an array and what tells one index from another may mean something else.
             "-c standard_conforming_strings=on -c array_nulls=on -c quote_all_identifiers=off "
             # Vectors and scores are read as text, and a word's texts are all there.
-            "-c extra_float_digits=1 -c gin_fuzzy_search_limit=0",
-            "keepalives_idle": 5,
-            "keepalives_interval": 2,
-            "keepalives_count": 3,
+            "-c extra_float_digits=1 -c gin_fuzzy_search_limit=0 "
+            f"-c tcp_keepalives_idle={KEEPALIVES_IDLE} -c tcp_keepalives_interval={KEEPALIVES_INTERVAL} "
+            f"-c tcp_keepalives_count={KEEPALIVES_COUNT} -c tcp_user_timeout={UNANSWERED_MS}",
+            "keepalives_idle": KEEPALIVES_IDLE,
+            "keepalives_interval": KEEPALIVES_INTERVAL,
+            "keepalives_count": KEEPALIVES_COUNT,
             "tcp_user_timeout": UNANSWERED_MS,
         },
         # As an option of each execution it would be set and taken back every time, two round trips more.

@@ -3,6 +3,8 @@ only, and a cable is pulled while records flow."""
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,7 +16,7 @@ from kafka import KafkaProducer
 
 from bridge import topics
 from db import schema, session
-from settings import Settings
+from settings import ROOT, Settings
 from stack import Part, kafka, local_part, postgres_place, probes
 from tests.hosts import Host, hosts
 from tests.integration.test_bridge import all_committed, stored
@@ -124,3 +126,47 @@ def test_three_hosts_work_together_and_a_pulled_cable_loses_nothing(system: Sett
         assert not ask(database, "SELECT FROM dead_letters")
         dead = [name for name, each in running.items() if not each.alive]
         assert not dead
+
+
+HOLDER = """
+import sys, time
+from sqlalchemy import text
+from db import session
+with session.connect_engine(sys.argv[1], "vanished").connect() as connection:
+    connection.execute(text("SELECT pg_advisory_lock(1)"))
+    connection.commit()
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.timeout(180)
+def test_a_host_that_vanishes_lets_go_of_its_locks(system: Settings, tmp_path: Path) -> None:
+    """With no word to the server, which waits for none: the lock is of a session that is idle."""
+    with ExitStack() as stack:
+        data, gone = stack.enter_context(hosts("data", "gone"))
+        here = replace(system, data_dir=str(Path(system.data_dir) / "vanished"), database_name="texts_of_vanished")
+        Path(here.data_dir).mkdir()
+        there = replace(here, database_host=data.address)
+        stack.callback(lambda: postgres_place.remove_data(here))
+        (part,) = (part for part in servers(here, there, data) if part.name == "postgres")
+        postgres = Running(part, tmp_path / "postgres.log")
+        stack.callback(postgres.stop)
+        postgres.wait_until_healthy()
+        holder = subprocess.Popen(
+            ["ip", "netns", "exec", gone.name, sys.executable, "-c", HOLDER, there.database_url()],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        stack.enter_context(holder)
+        stack.callback(holder.kill)
+        database = session.connect_engine(there.database_url(), "test")
+        stack.callback(database.dispose)
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        held = "SELECT FROM pg_locks WHERE locktype = 'advisory'"
+        assert ask(database, held) != []
+        gone.unplug()
+        eventually(lambda: ask(database, held) == [], timeout=60)
+        assert holder.poll() is None

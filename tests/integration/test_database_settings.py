@@ -104,6 +104,16 @@ def test_every_text_with_a_word_is_found(with_setting: Set, settings: Settings, 
         assert len(queries.keyword(connection, settings, "word", limit=200)) == 200
 
 
+def test_the_server_notices_in_time_that_a_client_has_vanished(with_setting: Set, database: Engine) -> None:
+    shown = "SELECT name, setting FROM pg_settings WHERE name LIKE 'tcp\\_%' ORDER BY name"
+    assert [(row["name"], row["setting"]) for row in ask(with_setting("tcp_keepalives_idle", "7200"), shown)] == [
+        ("tcp_keepalives_count", "3"),
+        ("tcp_keepalives_idle", "5"),
+        ("tcp_keepalives_interval", "2"),
+        ("tcp_user_timeout", "10000"),
+    ]
+
+
 def test_an_index_is_built_and_a_migration_done_whatever_time_a_transaction_may_take(
     with_setting: Set, settings: Settings, database: Engine
 ) -> None:
