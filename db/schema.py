@@ -4,12 +4,13 @@ import logging
 import time
 from pathlib import Path
 
+import psycopg2
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from psycopg2 import sql
+from psycopg2 import errorcodes, sql
 from psycopg2.errors import DeadlockDetected, LockNotAvailable
 from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import OperationalError
@@ -23,6 +24,10 @@ MIGRATION_LOCK = 7_263_511_901
 # through.
 LOCK_MS = 1_000
 LOCK_PAUSE_SECONDS = 1.0
+# What PostgreSQL says of a role that somebody else has made or changed at the same time: the first is its "tuple
+# concurrently updated".
+IN_THE_WAY = (errorcodes.INTERNAL_ERROR, errorcodes.UNIQUE_VIOLATION, errorcodes.DUPLICATE_OBJECT)
+GRANT_TRIES = 10
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +78,7 @@ def migrate(settings: Settings, revision: str, direction: object) -> str:
                 while not migrated(connection, revision, direction):
                     time.sleep(LOCK_PAUSE_SECONDS)
                 drop_unwanted(connection, settings)
-                guard_triggers(connection)
-                let_all_wait_for_the_disk(connection)
-                grant_reader(connection, settings)
-                grant_functions(connection, settings)
-                connection.commit()
+                grant_all(connection, settings)
                 check_reader(connection, settings)
                 return str(MigrationContext.configure(connection).get_current_revision() or "base")
             except CommandError as error:
@@ -141,6 +142,24 @@ def current(settings: Settings) -> str:
             return str(MigrationContext.configure(connection).get_current_revision() or "base")
     finally:
         engine.dispose()
+
+
+def grant_all(connection: Connection, settings: Settings) -> None:
+    """Sets the rights of all roles. These are the whole server's, and so is what is written of the role of the APIs: if
+    another installation on the server is migrated at this moment, it is in the way, and is let through."""
+    for left in reversed(range(GRANT_TRIES)):
+        try:
+            guard_triggers(connection)
+            let_all_wait_for_the_disk(connection)
+            grant_reader(connection, settings)
+            grant_functions(connection, settings)
+            connection.commit()
+            return
+        except psycopg2.Error as error:
+            connection.rollback()
+            if not left or error.pgcode not in IN_THE_WAY:
+                raise
+        time.sleep(LOCK_PAUSE_SECONDS)
 
 
 def guard_triggers(connection: Connection) -> None:
