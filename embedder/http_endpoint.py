@@ -13,6 +13,7 @@ import json
 import select
 import socket
 import ssl
+import ssl
 import time
 import weakref
 from collections import deque
@@ -131,9 +132,7 @@ class Endpoint:
                 connection = self._idle.pop()
             except IndexError:
                 return None
-            waiting = select.poll()
-            waiting.register(connection.sock, select.POLLIN)
-            if not waiting.poll(0):
+            if not has_come(connection.sock):
                 return connection
             connection.close()
 
@@ -202,6 +201,15 @@ class Until(io.RawIOBase):
     def close(self) -> None:
         self.raw.close()
         super().close()
+
+
+def has_come(sock: socket.socket) -> bool:
+    """Whether anything waits to be read. With TLS, what has come with the answer before is decrypted already."""
+    if isinstance(sock, ssl.SSLSocket) and sock.pending():
+        return True
+    waiting = select.poll()
+    waiting.register(sock, select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 def read_all(response: http.client.HTTPResponse) -> bytes:

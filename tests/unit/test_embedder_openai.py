@@ -2,16 +2,20 @@
 
 import contextlib
 import http.client
+import io
 import json
 import logging
 import select
+import shutil
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +24,7 @@ import pytest
 from embedder import EmbedderUnavailable, ModelError, UnembeddableText, http_endpoint, load_provider, openai
 from settings import InvalidSetting, Settings
 from tests.embedder_parts import HASHING, KEY, Answer, EmbeddingServer, embedding_server
+from tests.parts import missing
 
 
 @pytest.fixture
@@ -397,12 +402,57 @@ def test_an_answer_that_nobody_has_asked_for_is_not_taken_for_the_next() -> None
             serving.join(15)
 
 
+def test_a_second_answer_that_came_with_the_first_over_tls_is_not_taken_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A TLS record is decrypted whole, and what of it no one has read yet is not in the socket any more."""
+    if shutil.which("openssl") is None:
+        missing("no openssl to make a certificate")
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+    more = ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*make.split(), *more], check=True, capture_output=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    # As long as what the client reads at a time, so that the second one begins where it has stopped reading.
+    padding = io.DEFAULT_BUFFER_SIZE - len(answer_of(b"0" * 1_000)) - len("X: \r\n")
+
+    def serve(listening: socket.socket) -> None:
+        with contextlib.suppress(TimeoutError, OSError):
+            for number in range(2):
+                with context.wrap_socket(listening.accept()[0], server_side=True) as connection:
+                    read_request(connection)
+                    said = b"%d" % number * 1_000
+                    connection.sendall(answer_of(said, b"X: " + b"x" * padding + b"\r\n") + answer_of(b"surplus"))
+                    connection.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(5)
+        serving = threading.Thread(target=serve, args=(listening,))
+        serving.start()
+        endpoint = http_endpoint.Endpoint(f"https://localhost:{listening.getsockname()[1]}", "embeddings", "", 10.0)
+        try:
+            assert [endpoint.post({}), endpoint.post({})] == [b"0" * 1_000, b"1" * 1_000]
+        finally:
+            http_endpoint.close_all(endpoint._idle)
+            serving.join(15)
+
+
 def answer(connection: socket.socket, said: bytes) -> None:
     """Answers the next request."""
+    read_request(connection)
+    connection.sendall(answer_of(said))
+
+
+def read_request(connection: socket.socket) -> None:
     with connection.makefile("rb") as reader:
         reader.readline()
         reader.read(int(http.client.parse_headers(reader)["Content-Length"]))
-    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
+
+
+def answer_of(said: bytes, more: bytes = b"") -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%b\r\n%b" % (len(said), more, said)
 
 
 def test_connections_are_kept(server: EmbeddingServer) -> None:
