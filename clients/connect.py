@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
@@ -34,6 +35,13 @@ class NoSuchTopic(CommandFailed):
 
 class KafkasOwn(CommandFailed):
     """The topic is one that Kafka keeps for itself."""
+
+
+class Limits(NamedTuple):
+    """What a topic takes: how many bytes a record may have, with some 70 of Kafka's own, and whether it needs a key."""
+
+    largest: int
+    only_keyed: bool
 
 
 def common() -> dict[str, object]:
@@ -131,9 +139,8 @@ def partitions(client: KafkaAdminClient, topic: str, *, internal: bool = False) 
     return sorted(TopicPartition(topic, partition["partition_index"]) for partition in described[topic]["partitions"])
 
 
-def record_limit(client: KafkaAdminClient, topic: str) -> int:
-    """How many bytes a record of the topic may have, with some 70 of Kafka's own."""
-    asked = ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": None})
-    found = client.describe_configs([asked], config_filter="all")
-    value = found.get("topic", {}).get(topic, {}).get("max.message.bytes", {}).get("value")
-    return int(value) if value else kafka_clients.BROKER_MAX_BYTES
+def limits(client: KafkaAdminClient, topic: str) -> Limits:
+    asked = ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": None, "cleanup.policy": None})
+    found = client.describe_configs([asked], config_filter="all").get("topic", {}).get(topic, {})
+    most, cleanup = (found.get(name, {}).get("value") for name in ("max.message.bytes", "cleanup.policy"))
+    return Limits(int(most) if most else kafka_clients.BROKER_MAX_BYTES, "compact" in (cleanup or ""))

@@ -12,6 +12,7 @@ from kafka.errors import KafkaError
 
 import settings as configuration
 from clients import connect, consume, json_form, kafka_options, produce, steering, topics
+from clients.connect import Limits
 from clients.progress import reading
 from clients.terminal import (
     CommandFailed,
@@ -52,9 +53,9 @@ def produce_records(given: argparse.Namespace, settings: Settings) -> int:
     lines = standard_input() if given.value == "-" else None
     with connect.admin(settings) as admin:
         connect.partitions(admin, given.topic)
-        largest = connect.record_limit(admin, given.topic)
+        limits = connect.limits(admin, given.topic)
     if lines is not None:
-        return produce_lines(given, settings, lines, largest)
+        return produce_lines(given, settings, lines, limits)
     key: bytes | None
     value: bytes | None
     if given.tombstone is not None:
@@ -63,7 +64,7 @@ def produce_records(given: argparse.Namespace, settings: Settings) -> int:
         value = os.fsencode(given.value)  # the bytes that were typed
         key = None if given.raw else key_in(value)
         key = key if given.key is None else os.fsencode(given.key)
-    with connect.producer(settings, largest) as producer:
+    with connect.producer(settings, limits.largest) as producer:
         sent = produce.send_one(producer, given.topic, key, value, given.header)
     if given.json:
         print(json_form.dump({name: getattr(sent, name) for name in ("topic", "partition", "offset", "timestamp")}))
@@ -79,15 +80,15 @@ def key_in(value: bytes) -> bytes | None:
         raise CommandFailed(f"{error}: not sent (--raw sends it all the same)") from None
 
 
-def produce_lines(given: argparse.Namespace, settings: Settings, lines: BinaryIO, largest: int) -> int:
+def produce_lines(given: argparse.Namespace, settings: Settings, lines: BinaryIO, limits: Limits) -> int:
     key = None if given.key is None else os.fsencode(given.key)
     began = time.monotonic()
-    with connect.producer(settings, largest, patience_ms=STREAM_PATIENCE_MS) as producer:
-        sending = produce.Sending(producer, given.topic)
+    with connect.producer(settings, limits.largest, patience_ms=STREAM_PATIENCE_MS) as producer:
+        sending = produce.Sending(producer, given.topic, only_keyed=limits.only_keyed)
         try:
             with reading("sending", total_bytes=length(lines)) as moved:
                 done = 0
-                for line in produce.records(lines, raw=given.raw, largest=largest):
+                for line in produce.records(lines, raw=given.raw, largest=limits.largest):
                     if line.wrong is None:
                         sending.send(line.number, line.key if key is None else key, line.value, given.header)
                     else:

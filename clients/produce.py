@@ -83,13 +83,15 @@ def send_one(
 class Sending:
     """Sends records one after the other, many in flight; `acknowledged` of them are in Kafka, `failed` are not.
 
-    A record that Kafka refuses counts as failed and the next ones go on. Raises KafkaError when Kafka does not answer
-    any more. Call `finish` at the end.
+    A record that Kafka refuses counts as failed and the next ones go on. With `only_keyed` one without a key is not
+    sent, because Kafka would refuse all that are in one batch with it. Raises KafkaError when Kafka does not answer any
+    more. Call `finish` at the end.
     """
 
-    def __init__(self, producer: KafkaProducer, topic: str) -> None:
+    def __init__(self, producer: KafkaProducer, topic: str, *, only_keyed: bool = False) -> None:
         self.producer = producer
         self.topic = topic
+        self.only_keyed = only_keyed
         self.acknowledged = 0
         self.failed = 0
         self.reasons: list[Unsent] = []
@@ -109,6 +111,9 @@ class Sending:
         partition: int | None = None,
     ) -> None:
         """Sends a record; a failure is reported under `number`."""
+        if key is None and self.only_keyed:
+            self.fail(number, f"has no key, which {self.topic} needs, as it is compacted")
+            return
         try:
             future = self.producer.send(self.topic, value=value, key=key, headers=list(headers), partition=partition)
         except MessageSizeTooLargeError:
@@ -141,7 +146,9 @@ class Sending:
         try:
             sent = future.get(timeout=FUTURE_SECONDS)
         except KafkaError as error:
-            if isinstance(error, RetriableError) or not isinstance(error, BrokerResponseError):
+            # kafka-python gives a plain KafkaError to those that were in one batch with a record that is refused.
+            refused = isinstance(error, BrokerResponseError) or type(error) is KafkaError
+            if isinstance(error, RetriableError) or not refused:
                 raise
             reason = str(error)
         self.waiting.popleft()  # not sooner: Ctrl-C mostly comes while one is waited for, which is then on its way

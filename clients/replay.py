@@ -4,8 +4,6 @@ import argparse
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from kafka.producer import KafkaProducer
-
 from clients import connect, database, json_form
 from clients.place import Place, counted, dead_letter
 from clients.produce import Sending
@@ -72,9 +70,10 @@ def replay(given: argparse.Namespace, settings: Settings) -> int:
         these = counted(len(letters))
         confirm(f"Send {these} to {settings.kafka_topic} again?", "nothing was sent", yes=given.yes)
     with connect.admin(settings) as admin:
-        largest = connect.record_limit(admin, settings.kafka_topic)
-    with connect.producer(settings, largest) as producer:
-        sending, missing = send_again(settings, producer, letters)
+        limits = connect.limits(admin, settings.kafka_topic)
+    with connect.producer(settings, limits.largest) as producer:
+        sending = Sending(producer, settings.kafka_topic, only_keyed=limits.only_keyed)
+        missing = send_again(settings, sending, letters)
     for letter in missing:
         say(f"kafka_cli.py: {letter.name}: {GONE}")
     for unsent in sending.reasons:
@@ -111,10 +110,9 @@ def choose(given: argparse.Namespace, settings: Settings) -> tuple[list[Letter],
     return letters, refused
 
 
-def send_again(settings: Settings, producer: KafkaProducer, letters: Sequence[Letter]) -> tuple[Sending, list[Letter]]:
-    """Sends the letters to their partitions; returns the count, and the letters whose bytes nobody has any more."""
+def send_again(settings: Settings, sending: Sending, letters: Sequence[Letter]) -> list[Letter]:
+    """Sends the letters to their partitions; returns those whose bytes nobody has any more."""
     numbers = {letter: number for number, letter in enumerate(letters)}
-    sending = Sending(producer, settings.kafka_topic)
     with bar("sending again", total=len(letters)) as advance:
         for letter, original in found_originals(settings, letters):
             if original.key is None and original.value is None:
@@ -125,7 +123,7 @@ def send_again(settings: Settings, producer: KafkaProducer, letters: Sequence[Le
             del numbers[letter]
             advance(1)
         sending.finish()
-    return sending, sorted(numbers)
+    return sorted(numbers)
 
 
 def found_originals(settings: Settings, letters: Sequence[Letter]) -> Iterator[tuple[Letter, Original]]:

@@ -13,7 +13,6 @@ import json
 import select
 import socket
 import ssl
-import ssl
 import time
 import weakref
 from collections import deque

@@ -80,7 +80,7 @@ def load(given: argparse.Namespace) -> int:
     began = time.monotonic()
     with connect.admin(settings) as admin:
         connect.partitions(admin, settings.kafka_topic)
-        largest = connect.record_limit(admin, settings.kafka_topic)
+        largest = connect.limits(admin, settings.kafka_topic).largest
         with (
             connect.producer(settings, largest, patience_ms=STREAM_PATIENCE_MS) as producer,
             bars(len(records)) as show,

@@ -2,12 +2,13 @@
 get their second try from wherever their bytes still are."""
 
 import base64
+import contextlib
 import json
 import subprocess
 from typing import Any
 
 from kafka import KafkaProducer, TopicPartition
-from kafka.admin import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from sqlalchemy import Engine, text
 
 from settings import Settings
@@ -44,6 +45,17 @@ def test_a_stream_survives_its_bad_lines(cli: Cli) -> None:
     assert len(cli.records()) == 3001
     (listed,) = [found for found in json.loads(cli("topics", "--json")) if found["topic"] == cli.topic]
     assert (listed["partitions"], listed["records"]) == (4, 3001)
+
+
+def test_a_topic_that_is_compacted_gets_all_records_that_have_a_key(cli: Cli, settings: Settings) -> None:
+    """Kafka refuses the others, and whatever is in one batch with them."""
+    with contextlib.closing(KafkaAdminClient(**settings.kafka_client())) as admin:
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, cli.topic, {"cleanup.policy": "compact"})])
+    lines = [b'{"id":"%d","text":"1"}' % number if number % 10 else b'{"text":"no id"}' for number in range(100)]
+    told = json.loads(cli("produce", cli.topic, "-", "--json", given=b"\n".join(lines), code=1))
+    assert (told["sent"], told["failed"]) == (90, 10)
+    assert f"line 1: has no key, which {cli.topic} needs" in cli.said
+    assert len(cli.records()) == 90
 
 
 def test_a_group_of_its_own_goes_on_where_it_was(cli: Cli, settings: Settings) -> None:

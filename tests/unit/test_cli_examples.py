@@ -78,7 +78,7 @@ def test_what_kafka_does_not_take_is_told(monkeypatch: pytest.MonkeyPatch, capsy
     producer = SimpleNamespace(config={"max_request_size": 10}, send=refuse)
     monkeypatch.setattr(connect, "admin", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(connect, "partitions", lambda *_: [])
-    monkeypatch.setattr(connect, "record_limit", lambda *_: 10)
+    monkeypatch.setattr(connect, "limits", lambda *_: connect.Limits(10, only_keyed=False))
     monkeypatch.setattr(connect, "producer", lambda *_, **__: contextlib.nullcontext(producer))
     assert load.main(["--sample", "--no-wait"]) == 1
     assert "debian/7kaa: larger than the topic takes" in capsys.readouterr().err

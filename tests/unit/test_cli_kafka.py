@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from kafka import TopicPartition
 from kafka.errors import (
     IllegalStateError,
+    InvalidRecordError,
     KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
@@ -137,6 +138,14 @@ def test_acknowledged_and_refused_records_are_counted() -> None:
     assert (sending.begins, sending.ends) == ({0: 5}, {0: 10})
 
 
+def test_what_was_in_one_batch_with_a_refused_record_counts_as_not_sent() -> None:
+    sending = Sending(Producer(InvalidRecordError("no key"), KafkaError("part of a batch with it"), 5), "t")
+    for number in range(3):
+        sending.send(number, None, b"v")
+    sending.finish()
+    assert (sending.acknowledged, [unsent.number for unsent in sending.reasons]) == (1, [0, 1])
+
+
 def test_a_record_for_a_partition_that_is_there_no_more_keeps_no_other_from_being_sent() -> None:
     gone = ValueError("Unrecognized partition 7 for topic t")  # as kafka-python says it
     sending = Sending(Producer(5, gone, 6), "t")
@@ -178,7 +187,7 @@ def test_ctrl_c_says_how_many_records_kafka_has(
     monkeypatch.setattr(kafka_commands, "length", lambda _: None)
     given = argparse.Namespace(key=None, raw=True, header=[], topic="t", json=False)
     with pytest.raises(KeyboardInterrupt):
-        kafka_commands.produce_lines(given, Settings(), BytesIO(), 100)
+        kafka_commands.produce_lines(given, Settings(), BytesIO(), connect.Limits(100, only_keyed=False))
     said = "kafka_cli.py: interrupted: Kafka has acknowledged 2 records; up to 1 more are on their way\n"
     assert capsys.readouterr().err == said
 
