@@ -1,6 +1,7 @@
 """Making clients of kafka-python, for the packages that each have their own and do not import each other."""
 
 import socket
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from kafka.errors import (
     MessageSizeTooLargeError,
     RecordListTooLargeError,
     RetriableError,
+    UnknownError,
 )
 from kafka.net.compat import KafkaNetClient
 from kafka.producer.transaction_manager import TransactionManager, TransactionState
@@ -72,12 +74,19 @@ def connect(client: Callable[..., Client], settings: Settings, **options: Any) -
 
 def close(producer: KafkaProducer, *, seconds: float) -> None:
     """Ends a producer within about so many seconds, with the records that are left then. kafka-python's own would raise
-    over these, and leave its thread and its sockets behind."""
-    try:
-        producer.close(timeout=seconds)
-    except KafkaTimeoutError:
-        producer._closed = True  # else its __del__ tries again, and complains
-        producer._sender.force_close()
+    over these, and leave its thread and its sockets behind; and over a batch that is cut in two meanwhile, because the
+    broker finds it too large (producer/future.py, rebind)."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        try:
+            producer.close(timeout=left)
+            return
+        except UnknownError:
+            continue
+        except KafkaTimeoutError:
+            break
+    producer._closed = True  # else its __del__ tries again, and complains
+    producer._sender.force_close()
 
 
 def begin_anew(producer: KafkaProducer) -> None:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
 import kafka_clients
@@ -62,6 +62,17 @@ def values(settings: Settings, partition: int) -> list[bytes]:
         while consumer.position(place) < end:
             found += [record.value for record in consumer.poll(500).get(place, [])]
     return found
+
+
+def test_a_producer_that_ends_while_a_batch_is_cut_in_two_sends_it_and_leaves_no_thread(
+    settings: Settings, small_topic: str
+) -> None:
+    producer = kafka_clients.connect(KafkaProducer, settings, acks="all", linger_ms=500, batch_size=2 * LIMIT)
+    sent = [producer.send(small_topic, b"x" * (LIMIT // 3), partition=0) for _ in range(4)]
+    kafka_clients.close(producer, seconds=20)
+    assert all(each.succeeded() for each in sent)
+    producer._sender.join(10)
+    assert not producer._sender.is_alive()
 
 
 def test_a_post_that_is_too_large_for_the_topic_is_413_and_the_next_one_is_taken(
