@@ -89,12 +89,17 @@ def close(producer: KafkaProducer, *, seconds: float) -> None:
     producer._sender.force_close()
 
 
-def begin_anew(producer: KafkaProducer) -> None:
-    """Lets a producer send again that has failed for good: kafka-python asks no second time where Kafka was silent, or
-    gone, just when it was asked for the producer's id."""
+def has_failed(producer: KafkaProducer) -> bool:
+    """Whether a producer takes nothing any more: kafka-python asks no second time where Kafka was silent, or gone, just
+    when it was asked for the producer's id."""
     manager = getattr(producer, "_transaction_manager", None)
-    if manager is not None and manager.has_fatal_error():
-        manager.reset_producer_id()
+    return manager is not None and bool(manager.has_fatal_error())
+
+
+def begin_anew(producer: KafkaProducer) -> None:
+    """Lets a producer send again that has failed."""
+    if has_failed(producer):
+        producer._transaction_manager.reset_producer_id()
 
 
 def ask_for_another_id(manager: TransactionManager) -> None:

@@ -122,7 +122,7 @@ def send(producer: KafkaProducer, letter: Letter, original: Original) -> str | N
             partition=letter.partition,
         ).get(timeout=KAFKA_MS / 1000)
     except KafkaError as error:
-        if error.retriable:
+        if error.retriable or kafka_clients.has_failed(producer):
             raise
         return str(error) or type(error).__name__
     except ValueError as error:  # the topic was made again with fewer partitions

@@ -8,12 +8,14 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.admin import KafkaAdminClient
 from kafka.consumer.fetcher import Fetcher
+from kafka.errors import KafkaError
 
 from db.queries import Row
 from replay.letters import GONE
 from replay.record_batches import QuickPartitionRecords
 from settings import Settings
 from tasks import second_try
+from tasks.outages import Outage
 from tasks.second_try import Tried, send_again
 from tests.parts import eventually
 
@@ -102,6 +104,22 @@ def test_a_search_ends_too_where_its_topic_was_made_again_or_is_gone(
     tried = send_again(settings, cut_rows(settings.kafka_topic, 500), [(0, 7, 1000), (1, 0, 0)])
     assert (tried.sought, tried.unread) == ([], [])
     assert "nothing has it whole" in tried.problems[0]
+
+
+def test_a_kafka_that_is_silent_when_it_is_asked_for_the_producers_id_is_away_and_refuses_nothing(
+    settings: Settings, producer: KafkaProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = second_try.connect_producer
+
+    def connect_producer(config: Settings) -> KafkaProducer:
+        made = connect(config)
+        made._transaction_manager.transition_to_fatal_error(KafkaError("unknown reasons"))  # as it does then
+        return made
+
+    monkeypatch.setattr(second_try, "connect_producer", connect_producer)
+    bury(producer, settings, 7)
+    with pytest.raises(Outage):
+        send_again(settings, cut_rows(settings.kafka_topic, 7))
 
 
 def test_a_header_name_of_any_bytes_stops_no_search(
