@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 
 from flask import Flask, Response, redirect, render_template, request
 
+from api import incoming
 from api.problems import Problem
 from settings import Settings
 
@@ -103,6 +104,7 @@ def register(app: Flask, settings: Settings) -> None:
 
     @app.post("/session")
     def sign_in() -> Response:
+        incoming.take_form(request, settings.max_body_bytes)
         key, then = request.form.get("key", "").strip(), local(request.form.get("then", "/"))
         if settings.api_key_set and not key_is_right(key, settings):
             return Response(render_template("sign_in.html", then=then, wrong=True), 401, content_type="text/html")

@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 from flask import Request
 from gunicorn.http.errors import ParseException
 from pydantic import BaseModel, ValidationError
-from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.problems import Problem
 from api.schemas import MAX_BATCH, Input
@@ -19,13 +19,13 @@ from settings import Settings
 Model = TypeVar("Model", bound=BaseModel)
 Body = TypeVar("Body", bound=Input)
 
+PART_BYTES = 1024 * 1024  # as much as gunicorn receives at once
 DRAIN_BYTES = 128 * 1024 * 1024
 DRAIN_SECONDS = 10.0
 
 # A body that ends early, and one whose chunks are wrong.
 UNREADABLE = (OSError, ParseException)
-# What the time-out of gunicorn.conf.py is: Werkzeug makes its own error of it where the length is known.
-STALLED = (BlockingIOError, ClientDisconnected)
+STALLED = BlockingIOError  # what the time-out of gunicorn.conf.py is
 
 # Which member of a body a reason speaks of.
 MEMBERS = {
@@ -75,19 +75,26 @@ def content(request: Request, limit: int) -> bytes:
 
 
 def whole(request: Request, limit: int) -> bytes:
-    if request.content_length is not None:
-        body = request.get_data(cache=False)
-        if len(body) < request.content_length:
-            raise Problem(400, f"the body ends early: {len(body)} bytes of {request.content_length}")
-        return body
+    announced = request.content_length
+    if announced is not None and announced > limit:
+        raise RequestEntityTooLarge
+    if announced is None and not request.environ.get("wsgi.input_terminated"):
+        return b""
+    stream, most = request.environ["wsgi.input"], limit + 1 if announced is None else announced
     taken = bytearray()
-    if request.environ.get("wsgi.input_terminated"):
-        stream = request.environ["wsgi.input"]
-        while len(taken) <= limit and (part := stream.read(min(limit + 1 - len(taken), 65_536))):
-            taken += part
+    while len(taken) < most and (part := stream.read(min(most - len(taken), PART_BYTES))):
+        taken += part
     if len(taken) > limit:
         raise RequestEntityTooLarge
+    if announced is not None and len(taken) < announced:
+        raise Problem(400, f"the body ends early: {len(taken)} bytes of {announced}")
     return bytes(taken)
+
+
+def take_form(request: Request, limit: int) -> None:
+    """Has a form that does not come whole told like a JSON body, before Werkzeug reads it: that would call it a broken
+    request, or a bug. Raises as `content` does."""
+    request.environ["wsgi.input"] = BytesIO(content(request, limit))
 
 
 def drain(request: Request) -> None:

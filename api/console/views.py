@@ -42,6 +42,11 @@ def blueprint(parts: Parts, observed: Observed) -> Blueprint:
         setup.app.jinja_env.filters.update(shown.FILTERS)
         setup.app.jinja_env.trim_blocks = setup.app.jinja_env.lstrip_blocks = True
 
+    @console.before_request
+    def take_form() -> None:
+        if request.method == "POST":
+            incoming.take_form(request, parts.settings.max_body_bytes)
+
     @console.app_context_processor
     def common() -> dict[str, Any]:
         return {"token": safety.token, "token_field": safety.FIELD}

@@ -130,7 +130,7 @@ class Stalled(BytesIO):
 
 @pytest.mark.parametrize("headers", [{"Transfer-Encoding": "chunked"}, {"Content-Length": "100"}])
 def test_a_body_that_stops_coming_is_408(text: FlaskClient, headers: dict[str, str]) -> None:
-    body = Stalled()
+    body = Stalled(bytes(100))
     answer = text.post(
         "/messages",
         input_stream=body,
