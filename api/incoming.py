@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from decimal import Decimal
 from io import BytesIO
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
@@ -183,9 +184,10 @@ def value_of(error: Mapping[str, Any]) -> str:
         return f", found {value[:50]!r}"
     if isinstance(value, bool):
         return f", found {str(value).lower()}"
-    return f", found {str(value)[:50]}" if isinstance(value, int | float) else ""
+    return f", found {str(value)[:50]}" if isinstance(value, int | float | Decimal) else ""
 
 
 def lower_first(text: str) -> str:
-    text = text.removeprefix("Value error, ").replace("a valid dictionary", "an object")
+    text = text.removeprefix("Value error, ").replace("a valid dictionary", "an object").replace("List", "Array")
+    text = text.replace("a valid list", "an array").replace(" after validation", "")
     return text[:1].lower() + text[1:]

@@ -52,7 +52,7 @@ JSON_OBJECT: dict[str, Any] = {
 # https://www.rfc-editor.org/rfc/rfc3339#section-5.6; without what ISO 8601 lets one leave out: the clock, the seconds,
 # the offset's minutes, its colon
 INSTANT = re.compile(
-    r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(?:(:\d\d)(?:[.,](\d+))?)?([Zz]|[+-]\d\d(?::?\d\d)?)?)?",
+    r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(?:(:\d\d)(?:[.,](\d+))?)?([Zz]|[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?)?)?",
     re.ASCII,
 )
 

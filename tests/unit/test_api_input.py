@@ -270,6 +270,8 @@ def test_other_bad_queries_are_400(text: FlaskClient, query: str) -> None:
         {"since": 5},
         {"until": ""},
         {"until": "2025-01-01T25:00:00Z"},
+        {"until": "2025-01-01T12:00:00+24:00"},
+        {"until": "2025-01-01T12:00:00+05:60"},
     ],
 )
 def test_a_search_that_is_wrong_is_400_and_says_where(search: FlaskClient, change: dict[str, object]) -> None:
@@ -277,6 +279,7 @@ def test_a_search_that_is_wrong_is_400_and_says_where(search: FlaskClient, chang
     assert_problem(answer, 400)
     assert answer.json is not None
     assert answer.json["detail"].startswith(f"{next(iter(change))}: ")
+    assert "timedelta" not in answer.json["detail"]
 
 
 @pytest.mark.parametrize(("value", "said"), [(True, "true"), (0, "0"), ("5", "'5'"), ("x" * 60, f"'{'x' * 50}'")])
@@ -284,6 +287,26 @@ def test_what_is_wrong_is_told_as_it_was_sent(search: FlaskClient, value: object
     answer = post(search, {"query": "x", "limit": value}, "/embeddings/search")
     assert answer.json is not None
     assert answer.json["detail"].endswith(f", found {said}")
+
+
+@pytest.mark.parametrize("number", ["1.5", "1.50", "-0.0001", "1E+400", "1E-7", "1" * 40 + ".5"])
+@pytest.mark.parametrize("member", ["query", "limit", "mode", "filter", "since"])
+def test_a_number_that_is_wrong_is_told_as_it_was_sent(search: FlaskClient, member: str, number: str) -> None:
+    sent = {"query": '"x"', member: number}
+    body = "{" + ", ".join(f'"{name}": {value}' for name, value in sent.items()) + "}"
+    answer = post(search, body.encode(), "/embeddings/search")
+    assert_problem(answer, 400)
+    assert answer.json is not None
+    assert answer.json["detail"].endswith(f", found {number}")
+
+
+def test_what_is_wrong_is_told_in_the_words_of_json(text: FlaskClient) -> None:
+    for messages in ({}, [], 1.5):
+        answer = post(text, {"messages": messages}, "/messages/batch")
+        assert_problem(answer, 400)
+        assert answer.json is not None
+        assert "list" not in answer.json["detail"]
+        assert "array" in answer.json["detail"]
 
 
 @pytest.mark.parametrize("limit", [b"1E+1000000", b"-1E+1000000", b"1E-1000000", b"1E+999999999999999999", b"1e18"])
