@@ -301,8 +301,8 @@ def test_a_number_that_is_wrong_is_told_as_it_was_sent(search: FlaskClient, memb
 
 
 def test_what_is_wrong_is_told_in_the_words_of_json(text: FlaskClient) -> None:
-    for messages in ({}, [], 1.5):
-        answer = post(text, {"messages": messages}, "/messages/batch")
+    for given in ({}, [], 1.5):
+        answer = post(text, {"messages": given}, "/messages/batch")
         assert_problem(answer, 400)
         assert answer.json is not None
         assert "list" not in answer.json["detail"]
