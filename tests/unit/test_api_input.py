@@ -300,13 +300,13 @@ def test_a_number_that_is_wrong_is_told_as_it_was_sent(search: FlaskClient, memb
     assert answer.json["detail"].endswith(f", found {number}")
 
 
-def test_what_is_wrong_is_told_in_the_words_of_json(text: FlaskClient) -> None:
-    for given in ({}, [], 1.5):
-        answer = post(text, {"messages": given}, "/messages/batch")
-        assert_problem(answer, 400)
-        assert answer.json is not None
-        assert "list" not in answer.json["detail"]
-        assert "array" in answer.json["detail"]
+@pytest.mark.parametrize("given", [{}, [], 1.5])
+def test_what_is_wrong_is_told_in_the_words_of_json(text: FlaskClient, given: object) -> None:
+    answer = post(text, {"messages": given}, "/messages/batch")
+    assert_problem(answer, 400)
+    assert answer.json is not None
+    assert "list" not in answer.json["detail"]
+    assert "array" in answer.json["detail"]
 
 
 @pytest.mark.parametrize("limit", [b"1E+1000000", b"-1E+1000000", b"1E-1000000", b"1E+999999999999999999", b"1e18"])
