@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from bridge import message
-from db.queries import RANKED
+from db.queries import RANKED, RANKED_BYTES
 from settings import Settings
 
 MAX_QUERY_CHARS = 10_000
@@ -201,8 +201,8 @@ class SearchRequest(Input):
     limit: Annotated[int, BeforeValidator(json_integer)] = Field(10, ge=1, le=100)
     mode: Literal["semantic", "keyword", "hybrid"] = Field(
         "semantic",
-        description=f"by meaning, by words (64 at most; of very many matches the {RANKED:,} newest are ranked), or "
-        "both rankings fused (reciprocal rank fusion)",
+        description=f"by meaning, by words (64 at most; of very many matches the {RANKED:,} newest are ranked, or "
+        f"{RANKED_BYTES // 1_000_000} MB of them), or both rankings fused (reciprocal rank fusion)",
     )
     filter: Annotated[JsonObject, AfterValidator(storable)] | None = Field(
         None, description="only messages whose metadata contains this object"

@@ -22,6 +22,8 @@ FUSED = 100  # how many of each ranking are fused
 # How many matches of a search for words are ranked. To rank a text is to read and parse it again, 20 microseconds each:
 # a word that every second one of a million messages has would take ten seconds.
 RANKED = 5_000
+# And of how many bytes: a megabyte takes 120 ms, so that 5,000 texts of 100,000 characters would take a minute.
+RANKED_BYTES = 10_000_000
 
 # A page ends with the message that brings its texts and metadata to so many bytes: a thousand of the longest texts are
 # 200 MB and more, and the API has them in memory several times while it answers. To measure them costs a quarter of a
@@ -255,7 +257,7 @@ def keyword(
     until: str | None = None,
 ) -> list[Row]:
     """The messages that hold the words, best first: `score` is ts_rank_cd scaled to 0..1, `passage` the excerpt that
-    fits. Of more than RANKED matches, only the newest are ranked."""
+    fits. Of more matches than RANKED, or than make up RANKED_BYTES, only the newest are ranked."""
     where, values = narrowing(filter, since, until)
     words = word_matches.few_dashes(words)
     values |= {"words": words, "limit": limit}
@@ -263,7 +265,11 @@ def keyword(
     statement = f"""{word_matches.hints(settings)}
         WITH page AS MATERIALIZED ({word_matches.newest_ids(settings, words, where, str(RANKED))}), found AS (
             SELECT m.id, ts_rank_cd({text_index.words(language, "m.message")}, {query}, 32) AS score
-            FROM page CROSS JOIN LATERAL {word_matches.WHOLE} AS m ORDER BY score DESC, m.id LIMIT :limit
+            FROM (
+                SELECT m.id, m.message, sum(octet_length(m.message)) OVER earlier AS bytes_before
+                FROM page CROSS JOIN LATERAL {word_matches.WHOLE} AS m WINDOW earlier AS (
+                    ORDER BY m.created_at DESC NULLS LAST, m.id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+            ) AS m WHERE coalesce(m.bytes_before, 0) < {RANKED_BYTES} ORDER BY score DESC, m.id LIMIT :limit
         )
         SELECT {HIT}, {text_index.excerpt(language, "m.message", query)} AS passage, f.score
         FROM found f JOIN text_messages m ON m.id = f.id ORDER BY f.score DESC, m.id"""

@@ -225,10 +225,12 @@ def test_an_unknown_language_stops_nothing_but_its_index(database: Engine, setti
         assert text_index.present(connection) == {"text_messages_words": True}
 
 
+# The three newest have 51 bytes, and 29 without the oldest of them.
+@pytest.mark.parametrize(("limit", "most"), [("RANKED", 3), ("RANKED_BYTES", 30), ("RANKED_BYTES", 51)])
 def test_of_more_matches_than_are_ranked_the_newest_are(
-    database: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    database: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch, limit: str, most: int
 ) -> None:
-    monkeypatch.setattr(queries, "RANKED", 3)
+    monkeypatch.setattr(queries, limit, most)
     texts = ["fox fox fox", *[f"a fox and {number} words more" for number in range(4)], "fox fox"]
     for number, message in enumerate(texts):
         run(
