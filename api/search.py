@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 MAX_WORDS = 64  # of a keyword search
 WORD = re.compile(r"[^\W_]+")
+OR = re.compile(r'(?<![^\s"])(or)(?![\w-])', re.IGNORECASE)
+SIGNS = re.compile(r"[-!&|()<:]+")  # what stands before a word, where a dash negates it and PostgreSQL skips the rest
 MODEL_TRIES = 3
 
 UNKNOWN = {
@@ -99,15 +101,20 @@ def ranked(parts: Parts, asked: SearchRequest, narrowed: dict[str, Any]) -> tupl
 
 def some_words(query: str) -> str:
     """The query, or the first words of a very long one: PostgreSQL's ranking takes seconds for thousands of words. As
-    in PostgreSQL, "snake_case" is two words, and an "or" between two is none. What comes again counts once, unless it
-    stands in quotes: a phrase without it would be another one. Behind an "or" it is a word of another alternative."""
+    in PostgreSQL, "snake_case" is two words, an "or" between two is none, also with a comma, and a dash by itself
+    belongs to the word behind it. What comes again counts once, unless it stands in quotes: a phrase without it would
+    be another one. Behind an "or" it is a word of another alternative."""
     if len(WORD.findall(query)) <= MAX_WORDS:
         return query
     kept: list[str] = []
     known: set[str] = set()
-    free, in_quotes, is_or = MAX_WORDS, False, True
-    for word in query.split():
+    free, in_quotes, is_or, before = MAX_WORDS, False, True, ""
+    for word in OR.sub(r" \1 ", query).split():
         quotes = word.count('"')
+        if not in_quotes and SIGNS.fullmatch(word):
+            before += word
+            continue
+        word, before = before + word, ""
         if not in_quotes and not quotes:
             is_or = word.lower() == "or" and not is_or  # at the beginning, or behind another one, it is a word
             if is_or:

@@ -1,11 +1,13 @@
 """What full text finds, however it is looked for: by the index alone, newest first in turn, or all at once."""
 
+import itertools
 import random
 from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import Engine, text
 
+from api.search import MAX_WORDS, some_words
 from db import queries, word_matches
 from settings import Settings
 from tests.samples import run
@@ -179,3 +181,50 @@ def test_texts_that_were_all_read_in_turn_are_not_read_once_more(database: Engin
     with database.begin() as connection:
         assert queries.newest(connection, Settings(), limit=10, words='"pipe water" 77')["count"] == 0
         assert connection.execute(text(READS)).scalar_one() == 1
+
+
+SAID_AGAIN = [
+    "alpha",
+    "bravo",
+    "-carol",
+    "- carol",
+    "- - delta",
+    "-! delta",
+    "( - alpha",
+    "| bravo",
+    "- or",
+    "delta,",
+    "or-alpha",
+    '- "alpha bravo"',
+]
+BETWEEN = ["or", "OR", "or,", "or, -", "or(", "or:", 'or"alpha delta"or', "or - or"]
+
+
+def long_query(chosen: random.Random) -> str:
+    query = "alpha"
+    for _ in range(chosen.randint(1, 4)):
+        pieces = chosen.sample(SAID_AGAIN, k=3)
+        if not any('"' in piece for piece in pieces):  # what stands in quotes is never left out
+            pieces *= 8
+        chosen.shuffle(pieces)
+        query += f" {' '.join(pieces)} {chosen.choice(BETWEEN)} bravo"
+    return query + " bravo" * MAX_WORDS
+
+
+def test_what_a_very_long_query_says_again_is_left_out_without_another_meaning(database: Engine) -> None:
+    names = ("alpha", "bravo", "carol", "delta", "alpha bravo", "alpha delta")
+    texts = [" ".join(some) for count in range(5) for some in itertools.combinations(names, count)]
+    found_by = text("""
+        SELECT message FROM unnest(:texts) AS message
+        WHERE to_tsvector('english', message) @@ websearch_to_tsquery('english', :query)
+    """)
+    for seed in range(200):
+        query = long_query(random.Random(seed))
+        shorter = some_words(query)
+        assert len(shorter) < len(query)
+        with database.connect() as connection:
+            expected, found = (
+                connection.execute(found_by, {"query": each, "texts": texts}).scalars().all()
+                for each in (query, shorter)
+            )
+        assert found == expected, (query, shorter)

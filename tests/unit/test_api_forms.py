@@ -129,6 +129,8 @@ def test_a_very_long_keyword_search_is_cut() -> None:
     assert some_words(" or ".join(map(str, range(100)))) == " or ".join(map(str, range(MAX_WORDS)))
     assert len(some_words("or " * 1000).split()) == 2 * MAX_WORDS - 1
     assert some_words("a b OR a c " + "c " * 1000) == "a b OR a c"
+    assert some_words("a b or, a c " + "c " * 1000) == "a b or , a c"
+    assert some_words("a - b - c - b " + "a " * 1000) == "a -b -c"
 
 
 CONTRACT = {
