@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.problems import Problem
-from api.schemas import MAX_BATCH, Input
+from api.schemas import MAX_BATCH, PATTERNS, Input
 from bridge import message
 from settings import Settings
 
@@ -147,7 +147,7 @@ def from_validation(error: ValidationError) -> Problem:
     bad = [(each["loc"], each["ctx"]["error"]) for each in found if is_bad_record(each)]
     if bad and len(bad) == len(found):
         return from_bad_records(bad)
-    details = [f"{location(each['loc'])}: {lower_first(each['msg'])}{value_of(each)}" for each in found[:5]]
+    details = [f"{location(each['loc'])}: {words_of(each)}{value_of(each)}" for each in found[:5]]
     return Problem(400, "; ".join(details))
 
 
@@ -177,17 +177,21 @@ def location(place: tuple[int | str, ...]) -> str:
     return ".".join(str(step) for step in place if isinstance(step, int) or step.isidentifier()) or "the body"
 
 
+def words_of(error: Mapping[str, Any]) -> str:
+    """What is wrong, in the words of JSON instead of Python's."""
+    said = PATTERNS.get(error.get("ctx", {}).get("pattern")) or str(error["msg"]).removeprefix("Value error, ")
+    said = said.replace("a valid dictionary", "an object").replace("a valid list", "an array")
+    said = said.replace("List", "Array").replace(" after validation", "")
+    return said[:1].lower() + said[1:]
+
+
 def value_of(error: Mapping[str, Any]) -> str:
     """The value as JSON has it, and its first characters if it is long; nothing for what holds others."""
     value = error.get("input")
     if isinstance(value, str):
         return f", found {value[:50]!r}"
+    if value is None:
+        return ", found null"
     if isinstance(value, bool):
         return f", found {str(value).lower()}"
     return f", found {str(value)[:50]}" if isinstance(value, int | float | Decimal) else ""
-
-
-def lower_first(text: str) -> str:
-    text = text.removeprefix("Value error, ").replace("a valid dictionary", "an object").replace("List", "Array")
-    text = text.replace("a valid list", "an array").replace(" after validation", "")
-    return text[:1].lower() + text[1:]

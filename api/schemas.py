@@ -30,6 +30,14 @@ MAX_WORDS_CHARS = 500  # with four bytes a character, percent-encoded, still wit
 MAX_BATCH = 1_000
 
 NO_NUL = r"^[^\u0000]*$"
+CURSOR = r"^[0-9a-f]{48}$"
+TOPIC = r"^[A-Za-z0-9._-]{1,249}$"
+# What they ask for, in words.
+PATTERNS = {
+    NO_NUL: "must be without the character NUL",
+    CURSOR: "must be the `next` of the page before",
+    TOPIC: "must be the name of a topic",
+}
 # Python's idea of white space (str.strip), which is what the bridge goes by.
 WHITE = r"\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 NOT_BLANK = rf"^[^\u0000]*[^\u0000{WHITE}][^\u0000]*$"
@@ -122,7 +130,7 @@ class Input(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=True)
 
 
-Cursor = Annotated[str, Field(pattern=r"^[0-9a-f]{48}$", description="the value of `next` of the page before")]
+Cursor = Annotated[str, Field(pattern=CURSOR, description="the value of `next` of the page before")]
 Instant = Annotated[
     str,
     BeforeValidator(instant),
@@ -185,7 +193,7 @@ class SimilarQuery(Input):
 class TraceQuery(Input):
     partition: Annotated[int, BeforeValidator(whole_number)] = Field(ge=0, lt=2**31)
     offset: Annotated[int, BeforeValidator(whole_number)] = Field(ge=0, lt=10**18)
-    topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] | None = Field(
+    topic: Annotated[str, Field(pattern=TOPIC)] | None = Field(
         None, description="without it, the topic that the pipeline reads"
     )
 

@@ -282,11 +282,28 @@ def test_a_search_that_is_wrong_is_400_and_says_where(search: FlaskClient, chang
     assert "timedelta" not in answer.json["detail"]
 
 
-@pytest.mark.parametrize(("value", "said"), [(True, "true"), (0, "0"), ("5", "'5'"), ("x" * 60, f"'{'x' * 50}'")])
+@pytest.mark.parametrize(
+    ("value", "said"), [(None, "null"), (True, "true"), (0, "0"), ("5", "'5'"), ("x" * 60, f"'{'x' * 50}'")]
+)
 def test_what_is_wrong_is_told_as_it_was_sent(search: FlaskClient, value: object, said: str) -> None:
     answer = post(search, {"query": "x", "limit": value}, "/embeddings/search")
     assert answer.json is not None
     assert answer.json["detail"].endswith(f", found {said}")
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("/messages?q=%00", "q: must be without the character NUL"),
+        ("/messages?cursor=abc", "cursor: must be the `next` of the page before"),
+        ("/trace?partition=0&offset=0&topic=a%20b", "topic: must be the name of a topic"),
+    ],
+)
+def test_what_is_wrong_is_told_in_words_and_not_as_a_pattern(text: FlaskClient, query: str, said: str) -> None:
+    answer = text.get(query)
+    assert_problem(answer, 400)
+    assert answer.json is not None
+    assert answer.json["detail"].startswith(f"{said}, found ")
 
 
 @pytest.mark.parametrize("number", ["1.5", "1.50", "-0.0001", "1E+400", "1E-7", "1" * 40 + ".5"])
