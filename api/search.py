@@ -83,7 +83,8 @@ def ranked(parts: Parts, asked: SearchRequest, narrowed: dict[str, Any]) -> tupl
                 if embedder is not None and index.coming is not None:
                     parts.model.next.prepare(index.coming)
                 if asked.mode != "semantic":
-                    rankings.append(queries.keyword(connection, parts.settings, some_words(asked.query), **narrowed))
+                    words = some_words(asked.query)
+                    rankings.append(queries.keyword(connection, parts.settings, words, shown=asked.limit, **narrowed))
                 if embedder is not None:  # the first of the rankings, whose passages are shown
                     found = (
                         vector_search.semantic(

@@ -251,16 +251,18 @@ def keyword(
     words: str,
     *,
     limit: int,
+    shown: int | None = None,
     filter: Mapping[str, Any] | None = None,
     min_score: float | None = None,
     since: str | None = None,
     until: str | None = None,
 ) -> list[Row]:
     """The messages that hold the words, best first: `score` is ts_rank_cd scaled to 0..1, `passage` the excerpt that
-    fits. Of more matches than RANKED, or than make up RANKED_BYTES, only the newest are ranked."""
+    fits, which only the first `shown` have, for it is costly. Of more matches than RANKED, or than make up
+    RANKED_BYTES, only the newest are ranked."""
     where, values = narrowing(filter, since, until)
     words = word_matches.few_dashes(words)
-    values |= {"words": words, "limit": limit}
+    values |= {"words": words, "limit": limit, "shown": limit if shown is None else shown}
     language, query = settings.keyword_language, word_matches.query(settings)
     statement = f"""{word_matches.hints(settings)}
         WITH page AS MATERIALIZED ({word_matches.newest_ids(settings, words, where, str(RANKED))}), found AS (
@@ -271,14 +273,16 @@ def keyword(
                     ORDER BY m.created_at DESC NULLS LAST, m.id DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
             ) AS m WHERE coalesce(m.bytes_before, 0) < {RANKED_BYTES} ORDER BY score DESC, m.id LIMIT :limit
         )
-        SELECT {HIT}, {text_index.excerpt(language, "m.message", query)} AS passage, f.score
+        SELECT {HIT}, CASE WHEN row_number() OVER (ORDER BY f.score DESC, m.id) <= :shown
+            THEN {text_index.excerpt(language, "m.message", query)} ELSE '' END AS passage, f.score
         FROM found f JOIN text_messages m ON m.id = f.id ORDER BY f.score DESC, m.id"""
     hits = [dict(row) for row in connection.execute(text(statement), values).mappings()]
     return [hit for hit in hits if min_score is None or hit["score"] >= min_score]
 
 
 def fuse(rankings: Sequence[Sequence[Row]], limit: int) -> list[Row]:
-    """Reciprocal rank fusion: a message scores the sum of 1 / (60 + its rank) over the rankings that it is in."""
+    """Reciprocal rank fusion: a message scores the sum of 1 / (60 + its rank) over the rankings that it is in. A hit
+    that only one of them has is among its first `limit`."""
     scores: dict[str, float] = {}
     hits: dict[str, Row] = {}
     for ranking in rankings:

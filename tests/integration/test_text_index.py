@@ -1,5 +1,6 @@
 """The indexes over texts and metadata: as the settings have them, made and dropped beside the writers."""
 
+import random
 import uuid
 from dataclasses import replace
 
@@ -201,6 +202,29 @@ def test_the_passage_of_a_long_text_is_where_the_words_are(database: Engine, set
         (early,) = queries.keyword(connection, settings, "harbour", limit=10)
     assert "lighthouse by the harbour" in late["passage"]
     assert early["passage"].startswith("harbour and then")
+
+
+def test_of_hits_that_may_not_be_shown_no_passage_is_made(database: Engine, settings: Settings) -> None:
+    add(database, *["lighthouse " * (number + 1) for number in range(5)])
+    with database.connect() as connection:
+        hits = queries.keyword(connection, settings, "lighthouse", limit=4, shown=2)
+    assert [bool(hit["passage"]) for hit in hits] == [True, True, False, False]
+    assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+
+
+@pytest.mark.parametrize("limit", [1, 3, 10])
+def test_what_is_shown_of_two_rankings_has_a_passage(limit: int) -> None:
+    chosen = random.Random(limit)
+    for _ in range(200):
+        by_meaning, by_words = (chosen.sample(range(30), chosen.randint(0, 20)) for _ in range(2))
+        rankings = [
+            [{"id": str(each), "passage": "of its meaning"} for each in by_meaning],
+            [
+                {"id": str(each), "passage": "of its words" if place < limit else ""}
+                for place, each in enumerate(by_words)
+            ],
+        ]
+        assert all(hit["passage"] for hit in queries.fuse(rankings, limit))
 
 
 def test_a_very_long_address_is_found_by_its_host_and_hides_nothing(database: Engine, settings: Settings) -> None:
