@@ -140,6 +140,7 @@ def partitions(client: KafkaAdminClient, topic: str, *, internal: bool = False) 
 
 
 def limits(client: KafkaAdminClient, topic: str) -> Limits:
+    """What the topic's configuration has, or a broker's default where it tells nothing."""
     asked = ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": None, "cleanup.policy": None})
     found = client.describe_configs([asked], config_filter="all").get("topic", {}).get(topic, {})
     most, cleanup = (found.get(name, {}).get("value") for name in ("max.message.bytes", "cleanup.policy"))

@@ -12,7 +12,6 @@ from kafka.errors import KafkaError
 
 import settings as configuration
 from clients import connect, consume, json_form, kafka_options, produce, steering, topics
-from clients.connect import Limits
 from clients.progress import reading
 from clients.terminal import (
     CommandFailed,
@@ -80,7 +79,7 @@ def key_in(value: bytes) -> bytes | None:
         raise CommandFailed(f"{error}: not sent (--raw sends it all the same)") from None
 
 
-def produce_lines(given: argparse.Namespace, settings: Settings, lines: BinaryIO, limits: Limits) -> int:
+def produce_lines(given: argparse.Namespace, settings: Settings, lines: BinaryIO, limits: connect.Limits) -> int:
     key = None if given.key is None else os.fsencode(given.key)
     began = time.monotonic()
     with connect.producer(settings, limits.largest, patience_ms=STREAM_PATIENCE_MS) as producer:

@@ -13,6 +13,7 @@ from kafka import KafkaProducer
 from kafka.errors import BrokerResponseError, KafkaError, MessageSizeTooLargeError, RetriableError
 from kafka.producer.future import FutureRecordMetadata, RecordMetadata
 
+import kafka_clients
 from clients.terminal import CommandFailed
 
 Headers = Sequence[tuple[str, bytes]]
@@ -146,9 +147,10 @@ class Sending:
         try:
             sent = future.get(timeout=FUTURE_SECONDS)
         except KafkaError as error:
-            # kafka-python gives a plain KafkaError to those that were in one batch with a record that is refused.
-            refused = isinstance(error, BrokerResponseError) or type(error) is KafkaError
-            if isinstance(error, RetriableError) or not refused:
+            # kafka-python gives a plain KafkaError to what was in one batch with a refused record, and to whatever is
+            # sent by a producer that has failed.
+            beside = type(error) is KafkaError and not kafka_clients.has_failed(self.producer)
+            if isinstance(error, RetriableError) or not (isinstance(error, BrokerResponseError) or beside):
                 raise
             reason = str(error)
         self.waiting.popleft()  # not sooner: Ctrl-C mostly comes while one is waited for, which is then on its way

@@ -130,8 +130,7 @@ def configuration(settings: Settings) -> str:
             # After a kill -9 the broker's old registration blocks the new one for this long (by default 9 s).
             "broker.session.timeout.ms": "4000",
             "broker.heartbeat.interval.ms": "1000",
-            # Twice a second it would write to its own log that nothing has happened, for brokers elsewhere: a third of
-            # what it costs while nothing is sent.
+            # Else it writes to its own log twice a second that nothing has happened, for brokers elsewhere.
             "metadata.max.idle.interval.ms": "0",
             "share.coordinator.state.topic.replication.factor": "1",
             "share.coordinator.state.topic.min.isr": "1",

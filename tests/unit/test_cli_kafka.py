@@ -119,6 +119,7 @@ class Producer:
         self.outcomes = list(outcomes)
         self.done = done
         self.config = {"max_request_size": 100}
+        self._transaction_manager: object = None
 
     def send(self, topic: str, **record: object) -> Future:
         outcome = self.outcomes.pop(0)
@@ -164,6 +165,18 @@ def test_an_outage_ends_the_sending(error: KafkaError) -> None:
     with pytest.raises(type(error)):
         sending.finish()
     assert sending.acknowledged == 1
+
+
+def test_a_producer_that_has_failed_ends_the_sending() -> None:
+    """Its records fail with the error of those beside a refused one."""
+    producer = Producer(1, KafkaError("unknown reasons"), done=False)
+    producer._transaction_manager = SimpleNamespace(has_fatal_error=lambda: True)
+    sending = Sending(producer, "t")
+    sending.send(1, None, b"v")
+    sending.send(2, None, b"v")
+    with pytest.raises(KafkaError):
+        sending.finish()
+    assert (sending.acknowledged, sending.failed) == (1, 0)
 
 
 def test_ctrl_c_says_how_many_records_kafka_has(

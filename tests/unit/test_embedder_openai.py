@@ -363,16 +363,9 @@ def test_what_is_sent_before_an_answer_is_not_taken_for_it() -> None:
                     connection.sendall(b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n")
                     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (length, question))
 
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        serving = threading.Thread(target=serve, args=(listening,))
-        serving.start()
-        endpoint = http_endpoint.Endpoint(f"http://127.0.0.1:{listening.getsockname()[1]}", "embeddings", "", 10.0)
-        try:
-            for number in range(3):
-                assert json.loads(endpoint.post({"input": number})) == {"input": number}
-        finally:
-            http_endpoint.close_all(endpoint._idle)
-            serving.join(10)
+    with endpoint_of(serve) as endpoint:
+        for number in range(3):
+            assert json.loads(endpoint.post({"input": number})) == {"input": number}
 
 
 def test_an_answer_that_nobody_has_asked_for_is_not_taken_for_the_next() -> None:
@@ -387,19 +380,11 @@ def test_an_answer_that_nobody_has_asked_for_is_not_taken_for_the_next() -> None
             with contextlib.suppress(TimeoutError), listening.accept()[0] as second:
                 answer(second, b"1")
 
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(5)
-        serving = threading.Thread(target=serve, args=(listening,))
-        serving.start()
-        endpoint = http_endpoint.Endpoint(f"http://127.0.0.1:{listening.getsockname()[1]}", "embeddings", "", 10.0)
-        try:
-            assert endpoint.post({}) == b"0"
-            answered.set()
-            select.select([endpoint._idle[0].sock], [], [], 10)
-            assert endpoint.post({}) == b"1"
-        finally:
-            http_endpoint.close_all(endpoint._idle)
-            serving.join(15)
+    with endpoint_of(serve) as endpoint:
+        assert endpoint.post({}) == b"0"
+        answered.set()
+        select.select([endpoint._idle[0].sock], [], [], 10)
+        assert endpoint.post({}) == b"1"
 
 
 def test_a_second_answer_that_came_with_the_first_over_tls_is_not_taken_for_the_next(
@@ -427,13 +412,22 @@ def test_a_second_answer_that_came_with_the_first_over_tls_is_not_taken_for_the_
                     connection.sendall(answer_of(said, b"X: " + b"x" * padding + b"\r\n") + answer_of(b"surplus"))
                     connection.recv(1)
 
+    with endpoint_of(serve, "https://localhost") as endpoint:
+        assert [endpoint.post({}), endpoint.post({})] == [b"0" * 1_000, b"1" * 1_000]
+
+
+@contextlib.contextmanager
+def endpoint_of(
+    serve: Callable[[socket.socket], None], where: str = "http://127.0.0.1"
+) -> Iterator[http_endpoint.Endpoint]:
+    """The client of what `serve` does with the socket that it gets, which listens at this machine's own address."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(5)
         serving = threading.Thread(target=serve, args=(listening,))
         serving.start()
-        endpoint = http_endpoint.Endpoint(f"https://localhost:{listening.getsockname()[1]}", "embeddings", "", 10.0)
+        endpoint = http_endpoint.Endpoint(f"{where}:{listening.getsockname()[1]}", "embeddings", "", 10.0)
         try:
-            assert [endpoint.post({}), endpoint.post({})] == [b"0" * 1_000, b"1" * 1_000]
+            yield endpoint
         finally:
             http_endpoint.close_all(endpoint._idle)
             serving.join(15)
